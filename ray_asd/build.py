@@ -1,0 +1,256 @@
+"""Stages as a build: what a stage's output is keyed by, how it is committed, and how it is found again.
+
+The output of a stage lives in ``<root>/<stage>/<name>-<digest>/``. Work writes below ``attempt-<uuid>/``; last, one
+conditional write puts ``marker.json``, which lists the files that count. Of two writers one wins, and the other uses
+the winner's output. What no marker lists does not exist for readers.
+"""
+
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ray_asd import storage
+from ray_asd.errors import StageError, UserError
+
+MARKER = "marker.json"
+_FORMAT = 1
+_RECORDED_VERSIONS = ("ray_asd", "torch", "transformers", "ray", "numpy", "faiss-gpu", "faiss-cpu", "soundfile")
+
+
+class File(BaseModel):
+    """A committed file: path below its attempt, size in bytes, sha256 in hex."""
+
+    model_config = ConfigDict(frozen=True)
+    path: str
+    size: int
+    sha256: str
+
+
+class Source(BaseModel):
+    """One input of a stage: the digest that counts, and where it was read from."""
+
+    model_config = ConfigDict(frozen=True)
+    digest: str
+    uri: str
+
+
+class Marker(BaseModel):
+    """What a finished stage says of itself."""
+
+    model_config = ConfigDict(frozen=True)
+    format: int
+    stage: str
+    name: str
+    digest: str
+    content: str  # what stages that read this one depend on
+    code_version: int
+    config: dict[str, Any]
+    inputs: dict[str, Source]
+    attempt: str
+    files: list[File]
+    counts: dict[str, int]
+    summary: dict[str, Any]
+    versions: dict[str, str]
+    started_at: datetime
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Key:
+    """All that a stage's result depends on; ``config`` holds plain JSON values."""
+
+    stage: str
+    name: str
+    code_version: int
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Source]
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 over everything but the places (``uri``) the inputs were read from."""
+        inputs = {name: source.digest for name, source in self.inputs.items()}
+        return digest_of([self.stage, self.code_version, self.config, inputs])
+
+    def folder(self, root: str) -> str:
+        return storage.join(root, self.stage, f"{self.name}-{self.digest[:12]}")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A place to write one try at a stage; it travels to workers by value."""
+
+    uri: str
+
+    def put(self, path: str, data: bytes) -> File:
+        """Write ``data`` below the attempt; a repeated write of the same path replaces it."""
+        storage.write(storage.join(self.uri, path), data)
+        return File(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+    def put_table(self, path: str, table: pa.Table) -> File:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        return self.put(path, sink.getvalue().to_pybytes())
+
+    def put_file(self, path: str, local: Path) -> File:
+        storage.upload(local, storage.join(self.uri, path))
+        return File(path=path, size=local.stat().st_size, sha256=storage.sha256(str(local)))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the work of a stage hands to the commit.
+
+    ``content`` replaces the stage's digest for its readers where the result can be the same for other inputs.
+    """
+
+    files: Iterable[File]
+    counts: Mapping[str, int]
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    content: str | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """A finished stage: its folder, its marker, and whether this call found it already there."""
+
+    uri: str
+    marker: Marker
+    reused: bool = True
+
+    @property
+    def source(self) -> Source:
+        """This output as an input of the next stage."""
+        return Source(digest=self.marker.content, uri=self.uri)
+
+    def files(self, folder: str) -> list[File]:
+        """Committed files below ``folder``, in order of path."""
+        return sorted((f for f in self.marker.files if f.path.startswith(f"{folder}/")), key=lambda f: f.path)
+
+    def file_uri(self, path: str) -> str:
+        return storage.join(self.uri, self.marker.attempt, path)
+
+    def read(self, path: str) -> bytes:
+        """Content of one committed file, checked against its recorded digest.
+
+        Raises:
+            StageError: the marker does not list it, or its content is another than was committed.
+        """
+        file = next((f for f in self.marker.files if f.path == path), None)
+        if file is None:
+            raise StageError(f"{self.uri} lists no file {path!r}")
+        data = storage.read(self.file_uri(path))
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            raise StageError(f"{self.file_uri(path)}: its content is not what was committed")
+        return data
+
+    def table(self, folder: str, schema: pa.Schema | None = None) -> pa.Table:
+        """The committed Parquet files below ``folder`` as one table; empty with ``schema`` when there are none."""
+        parts = [pq.read_table(pa.BufferReader(self.read(file.path))) for file in self.files(folder)]
+        if not parts and schema is not None:
+            return schema.empty_table()
+        return pa.concat_tables(parts)
+
+    def fetch(self, path: str) -> Path:
+        """A local file with the content of one committed file (large ones: nothing is read into memory)."""
+        file = next(f for f in self.marker.files if f.path == path)
+        return storage.fetch(self.file_uri(path), file.sha256)
+
+
+def digest_of(value: object) -> str:
+    """Hex sha256 of the canonical JSON of plain values."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find(folder: str) -> Output | None:
+    """The finished stage in ``folder``, if its marker stands."""
+    try:
+        marker = Marker.model_validate_json(storage.read(storage.join(folder, MARKER)))
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise StageError(f"{storage.join(folder, MARKER)} is not a marker: {error.error_count()} fields are off") from error
+    if marker.format != _FORMAT:
+        raise StageError(f"{folder}: marker format {marker.format} is not known; this version reads {_FORMAT}")
+    return Output(folder, marker)
+
+
+def resolve(uri: str, *stages: str) -> Output:
+    """The finished stage that a user named by URI, which must be one of ``stages``.
+
+    Raises:
+        UserError: no marker stands there, or it is another stage's.
+    """
+    uri = storage.absolute(uri)
+    output = find(uri)
+    if output is None:
+        raise UserError(f"{uri} holds no finished stage (no {MARKER}); allowed: the URI of a {' or '.join(stages)} output")
+    if output.marker.stage not in stages:
+        raise UserError(f"{uri} is the output of {output.marker.stage!r}; allowed: {', '.join(stages)}")
+    return output
+
+
+def run(root: str, key: Key, work: Callable[[Attempt], Outcome]) -> Output:
+    """The output of ``key`` below ``root``: what is there, or else what ``work`` makes and this call commits."""
+    folder = key.folder(root)
+    done = find(folder)
+    if done:
+        return done
+    started_at, begun = datetime.now(UTC), time.monotonic()
+    attempt = new_attempt(folder)
+    outcome = work(attempt)
+    marker = Marker(
+        format=_FORMAT,
+        stage=key.stage,
+        name=key.name,
+        digest=key.digest,
+        content=outcome.content or key.digest,
+        code_version=key.code_version,
+        config=dict(key.config),
+        inputs=dict(key.inputs),
+        attempt=storage.name(attempt.uri),
+        files=sorted(outcome.files, key=lambda f: f.path),
+        counts=dict(outcome.counts),
+        summary=dict(outcome.summary),
+        versions=versions(),
+        started_at=started_at,
+        seconds=round(time.monotonic() - begun, 3),
+    )
+    return commit(folder, marker)
+
+
+def new_attempt(folder: str) -> Attempt:
+    return Attempt(storage.join(folder, f"attempt-{uuid.uuid4().hex}"))
+
+
+def commit(folder: str, marker: Marker) -> Output:
+    """Make ``marker`` the one that counts, or give up its attempt for the one that came first."""
+    if storage.create(storage.join(folder, MARKER), marker.model_dump_json(indent=1).encode()):
+        return Output(folder, marker, reused=False)
+    storage.remove(storage.join(folder, marker.attempt))
+    winner = find(folder)
+    if winner is None:
+        raise StageError(f"{folder}: another process committed this stage and its marker is gone again")
+    return winner
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what can change a result."""
+    found = {}
+    for package in _RECORDED_VERSIONS:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""Floor 1: audio in - decoding, data set layouts, augmentation, simulation. Knows neither models nor scoring."""

@@ -1,0 +1,19 @@
+"""What can go wrong, by who can mend it. The command line turns each into one line and an exit code."""
+
+
+class UserError(Exception):
+    """A wrong value, setting or place. The message names the wrong value and the allowed ones. Exit code 2."""
+
+
+class StageError(Exception):
+    """Work that was started and could not be finished. Exit code 1."""
+
+
+class LeaseLost(StageError):
+    """Another process took over this training run while this one still worked on it."""
+
+
+def unknown(what: str, value: object, allowed: object) -> UserError:
+    """The error for a name that is not one of a known set, e.g. ``unknown("layout", "dcase1999", LAYOUTS)``."""
+    names = ", ".join(str(name) for name in allowed)  # type: ignore[attr-defined]
+    return UserError(f"unknown {what} {str(value)!r}; allowed: {names}")

@@ -1,0 +1,164 @@
+"""The tables that the stages hand on, as portable Arrow schemas: to learn what the program does, read this file.
+
+    recordings --ingest--> CLIPS --train--> model
+                             |                |
+                             +-----embed------+--> EMBEDDINGS --score--> SCORES --evaluate--> METRICS --> report
+
+A ``clip_id`` is the data set's name and the POSIX path below its source (``fleet/fan/test/a.wav``): unique across
+machine types, and the same on disk and on S3. A null means unknown, never zero or empty.
+"""
+
+import pyarrow as pa
+
+from ray_asd.errors import StageError
+
+SPLITS = ("train", "calibration", "test", "supplemental")
+DOMAINS = ("source", "target")
+LABELS = ("normal", "anomaly")
+
+REASONS = {
+    "unreadable": "the object or file could not be read",
+    "not_audio": "no audio decoder recognises the content",
+    "unsupported_codec": "the content is neither WAV nor FLAC",
+    "truncated": "the header promises more samples than the file holds",
+    "no_samples": "the file holds no samples",
+    "not_finite": "a sample is NaN or infinite",
+    "silent": "all samples are equal",
+    "too_short": "shorter than the shortest clip taken",
+    "too_long": "longer than the longest clip taken",
+    "absurd_format": "sample rate or channel count out of bounds",
+    "name_fits_no_layout": "the path does not follow the layout's naming",
+    "missing": "listed, but not there",
+}
+
+_CLIP_KEYS = [
+    pa.field("clip_id", pa.string(), nullable=False),
+    pa.field("machine_type", pa.string(), nullable=False),
+    pa.field("section", pa.string(), nullable=False),
+    pa.field("domain", pa.string()),
+    pa.field("split", pa.string(), nullable=False),
+    pa.field("label", pa.string()),
+]
+
+CLIPS = pa.schema(
+    [
+        *_CLIP_KEYS,
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("machine_id", pa.string()),
+        pa.field("recorded_at", pa.timestamp("us", tz="UTC")),
+        pa.field("attributes", pa.map_(pa.string(), pa.string())),
+        pa.field("condition", pa.string()),
+        pa.field("sample_rate", pa.int32(), nullable=False),
+        pa.field("channels", pa.int32(), nullable=False),
+        pa.field("num_samples", pa.int64(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("content_hash", pa.string(), nullable=False),
+    ]
+)
+"""One row per accepted recording. ``condition`` is the class trained on: machine type and attribute values."""
+
+REJECTS = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64()),
+    ]
+)
+"""One row per file that was seen and not taken; ``reason`` is a key of :data:`REASONS`."""
+
+TRAINING_SET = pa.schema(
+    [
+        *CLIPS,
+        pa.field("parent_clip_id", pa.string()),
+        pa.field("speed", pa.float64(), nullable=False),
+        pa.field("mode", pa.string()),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("length", pa.int64(), nullable=False),
+        pa.field("mean", pa.float64(), nullable=False),
+        pa.field("std", pa.float64(), nullable=False),
+    ]
+)
+"""CLIPS rows whose decoded waveform (float32, 16 kHz, mono) lies in ``shard`` at ``offset``, ``length`` samples long.
+
+A status-augmented clip carries ``parent_clip_id``, its ``speed`` factor and its ``mode``; an original has speed 1.
+``mean`` and ``std`` are the whole waveform's, for backbones that want normalised input."""
+
+SCORES = pa.schema(
+    [
+        *_CLIP_KEYS,
+        pa.field("machine_id", pa.string()),
+        pa.field("score", pa.float64(), nullable=False),
+        pa.field("threshold", pa.float64()),
+        pa.field("decision", pa.int8()),
+        pa.field("neighbours", pa.list_(pa.string()), nullable=False),
+        pa.field("distances", pa.list_(pa.float64()), nullable=False),
+        pa.field("system", pa.string(), nullable=False),
+        pa.field("model_digest", pa.string(), nullable=False),
+    ]
+)
+"""One row per scored clip. ``decision`` is 1 when ``score`` exceeds ``threshold``; both null without a threshold."""
+
+THRESHOLDS = pa.schema(
+    [
+        pa.field("machine_type", pa.string(), nullable=False),
+        pa.field("section", pa.string(), nullable=False),
+        pa.field("threshold", pa.float64()),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("false_positive_rate", pa.float64()),
+        pa.field("num_clips", pa.int64(), nullable=False),
+    ]
+)
+"""Where each threshold comes from: ``source`` says which normal clips it was fitted on, or why there is none."""
+
+METRICS = pa.schema(
+    [
+        pa.field("system", pa.string(), nullable=False),
+        pa.field("seed", pa.int64()),
+        pa.field("machine_type", pa.string(), nullable=False),
+        pa.field("section", pa.string(), nullable=False),
+        pa.field("protocol", pa.string(), nullable=False),
+        *(pa.field(name, pa.float64()) for name in ("auc_source", "auc_target", "auc_all", "pauc", "hmean")),
+        *(
+            pa.field(f"{name}_{domain}", pa.float64())
+            for name in ("precision", "recall", "f1")
+            for domain in DOMAINS
+        ),
+        *(pa.field(f"num_{domain}_{label}", pa.int64(), nullable=False) for domain in DOMAINS for label in LABELS),
+    ]
+)
+"""One row per system, machine type and section. The all-machine figure and its interval stand in the marker."""
+
+
+def embeddings(dim: int) -> pa.Schema:
+    """The EMBEDDINGS schema for vectors of ``dim`` float32 values, one row per clip."""
+    return pa.schema(
+        [
+            *_CLIP_KEYS,
+            pa.field("machine_id", pa.string()),
+            pa.field("condition", pa.string()),
+            pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
+        ]
+    )
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """``table`` with exactly the columns, types and order of ``schema``.
+
+    Raises:
+        StageError: a column is missing, cannot be cast, or holds nulls where none are allowed.
+    """
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise StageError(f"table lacks column(s) {', '.join(missing)}; it has {', '.join(table.column_names)}")
+    try:
+        table = table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise StageError(f"table does not fit its schema: {error}") from error
+    for field in schema:
+        if not field.nullable and table.column(field.name).null_count:
+            raise StageError(f"column {field.name} holds {table.column(field.name).null_count} nulls; none are allowed")
+    return table
