@@ -29,11 +29,18 @@ def lineage(output: build.Output) -> list[build.Output]:
     queue = [output]
     while queue:
         for source in queue.pop(0).marker.inputs.values():
-            parent = build.find(source.uri) if source.uri not in found else None
+            parent = _stage_at(source.uri) if source.uri not in found else None
             if parent:
                 found[parent.uri] = parent
                 queue.append(parent)
     return list(found.values())
+
+
+def _stage_at(uri: str) -> build.Output | None:
+    try:
+        return build.find(uri)
+    except UserError:  # recordings in a bucket that is gone or closed by now
+        return None
 
 
 def leftovers(root: str, keep: list[str], older_than: float) -> list[Leftover]:
@@ -41,32 +48,32 @@ def leftovers(root: str, keep: list[str], older_than: float) -> list[Leftover]:
 
     Args:
         keep: URIs of outputs to keep with all they were made from; none: every finished stage is kept.
-        older_than: seconds since the last write; younger attempts may belong to a running job.
+        older_than: seconds since the last write below a place; younger ones may belong to a running job.
 
     Raises:
         UserError: a URI in ``keep`` is no finished stage below ``root``.
     """
-    finished = outputs(root)
-    needed = {output.uri for output in finished}
+    found = {folder: build.find(folder) for folder in _stage_folders(root)}
+    needed = {uri for uri, output in found.items() if output}
     if keep:
-        known = {output.uri: output for output in finished}
-        wanted = [storage.absolute(uri) for uri in keep]
-        for uri in wanted:
-            if uri not in known:
-                raise UserError(f"--keep {uri}: no finished stage below {root}; allowed: a URI that `ls` prints")
-        needed = {parent.uri for uri in wanted for parent in lineage(known[uri])}
-    found = [Leftover(output.uri, "not needed by what is kept") for output in finished if output.uri not in needed]
-    oldest_alive = time.time() - older_than
-    for folder in _stage_folders(root):
-        output = build.find(folder)
-        if output and output.uri not in needed:
+        needed = {kept.uri for uri in keep for kept in lineage(_kept(uri, found, root))}
+    places = []
+    for folder, output in found.items():
+        if output and folder not in needed:
+            places.append(Leftover(folder, "not needed by what is kept"))
             continue
         listed = output.marker.attempt if output else None
-        for child in storage.folders(folder):
-            place = storage.join(folder, child)
-            if child != listed and storage.last_write(place) < oldest_alive:
-                found.append(Leftover(place, "left by a run that ended before its commit"))
-    return found
+        unlisted = [storage.join(folder, child) for child in storage.folders(folder) if child != listed]
+        places += [Leftover(place, "left by a run that ended before its commit") for place in unlisted]
+    oldest_alive = time.time() - older_than
+    return [place for place in places if storage.last_write(place.uri) < oldest_alive]
+
+
+def _kept(uri: str, found: dict[str, build.Output | None], root: str) -> build.Output:
+    output = found.get(storage.absolute(uri))
+    if output is None:
+        raise UserError(f"--keep {uri}: no finished stage below {root}; allowed: a URI that `ls` prints")
+    return output
 
 
 def _stage_folders(root: str) -> list[str]:

@@ -14,17 +14,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ray_asd import storage
+from ray_asd import lease, storage
+from ray_asd.config import Worker
 from ray_asd.errors import StageError, UserError
 
 MARKER = "marker.json"
-_FORMAT = 1
 _RECORDED_VERSIONS = ("ray_asd", "torch", "transformers", "ray", "numpy", "faiss-gpu", "faiss-cpu", "soundfile")
 
 
@@ -49,7 +49,7 @@ class Marker(BaseModel):
     """What a finished stage says of itself."""
 
     model_config = ConfigDict(frozen=True)
-    format: int
+    format: Literal[1] = 1
     stage: str
     name: str
     digest: str
@@ -61,6 +61,7 @@ class Marker(BaseModel):
     files: list[File]
     counts: dict[str, int]
     summary: dict[str, Any]
+    units: int  # clips or training steps that the work went through
     versions: dict[str, str]
     started_at: datetime
     seconds: float
@@ -88,9 +89,13 @@ class Key:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A place to write one try at a stage; it travels to workers by value."""
+    """A place to write one try at a stage; it travels to workers by value.
+
+    An exclusive stage has a ``fence``, and may keep state between its attempts in folders beside them.
+    """
 
     uri: str
+    fence: lease.Fence | None = None
 
     def put(self, path: str, data: bytes) -> File:
         """Write ``data`` below the attempt; a repeated write of the same path replaces it."""
@@ -146,11 +151,9 @@ class Output:
         Raises:
             StageError: the marker does not list it, or its content is another than was committed.
         """
-        file = next((f for f in self.marker.files if f.path == path), None)
-        if file is None:
-            raise StageError(f"{self.uri} lists no file {path!r}")
+        digest = self._listed(path).sha256
         data = storage.read(self.file_uri(path))
-        if hashlib.sha256(data).hexdigest() != file.sha256:
+        if hashlib.sha256(data).hexdigest() != digest:
             raise StageError(f"{self.file_uri(path)}: its content is not what was committed")
         return data
 
@@ -163,8 +166,13 @@ class Output:
 
     def fetch(self, path: str) -> Path:
         """A local file with the content of one committed file (large ones: nothing is read into memory)."""
-        file = next(f for f in self.marker.files if f.path == path)
-        return storage.fetch(self.file_uri(path), file.sha256)
+        return storage.fetch(self.file_uri(path), self._listed(path).sha256)
+
+    def _listed(self, path: str) -> File:
+        for file in self.marker.files:
+            if file.path == path:
+                return file
+        raise StageError(f"{self.uri} lists no file {path!r}")
 
 
 def digest_of(value: object) -> str:
@@ -180,9 +188,9 @@ def find(folder: str) -> Output | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise StageError(f"{storage.join(folder, MARKER)} is not a marker: {error.error_count()} fields are off") from error
-    if marker.format != _FORMAT:
-        raise StageError(f"{folder}: marker format {marker.format} is not known; this version reads {_FORMAT}")
+        mistake = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in mistake["loc"])
+        raise StageError(f"{storage.join(folder, MARKER)} is no marker of this version: {where}: {mistake['msg']}") from error
     return Output(folder, marker)
 
 
@@ -201,14 +209,105 @@ def resolve(uri: str, *stages: str) -> Output:
     return output
 
 
-def run(root: str, key: Key, work: Callable[[Attempt], Outcome]) -> Output:
+class Work(Protocol):
+    """What makes a stage's output from its inputs, by name."""
+
+    def __call__(self, attempt: Attempt, inputs: Mapping[str, Output]) -> Outcome: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage to be built: its key, its inputs (finished or to be built first), its work and what that needs.
+
+    ``units`` is the number of clips or training steps, ``bytes`` an estimate of what will be written. The output of an
+    ``exclusive`` step is made by one process at a time.
+    """
+
+    stage: str
+    name: str
+    code_version: int
+    config: Mapping[str, Any]
+    inputs: Mapping[str, "Step | Output"]
+    work: Work
+    units: int
+    worker: Worker = Worker()
+    workers: int | None = None
+    bytes: int | None = None
+    exclusive: bool = False
+
+    def key(self, root: str) -> Key:
+        inputs = {name: _source(step, root) for name, step in self.inputs.items()}
+        return Key(self.stage, self.name, self.code_version, self.config, inputs)
+
+
+def _source(step: Step | Output, root: str) -> Source:
+    if isinstance(step, Output):
+        return step.source
+    key = step.key(root)
+    done = find(key.folder(root))
+    return done.source if done else Source(digest=key.digest, uri=key.folder(root))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step, where its output is or will be, and what is there already."""
+
+    step: Step
+    uri: str
+    done: Output | None
+
+
+def plan(step: Step, root: str) -> list[Planned]:
+    """``step`` and all steps it needs, inputs first, each once. Those below a finished step are left out."""
+    found: dict[str, Planned] = {}
+
+    def visit(step: Step) -> None:
+        uri = step.key(root).folder(root)
+        done = find(uri)
+        if not done:
+            for parent in step.inputs.values():
+                if isinstance(parent, Step):
+                    visit(parent)
+        found.setdefault(uri, Planned(step, uri, done))
+
+    visit(step)
+    return list(found.values())
+
+
+def ensure(step: Step | Output, root: str) -> Output:
+    """The output of ``step`` below ``root``: what is there, or what its work makes, its inputs ensured before."""
+    if isinstance(step, Output):
+        return step
+    key = step.key(root)
+    done = find(key.folder(root))
+    if done:
+        return done
+    inputs = {name: ensure(parent, root) for name, parent in step.inputs.items()}
+    key = step.key(root)  # an input may have turned out to have the content of another
+    if not step.exclusive:
+        return run(root, key, lambda attempt: step.work(attempt, inputs), step.units)
+    folder = key.folder(root)
+    held = lease.take(folder, finished=lambda: find(folder) is not None)
+    if held is None:
+        return resolve(folder, step.stage)
+    with held:
+        output = run(root, key, lambda attempt: step.work(attempt, inputs), step.units, held.fence)
+        for child in storage.folders(folder):
+            if child != output.marker.attempt:
+                storage.remove(storage.join(folder, child))
+    return output
+
+
+def run(
+    root: str, key: Key, work: Callable[[Attempt], Outcome], units: int = 0, fence: lease.Fence | None = None
+) -> Output:
     """The output of ``key`` below ``root``: what is there, or else what ``work`` makes and this call commits."""
     folder = key.folder(root)
     done = find(folder)
     if done:
         return done
     started_at, begun = datetime.now(UTC), time.monotonic()
-    attempt = new_attempt(folder)
+    attempt = new_attempt(folder, fence)
     outcome = work(attempt)
     marker = Marker(
         format=_FORMAT,
@@ -223,6 +322,7 @@ def run(root: str, key: Key, work: Callable[[Attempt], Outcome]) -> Output:
         files=sorted(outcome.files, key=lambda f: f.path),
         counts=dict(outcome.counts),
         summary=dict(outcome.summary),
+        units=units,
         versions=versions(),
         started_at=started_at,
         seconds=round(time.monotonic() - begun, 3),
@@ -230,8 +330,9 @@ def run(root: str, key: Key, work: Callable[[Attempt], Outcome]) -> Output:
     return commit(folder, marker)
 
 
-def new_attempt(folder: str) -> Attempt:
-    return Attempt(storage.join(folder, f"attempt-{uuid.uuid4().hex}"))
+def new_attempt(folder: str, fence: lease.Fence | None = None) -> Attempt:
+    """A place for one try, below ``folder``."""
+    return Attempt(storage.join(folder, f"attempt-{uuid.uuid4().hex}"), fence)
 
 
 def commit(folder: str, marker: Marker) -> Output:

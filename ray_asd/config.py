@@ -153,8 +153,9 @@ class Worker(Section):
 
 
 class Resources(Section):
+    augment: Worker = Worker()
     train: Worker = Worker()
-    embed: Worker = Worker(cpus=1)
+    embed: Worker = Worker()
     embed_workers: Count | None = None  # None: as many as the cluster holds
 
 
@@ -254,17 +255,31 @@ def _override(values: dict[str, object], override: str) -> None:
 
 
 def _first_mistake(error: ValidationError) -> str:
-    mistake = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in mistake["loc"])
-    if mistake["type"] == "extra_forbidden":
-        section: type[BaseModel] = Recipe
-        for part in mistake["loc"][:-1]:
-            annotation = section.model_fields[str(part)].annotation
-            section = next(t for t in (annotation, *getattr(annotation, "__args__", ())) if hasattr(t, "model_fields"))
+    mistakes = error.errors(include_url=False)
+    first = mistakes[0]
+    section, keys = _locate(first["loc"])
+    where = ".".join(keys)
+    if first["type"] == "extra_forbidden":
         return f"unknown key {where!r}; allowed: {', '.join(section.model_fields)}"
-    message = mistake["msg"].removeprefix("Value error, ")
-    if mistake["type"] == "missing":
+    if first["type"] == "missing" and len(keys) == len(first["loc"]):
         return f"{where}: this key is needed"
-    if mistake["type"] == "value_error":
+    alternatives = [m["msg"].removeprefix("Value error, ") for m in mistakes if _locate(m["loc"])[1] == keys]
+    message = " or ".join(alternatives)
+    if first["type"] == "value_error":
         return f"{where}: {message}" if where else message
-    return f"{where}: {mistake['input']!r}: {message}"
+    return f"{where}: {first['input']!r}: {message}"
+
+
+def _locate(location: tuple[int | str, ...]) -> tuple[type[BaseModel], list[str]]:
+    """The innermost section that a mistake lies in, and its keys; what pydantic adds for unions is left out."""
+    section: type[BaseModel] = Recipe
+    keys = []
+    for part in location:
+        keys.append(str(part))
+        field = section.model_fields.get(str(part))
+        kinds = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
+        inner = next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
+        if inner is None:
+            break
+        section = inner
+    return section, keys

@@ -88,12 +88,8 @@ def take(folder: str, finished: Callable[[], bool], poll_seconds: float = 1.0) -
 
 
 def _is_free(holder: dict[str, Any]) -> bool:
-    same_machine = holder["host"] == socket.gethostname() and holder["boot"] == _boot()
-    return bool(holder["released"] or (same_machine and not _is_alive(holder["pid"], holder["process_start"])))
-
-
-def _is_alive(pid: int, start: str) -> bool:
-    return _process_start(pid) == start
+    dead = holder["machine"] == _machine() and _process_start(holder["pid"]) != holder["process_start"]
+    return bool(holder["released"] or dead)
 
 
 def _process_start(pid: int) -> str:
@@ -106,15 +102,18 @@ def _process_start(pid: int) -> str:
     return "" if fields[0] in "ZX" else fields[19]
 
 
-def _boot() -> str:
-    path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if path.exists() else ""
+def _machine() -> str:
+    """Where process ids mean the same: a host, as booted, and a container on it."""
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    if not boot.exists():
+        return socket.gethostname()
+    return f"{socket.gethostname()} {boot.read_text().strip()} {namespace.readlink()}"
 
 
 def _content(owner: str, renewals: int, released: bool) -> bytes:
     pid = os.getpid()
-    holder = {"owner": owner, "renewals": renewals, "released": released, "host": socket.gethostname()}
-    return json.dumps(holder | {"boot": _boot(), "pid": pid, "process_start": _process_start(pid)}).encode()
+    holder = {"owner": owner, "renewals": renewals, "released": released, "machine": _machine()}
+    return json.dumps(holder | {"pid": pid, "process_start": _process_start(pid)}).encode()
 
 
 def _path(fence: Fence) -> str:

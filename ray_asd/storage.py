@@ -1,9 +1,11 @@
 """The one door to files and objects: every URI is a local path or ``s3://bucket/key``.
 
 s3fs is the only client. Endpoint, region and credentials come from the usual AWS environment variables. A write
-appears whole or not at all; ``create`` is the conditional write that two processes race for.
+appears whole or not at all; ``create`` is the conditional write that two processes race for. All of them raise
+UserError for a bucket or credentials that are not there and StageError for a store that cannot be reached.
 """
 
+import glob
 import hashlib
 import os
 import tempfile
@@ -16,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import fsspec
 import pyarrow.fs
 
-from ray_asd.errors import UserError, unknown
+from ray_asd.errors import StageError, UserError, unknown
 
 CACHE_VARIABLE = "RAY_ASD_CACHE"  # environment: where copies of remote files are kept, default below the temp folder
 
@@ -64,9 +66,9 @@ def parent(uri: str) -> str:
 @lru_cache
 def _remote(process: int) -> fsspec.AbstractFileSystem:
     del process  # a client does not survive a fork: the key gives each process its own
-    retries = {"mode": "standard", "max_attempts": 10}
-    # Listings are not cached: another process may have written since.
-    return fsspec.filesystem("s3", use_listings_cache=False, config_kwargs={"retries": retries})
+    from ray_asd import s3  # half a second, which only those who use it pay
+
+    return s3.client()
 
 
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -135,14 +137,18 @@ def create(uri: str, data: bytes) -> bool:
 
 
 def _write_beside(path: str, data: bytes) -> str:
-    folder = os.path.dirname(path)
-    os.makedirs(folder, exist_ok=True)
-    draft = os.path.join(folder, f".{os.path.basename(path)}.{uuid.uuid4().hex}")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    draft = _draft(path)
     with open(draft, "xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     return draft
+
+
+def _draft(path: str) -> str:
+    folder, last = os.path.split(path)
+    return os.path.join(folder, f".{last}.{uuid.uuid4().hex}")
 
 
 def upload(source: Path, uri: str) -> None:
@@ -152,7 +158,7 @@ def upload(source: Path, uri: str) -> None:
         client.put_file(str(source), path)
     else:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        draft = f"{path}.{uuid.uuid4().hex}"
+        draft = _draft(path)
         client.cp_file(str(source), draft)
         os.replace(draft, path)
 
@@ -170,12 +176,12 @@ def listing(uri: str) -> Iterator[Entry]:
 
 
 def folders(uri: str) -> list[str]:
-    """Names of the folders directly below ``uri``, in order; none when it does not exist."""
+    """Names of the folders directly below ``uri`` in order, hidden ones left out; none when it does not exist."""
     return _children(uri, "directory")
 
 
 def files(uri: str) -> list[str]:
-    """Names of the files directly below ``uri``, in order; none when it does not exist."""
+    """Names of the files directly below ``uri`` in order, hidden ones left out; none when it does not exist."""
     return _children(uri, "file")
 
 
@@ -185,7 +191,8 @@ def _children(uri: str, kind: str) -> list[str]:
         entries = client.ls(path, detail=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted(name(entry["name"]) for entry in entries if entry["type"] == kind)
+    names = sorted(name(entry["name"]) for entry in entries if entry["type"] == kind)
+    return [child for child in names if not child.startswith(".")]
 
 
 def last_write(uri: str) -> float:
@@ -202,7 +209,7 @@ def remove(uri: str) -> None:
     """Delete the file or folder at ``uri``; nothing happens when it is not there."""
     client, path = filesystem(uri)
     if client.exists(path):
-        client.rm(path, recursive=True)
+        client.rm(glob.escape(path) if is_remote(uri) else path, recursive=True)
 
 
 def sha256(uri: str) -> str:
@@ -216,7 +223,7 @@ def fetch(uri: str, digest: str) -> Path:
     """A local file with the content of ``uri``, whose sha256 is ``digest``: itself, or a cached copy of the object.
 
     Raises:
-        UserError: the object's content does not have that digest.
+        StageError: the object's content does not have that digest.
     """
     if not is_remote(uri):
         return Path(uri)
@@ -230,6 +237,6 @@ def fetch(uri: str, digest: str) -> Path:
         client.get_file(path, str(draft))
         if sha256(str(draft)) != digest:
             draft.unlink()
-            raise UserError(f"{uri}: its content is not the recorded one (sha256 {digest[:12]})")
+            raise StageError(f"{uri}: its content is not the recorded one (sha256 {digest[:12]})")
         draft.rename(copy)
     return copy

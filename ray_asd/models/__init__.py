@@ -1,1 +1,1 @@
-"""Floor 1: waveform -> embedding - backbones, pooling, AAM-softmax, the saved model. Knows neither data sets nor scoring."""
+"""Floor 1: waveform -> embedding: backbones, pooling, AAM-softmax, the saved model. Knows no data set, no scoring."""

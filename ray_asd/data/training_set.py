@@ -1,0 +1,145 @@
+"""The training set: decoded waveforms in memory-mapped shards, and the rule that draws a batch from a step number.
+
+B batch, T samples of a crop, N clips.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ray_asd import tables
+from ray_asd.build import Output
+from ray_asd.config import SAMPLE_RATE
+from ray_asd.errors import UserError
+
+INDEX = "index"  # folder of the TRAINING_SET rows in the stage's output
+WAVES = "waves"  # folder of its shards: float32 samples, one clip after the other
+
+
+def held_out(clips: pa.Table, fraction: float, seed: int) -> list[str]:
+    """The training clips that are kept back to set thresholds: ids, chosen by hash within machine, section and domain.
+
+    None where CLIPS brings a ``calibration`` split of its own.
+    """
+    if not fraction or "calibration" in clips.column("split").to_pylist():
+        return []
+    cells: dict[tuple[str, str, str | None], list[str]] = defaultdict(list)
+    rows = clips.filter(pc.equal(clips["split"], "train"))
+    for row in rows.select(["machine_type", "section", "domain", "clip_id"]).to_pylist():
+        cells[row["machine_type"], row["section"], row["domain"]].append(row["clip_id"])
+
+    def draw(clip_id: str) -> bytes:
+        return hashlib.sha256(f"{seed}:{clip_id}".encode()).digest()
+
+    return sorted(clip for ids in cells.values() for clip in sorted(ids, key=draw)[: round(fraction * len(ids))])
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one row of a global batch is: which clip, and where in it the crop starts, as a share of the room there."""
+
+    clip: int
+    start: float
+
+
+class Sampler:
+    """Rows of the global batch of any step, from the seed and the step alone: every epoch a new permutation.
+
+    World size, restarts and the order of calls change nothing, which is what makes a resumed or differently spread
+    run the same run.
+    """
+
+    def __init__(self, num_clips: int, batch_size: int, seed: int) -> None:
+        self.num_clips, self.batch_size, self.seed = num_clips, batch_size, seed
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def draws(self, step: int, rank: int, world_size: int) -> list[Draw]:
+        """This rank's equal share of the batch of ``step``."""
+        share = self.batch_size // world_size
+        starts = np.random.default_rng([self.seed, 1, step]).random(self.batch_size)
+        rows = range(rank * share, (rank + 1) * share)
+        return [Draw(self._clip(step * self.batch_size + row), float(starts[row])) for row in rows]
+
+    def _clip(self, position: int) -> int:
+        epoch, place = divmod(position, self.num_clips)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng([self.seed, 0, epoch]).permutation(self.num_clips)
+        return int(self._order[place])
+
+
+class TrainingSet:
+    """The clips of one or more ``augment`` outputs, less those held out and all variants of them.
+
+    Raises:
+        UserError: nothing is left to train on, or a clip has no condition.
+    """
+
+    def __init__(self, outputs: Sequence[Output], held_out: Sequence[str]) -> None:
+        parts = [output.table(INDEX, tables.TRAINING_SET) for output in outputs]
+        origin = np.repeat(np.arange(len(parts)), [part.num_rows for part in parts])
+        rows = pa.concat_tables(parts).append_column("origin", pa.array(origin))
+        rows = rows.filter(pc.invert(pc.is_in(_parents(rows), pa.array(held_out, pa.string()))))
+        if not rows.num_rows:
+            raise UserError(f"no clips to train on: {len(held_out)} held out of {len(origin)}")
+        self.rows = rows.sort_by([("clip_id", "ascending")])
+        self._outputs = outputs
+        self._columns = {name: self.rows.column(name).to_pylist() for name in ("origin", "shard", "offset", "length")}
+
+    @cached_property
+    def conditions(self) -> list[str]:
+        """Class names in order of class index."""
+        return sorted(set(self.rows.column("condition").to_pylist()))
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Class index per clip, int64 [N]."""
+        index = {name: number for number, name in enumerate(self.conditions)}
+        return np.array([index[name] for name in self.rows.column("condition").to_pylist()])
+
+    def __len__(self) -> int:
+        return int(self.rows.num_rows)
+
+    def waveform(self, clip: int) -> np.ndarray:
+        """The whole clip, float32 [T] at 16 kHz, read from the mapped shard."""
+        shard = self._shards[self._columns["origin"][clip], self._columns["shard"][clip]]
+        offset = self._columns["offset"][clip]
+        return shard[offset : offset + self._columns["length"][clip]]
+
+    @cached_property
+    def _shards(self) -> dict[tuple[int, str], np.memmap]:
+        return {
+            (origin, file.path): np.memmap(output.fetch(file.path), dtype=np.float32, mode="r")
+            for origin, output in enumerate(self._outputs)
+            for file in output.files(WAVES)
+        }
+
+    @cached_property
+    def _mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.rows.column("mean").to_numpy(), self.rows.column("std").to_numpy()
+
+    def crops(self, draws: Sequence[Draw], seconds: float, normalize: bool) -> np.ndarray:
+        """Crops of equal length, float32 [B, T]; a shorter clip is repeated, since silence would be heard as padding.
+
+        With ``normalize`` each is brought to the zero mean and unit variance of its whole clip.
+        """
+        length = round(seconds * SAMPLE_RATE)
+        crops = np.empty((len(draws), length), np.float32)
+        mean, std = self._mean_and_std
+        for crop, draw in zip(crops, draws, strict=True):
+            wave = self.waveform(draw.clip)
+            start = int(draw.start * (len(wave) - length + 1)) if len(wave) > length else 0
+            crop[:] = wave[start : start + length] if len(wave) >= length else np.resize(wave, length)
+            if normalize:
+                crop -= mean[draw.clip]
+                crop /= std[draw.clip]
+        return crops
+
+
+def _parents(rows: pa.Table) -> pa.ChunkedArray:
+    return pc.coalesce(rows["parent_clip_id"], rows["clip_id"])

@@ -1,0 +1,187 @@
+"""Which pre-trained weights a recipe means: found, checked and identified before anything is loaded.
+
+A checkpoint is a Hugging Face folder (``config.json`` and weights) on the hub, on disk or in an object store, or
+``random:<size>``. This module imports neither torch nor transformers, so that a wrong source is refused at once.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+from huggingface_hub.errors import HFValidationError, HTTPError
+
+from ray_asd import storage
+from ray_asd.config import RANDOM_SIZES, Backbone
+from ray_asd.errors import UserError, unknown
+
+FAMILIES = {
+    "wav2vec2": ("wav2vec2",),
+    "unispeech": ("unispeech-sat", "unispeech"),
+    "hubert": ("hubert",),
+    "wavlm": ("wavlm",),
+}
+"""Values of ``model_type`` in a checkpoint's config.json that each family takes; the first one is its random model."""
+
+CONFIG = "config.json"
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)  # in order of preference; an index lists the shards
+
+_CONVOLUTIONS = {"conv_kernel": (10, 3, 3, 3, 3, 2, 2), "conv_stride": (5, 2, 2, 2, 2, 2, 2)}  # 50 frames per second
+_GROUP_NORM = {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False}
+_LAYER_NORM = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}  # as XLS-R
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights that were found, and what makes them these and no others."""
+
+    source: str  # hub id, absolute directory, s3:// URI or random:<size>
+    identity: dict[str, str]  # enters digests: repository and commit, or sha256 per file, or size, family and seed
+    config: dict[str, Any]  # the parsed config.json
+    weights: tuple[str, ...] = field(default=())  # names of the weight files; none when random
+
+
+def resolve(backbone: Backbone, seed: int) -> Checkpoint:
+    """The checkpoint that ``backbone`` names; only ``random:<size>`` depends on ``seed``.
+
+    Raises:
+        UserError: nothing is there, a file is missing, or it is a checkpoint of another family.
+    """
+    source = backbone.checkpoint
+    if source.startswith("random:"):
+        checkpoint = _random(source.removeprefix("random:"), backbone.family, seed)
+    elif storage.is_remote(source) or source.startswith(("/", ".", "~")) or os.path.isdir(source):
+        checkpoint = _in_folder(storage.absolute(source))
+    else:
+        checkpoint = _on_hub(source, backbone.revision)
+    kind = checkpoint.config.get("model_type")
+    if kind not in FAMILIES[backbone.family]:
+        known = [name for name, kinds in FAMILIES.items() if kind in kinds]
+        owner = f"belongs to backbone.family {known[0]}" if known else "belongs to no family"
+        allowed = " or ".join(FAMILIES[backbone.family])
+        raise UserError(f"{source}: model_type {kind!r} {owner}; {backbone.family} needs {allowed}")
+    return checkpoint
+
+
+def fetch(checkpoint: Checkpoint) -> list[Path]:
+    """Local copies of the weight files, downloaded once per machine where they are remote.
+
+    Raises:
+        UserError: a file is gone or is no longer the one that was identified.
+    """
+    identity = checkpoint.identity
+    if "commit" not in identity:
+        uris = {name: storage.join(checkpoint.source, name) for name in checkpoint.weights}
+        return [storage.fetch(uri, identity[name]) for name, uri in uris.items()]
+    return [_download(checkpoint.source, name, identity["commit"]) for name in checkpoint.weights]
+
+
+def _random(size: str, family: str, seed: int) -> Checkpoint:
+    large = family == "wav2vec2"
+    hidden, layers, heads, channels = {
+        "tiny": (96, 3, 4, 32),
+        "small": (256, 6, 4, 128),
+        "base": (1024, 24, 16, 512) if large else (768, 12, 12, 512),
+    }[size]
+    config = {
+        "model_type": FAMILIES[family][0],
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": 4 * hidden,
+        "conv_dim": (channels,) * 7,
+        "num_conv_pos_embeddings": 16 if size == "tiny" else 128,
+        **_CONVOLUTIONS,
+        **(_LAYER_NORM if large else _GROUP_NORM),
+    }
+    return Checkpoint(f"random:{size}", {"random": size, "family": family, "seed": str(seed)}, config)
+
+
+def _in_folder(uri: str) -> Checkpoint:
+    if not storage.exists(storage.join(uri, CONFIG)):
+        raise UserError(f"{uri}: no {CONFIG}; a folder with {CONFIG} and weights in Hugging Face format is needed")
+    present = [name for name in WEIGHTS if storage.exists(storage.join(uri, name))]
+
+    def read(name: str) -> bytes:
+        return storage.read(storage.join(uri, name))
+
+    weights = _weight_files(uri, present, read)
+    missing = [name for name in weights if not storage.exists(storage.join(uri, name))]
+    if missing:
+        raise UserError(f"{uri}: the weights index lists {missing[0]}, which is not there")
+    identity = {name: storage.sha256(storage.join(uri, name)) for name in (CONFIG, *weights)}
+    return Checkpoint(uri, identity, _parsed(uri, CONFIG, read), weights)
+
+
+def _on_hub(repository: str, revision: str | None) -> Checkpoint:
+    commit, names = revision or "", _cached_names(repository, revision)
+    if not names & set(WEIGHTS):
+        try:
+            info = huggingface_hub.HfApi().model_info(repository, revision=revision)
+        except (HTTPError, HFValidationError, OSError) as error:
+            raise _unreachable(repository, revision, error) from error
+        commit, names = str(info.sha), {file.rfilename for file in info.siblings or []}
+
+    def read(name: str) -> bytes:
+        return _download(repository, name, commit).read_bytes()
+
+    weights = _weight_files(repository, [name for name in WEIGHTS if name in names], read)
+    if CONFIG not in names or not names.issuperset(weights):
+        raise UserError(f"{repository}: not a complete Hugging Face checkpoint; it lacks {CONFIG} or some weights")
+    identity = {"repository": repository, "commit": commit}
+    return Checkpoint(repository, identity, _parsed(repository, CONFIG, read), weights)
+
+
+def _cached_names(repository: str, revision: str | None) -> set[str]:
+    """Files of that full commit in the hub's cache on this machine."""
+    if not re.fullmatch("[0-9a-f]{40}", revision or "") or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
+        return set()
+    config = huggingface_hub.try_to_load_from_cache(repository, CONFIG, revision=revision)
+    return set(os.listdir(os.path.dirname(config))) if isinstance(config, str) else set()
+
+
+def _download(repository: str, name: str, commit: str) -> Path:
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, name, revision=commit))
+    except (HTTPError, OSError) as error:
+        raise _unreachable(repository, commit, error) from error
+
+
+def _unreachable(repository: str, revision: str | None, error: Exception) -> UserError:
+    where = f"{repository} at revision {revision}" if revision else repository
+    sizes = ", ".join(f"random:{size}" for size in RANDOM_SIZES)
+    return UserError(
+        f"backbone.source {where}: not found on the Hugging Face hub, or the hub cannot be reached "
+        f"({type(error).__name__}); allowed: a hub id, an existing local directory, an s3:// URI, {sizes}"
+    )
+
+
+def _weight_files(place: str, present: list[str], read: Callable[[str], bytes]) -> tuple[str, ...]:
+    """Names of the files that hold the weights, given those of ``WEIGHTS`` that are there."""
+    if not present:
+        raise UserError(f"{place}: no weights; one of {', '.join(WEIGHTS)} is needed")
+    if not present[0].endswith(".json"):
+        return (present[0],)
+    shards = _parsed(place, present[0], read).get("weight_map")
+    if not isinstance(shards, dict) or any(os.path.basename(str(name)) != name for name in shards.values()):
+        raise UserError(f"{place}: {present[0]} is no index of weight files beside it")
+    return tuple(sorted(set(shards.values())))
+
+
+def _parsed(place: str, name: str, read: Callable[[str], bytes]) -> dict[str, Any]:
+    try:
+        values = json.loads(read(name))
+    except ValueError as error:
+        raise UserError(f"{place}: {name} is not JSON") from error
+    if not isinstance(values, dict):
+        raise unknown(f"content of {place}/{name}", type(values).__name__, ["a JSON object"])
+    return values

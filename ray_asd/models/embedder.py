@@ -1,0 +1,205 @@
+"""Waveform to embedding: backbone, weighted sum, pooling over time and projection, applied to crops and whole clips.
+
+Shapes: B batch, T samples at 16 kHz, F frames, H hidden size, L layers, C chunks of a clip, E embedding size.
+"""
+
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ray_asd.config import SAMPLE_RATE, Embedding, Recipe
+from ray_asd.errors import UserError
+from ray_asd.models import backbones
+from ray_asd.models.backbones import SpeechBackbone
+from ray_asd.models.checkpoints import Checkpoint
+from ray_asd.models.pooling import POOLINGS, TransformerPooling
+
+BATCH_SECONDS = 64.0  # of audio in one forward pass when embedding
+
+
+class WeightedSum(nn.Module):
+    """WS: sum of all L + 1 hidden states, each with one learned weight and no softmax; starts as their mean."""
+
+    def __init__(self, num_states: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.full((num_states,), 1 / num_states))
+
+    def forward(self, states: Sequence[Tensor]) -> Tensor:
+        """L + 1 times [B, F, H] -> [B, F, H]."""
+        weighted = (weight * state for weight, state in zip(self.weights, states, strict=True))
+        return sum(weighted, start=self.weights.new_zeros(()))  # one by one: a stack would hold all states twice
+
+
+class Embedder(nn.Module):
+    """One chunk of waveform to one embedding. All of it is trained, as the paper does, unless the recipe freezes."""
+
+    def __init__(self, backbone: SpeechBackbone, embedding: Embedding, weighted_sum: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.weighted_sum = WeightedSum(backbone.num_layers + 1) if weighted_sum else None
+        self.pooling = POOLINGS[embedding.pooling](backbone.hidden_size)
+        self.projection = nn.Linear(self.pooling.output_size, embedding.dim)
+
+    def forward(self, chunks: Tensor) -> Tensor:
+        """[B, T], normalised by clip where ``backbone.normalize`` -> [B, E], of any length."""
+        states = self.weighted_sum(self.backbone(chunks)) if self.weighted_sum else self.backbone.last(chunks)
+        embedding: Tensor = self.projection(self.pooling(states))
+        return embedding
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """How a clip is cut before it is embedded, both in samples."""
+
+    window: int
+    hop: int
+
+    @classmethod
+    def of_seconds(cls, window: float, hop: float) -> "Chunking":
+        """Windows of so many seconds, rounded to samples."""
+        return cls(max(1, round(window * SAMPLE_RATE)), max(1, round(hop * SAMPLE_RATE)))
+
+
+WHOLE = Chunking(sys.maxsize, sys.maxsize)
+"""The whole clip as its only chunk."""
+
+
+class ClipEmbedder(nn.Module):
+    """A recording of any length to one embedding of length 1: what is saved, released and scored with.
+
+    Without transformer pooling (TFP) it is the mean of the chunk embeddings, each brought to length 1, over windows or
+    over the whole clip at once, as the recipe's ``inference`` says. With it, windows and hop are the TFP's own.
+    """
+
+    def __init__(self, embedder: Embedder, pooling: TransformerPooling | None, recipe: Recipe) -> None:
+        super().__init__()
+        self.embedder = embedder
+        self.pooling = pooling
+        self.recipe = recipe
+
+    @property
+    def chunking(self) -> Chunking:
+        """How this system cuts a clip."""
+        pooling, inference = self.recipe.transformer_pooling, self.recipe.inference
+        if pooling:
+            return Chunking.of_seconds(pooling.window_seconds, pooling.hop_seconds)
+        if inference.mode == "whole":
+            return WHOLE
+        return Chunking.of_seconds(inference.window_seconds, inference.hop_seconds)
+
+    def embed(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+        """Raw clips, each float32 [T] of its own length -> float32 [len, E], rows of length 1.
+
+        A row does not depend on the other clips beyond float32 rounding. The module is left in evaluation mode.
+
+        Raises:
+            UserError: a clip is too short for the backbone.
+        """
+        chunks = self._chunk_embeddings(waveforms, self.chunking)
+        if not chunks:
+            return np.empty((0, self.recipe.embedding.dim), np.float32)
+        with torch.inference_mode(), self._precision():
+            if self.pooling is None:
+                clips = torch.stack([functional.normalize(clip, dim=-1).mean(dim=0) for clip in chunks])
+            else:
+                clips = torch.cat([self.pooling(*padded([clip])) for clip in chunks])
+            return np.asarray(functional.normalize(clips.float(), dim=-1).cpu().numpy())
+
+    def embed_chunks(self, waveforms: Sequence[np.ndarray], chunking: Chunking) -> list[np.ndarray]:
+        """Raw clips -> chunk embeddings of each, float32 [C, E] of any length: what transformer pooling trains on.
+
+        Raises:
+            UserError: a clip or a window is too short for the backbone.
+        """
+        return [clip.cpu().numpy() for clip in self._chunk_embeddings(waveforms, chunking)]
+
+    @torch.inference_mode()
+    def _chunk_embeddings(self, waveforms: Sequence[np.ndarray], chunking: Chunking) -> list[Tensor]:
+        """Equal lengths go through the backbone together, whichever clip they come from."""
+        self.eval()
+        chunks: list[Tensor] = []
+        counts: list[int] = []
+        for waveform in waveforms:
+            cut = windows(self._prepared(waveform), chunking)
+            chunks += cut
+            counts.append(len(cut))
+        by_length: dict[int, list[int]] = defaultdict(list)
+        for index, chunk in enumerate(chunks):
+            by_length[len(chunk)].append(index)
+        embeddings: dict[int, Tensor] = {}
+        for length, indices in by_length.items():
+            size = max(1, int(BATCH_SECONDS * SAMPLE_RATE) // length)
+            for batch in (indices[start : start + size] for start in range(0, len(indices), size)):
+                embeddings |= zip(batch, self._forward([chunks[index] for index in batch]), strict=True)
+        ordered = torch.stack([embeddings[index] for index in range(len(chunks))]) if chunks else torch.empty(0)
+        return list(torch.split(ordered, counts))
+
+    def _prepared(self, waveform: np.ndarray) -> Tensor:
+        signal = torch.tensor(waveform, dtype=torch.float32)
+        return normalise(signal) if self.embedder.backbone.normalize else signal
+
+    def _forward(self, chunks: list[Tensor]) -> Tensor:
+        length, shortest = len(chunks[0]), self.embedder.backbone.min_samples
+        if length < shortest:
+            raise UserError(f"a clip or window of {length} samples is too short; the backbone needs {shortest} or more")
+        with self._precision():
+            embeddings: Tensor = self.embedder(torch.stack(chunks).to(self._device))
+        return embeddings.float()
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.recipe.inference.precision == "bf16")
+
+
+def build(recipe: Recipe, checkpoint: Checkpoint) -> ClipEmbedder:
+    """A system before training: the checkpoint's weights, everything else drawn from the recipe's seed.
+
+    Raises:
+        UserError: the checkpoint cannot be loaded.
+    """
+    return assemble(recipe, backbones.load(checkpoint, recipe.backbone))
+
+
+def assemble(recipe: Recipe, backbone: SpeechBackbone) -> ClipEmbedder:
+    """``backbone`` and the parts that ``recipe`` puts on it, these with random weights drawn from its seed."""
+    settings = recipe.transformer_pooling
+    with backbones.seeded(recipe.seed):
+        embedder = Embedder(backbone, recipe.embedding, recipe.backbone.weighted_sum)
+        pooling = TransformerPooling(recipe.embedding.dim, settings) if settings else None
+    return ClipEmbedder(embedder, pooling, recipe)
+
+
+def normalise(waveform: Tensor) -> Tensor:
+    """[..., T] to zero mean and unit variance, as transformers' feature extractors do: population variance + 1e-7."""
+    variance, mean = torch.var_mean(waveform, dim=-1, correction=0, keepdim=True)
+    return (waveform - mean) / (variance + 1e-7).sqrt()
+
+
+def windows(waveform: Tensor, chunking: Chunking) -> list[Tensor]:
+    """[T] -> views [window] at every hop; the last one ends with the clip and nothing is ever padded.
+
+    A clip that is shorter than a window is one chunk of its own length.
+    """
+    total = len(waveform)
+    if total <= chunking.window:
+        return [waveform]
+    last = total - chunking.window
+    starts = [min(index * chunking.hop, last) for index in range(math.ceil(last / chunking.hop) + 1)]
+    return [waveform[start : start + chunking.window] for start in starts]
+
+
+def padded(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Chunk embeddings [C, E] of each clip -> zero-padded [B, C, E] and the mask [B, C], True where valid."""
+    lengths = torch.tensor([len(clip) for clip in clips], device=clips[0].device)
+    chunks = nn.utils.rnn.pad_sequence(list(clips), batch_first=True)
+    return chunks, torch.arange(chunks.shape[1], device=lengths.device) < lengths[:, None]

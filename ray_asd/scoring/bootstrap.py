@@ -1,0 +1,89 @@
+"""A confidence interval of the official score by resampling clips (Efron & Tibshirani 1993, percentile method).
+
+Shapes: R resamples, N rows of the table, n clips of a section, U distinct scores among them.
+"""
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import stats
+
+from ray_asd.errors import UserError
+from ray_asd.scoring.metrics import EPSILON, FIGURES, MAX_FPR, Bools, Floats, Section, sections
+
+Counts = NDArray[np.int64]
+
+
+def interval(scores: pa.Table, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
+    """Ends of the central ``level`` interval of the official score of ``scores`` (columns as for ``sections``).
+
+    Clips are drawn with replacement within each machine type, section, domain and label, so all counts stay as they
+    are. The order of the rows does not matter.
+
+    Raises:
+        UserError: see :func:`resampled_scores`.
+    """
+    drawn = resampled_scores(scores, resample(scores, resamples, np.random.default_rng(seed)))
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def resample(scores: pa.Table, resamples: int, rng: np.random.Generator) -> Counts:
+    """How often each row is drawn in each resample [R, N]."""
+    weights = np.zeros((resamples, len(scores)), dtype=np.int64)
+    for section in sections(scores):
+        cells = section.anomaly + (0 if section.target is None else 2 * section.target)
+        for cell in np.unique(cells):
+            members = np.flatnonzero(cells == cell)
+            members = members[np.argsort(section.score[members])]  # so that the draw is of scores, not of row numbers
+            weights[:, section.rows[members]] = rng.multinomial(
+                len(members), np.full(len(members), 1 / len(members)), resamples
+            )
+    return weights
+
+
+def resampled_scores(scores: pa.Table, weights: Counts) -> Floats:
+    """Official scores [R] of tables in which row i of ``scores`` occurs ``weights[r, i]`` times (weights [R, N]).
+
+    Raises:
+        UserError: see ``sections``; or a figure of the official score lacks normal clips; or protocols are mixed.
+    """
+    found = sections(scores)
+    protocols = sorted({section.protocol for section in found})
+    if len(protocols) != 1:
+        raise UserError(f"one score needs sections of one protocol; found: {', '.join(protocols)}")
+    figures = [_weighted(s, name, weights[:, s.rows]) for s in found for name in FIGURES[protocols[0]]]
+    return np.asarray(stats.hmean(np.maximum(figures, EPSILON), axis=0))
+
+
+def _weighted(section: Section, figure: str, weights: Counts) -> Floats:
+    """AUC or pAUC [R] of a section whose clips count ``weights`` [R, n] times."""
+    members = np.flatnonzero(section.members(figure))
+    if section.anomaly[members].all():
+        where = f"{section.machine_type} section {section.section}"
+        raise UserError(f"{where} has no {figure}, which the official score needs")
+    members = members[np.argsort(-section.score[members])]
+    last_of_ties = np.append(np.diff(section.score[members]) != 0, True)
+    true_positives = _cumulated(weights[:, members] * section.anomaly[members], last_of_ties)
+    false_positives = _cumulated(weights[:, members] * ~section.anomaly[members], last_of_ties)
+    if figure == "pauc":
+        return _partial_auc(false_positives, true_positives)
+    doubled = (np.diff(false_positives) * (true_positives[:, 1:] + true_positives[:, :-1])).sum(axis=-1)
+    return np.asarray(doubled / (2 * true_positives[:, -1] * false_positives[:, -1]))
+
+
+def _cumulated(counts: Counts, last_of_ties: Bools) -> Counts:
+    """Clips at or above each of the U score levels, from none [R, 1 + U], of counts [R, n] by falling score."""
+    return np.pad(counts.cumsum(axis=-1)[:, last_of_ties], ((0, 0), (1, 0)))
+
+
+def _partial_auc(false_positives: Counts, true_positives: Counts) -> Floats:
+    """Area under the ROC curve up to MAX_FPR, McClish-standardised [R], of cumulated counts [R, 1 + U]."""
+    fpr = false_positives / false_positives[:, -1:]
+    tpr = true_positives / true_positives[:, -1:]
+    width = np.diff(fpr)
+    kept = np.clip(MAX_FPR - fpr[:, :-1], 0, width)
+    share = np.divide(kept, width, out=np.zeros_like(kept), where=width > 0)
+    area = (kept * (tpr[:, :-1] + share * np.diff(tpr) / 2)).sum(axis=-1)
+    chance = MAX_FPR**2 / 2
+    return np.asarray(0.5 * (1 + (area - chance) / (MAX_FPR - chance)))

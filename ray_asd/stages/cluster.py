@@ -1,0 +1,118 @@
+"""Connecting to Ray: the cluster of ``RAY_ADDRESS``, or a local Ray on loopback with a token of its own."""
+
+import atexit
+import logging
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import FrameType
+
+import ray
+
+from ray_asd.config import Worker
+from ray_asd.errors import StageError, UserError
+
+_REPORT_SECONDS = "0.2"  # how often Ray Train's controller looks at its workers; its default makes each report wait 2 s
+GIB = 1 << 30
+
+_on_stop: list[Callable[[], None]] = []
+
+
+@contextmanager
+def connected() -> Iterator[None]:
+    """Ray for the block: joined when already there, else connected or started, and left again at its end.
+
+    A local Ray listens with token authentication, since its ports are open on all interfaces even when told to use
+    loopback; the token lives in a private file and dies with it.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _REPORT_SECONDS)
+    options = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    address = os.environ.get("RAY_ADDRESS")
+    with _stoppable():
+        if not address:
+            _use_private_token()
+            options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        try:
+            ray.init(address=address, **options)
+        except ConnectionError as error:
+            raise UserError(f"RAY_ADDRESS={address!r}: no Ray cluster answers there") from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@cache
+def _use_private_token() -> None:
+    """Once per process, since Ray keeps the first token it has read. Ray itself then turns authentication on."""
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="ray_asd-token-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+
+
+@contextmanager
+def stopping(action: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, SIGTERM calls ``action`` and lets the block end by itself instead of breaking it off."""
+    _on_stop.append(action)
+    try:
+        yield
+    finally:
+        _on_stop.remove(action)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not _on_stop:
+            raise StageError("stopped by SIGTERM; the same command goes on where it was")
+        for action in list(_on_stop):
+            action()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def check_fits(what: str, worker: Worker, count: int = 1) -> None:
+    """Refuse work that this cluster could never run, instead of waiting for ever.
+
+    Raises:
+        UserError: names what is asked for and what is there.
+    """
+    have = ray.cluster_resources()
+    need = {"CPU": worker.cpus * count, "GPU": worker.gpus * count, "memory": (worker.memory_gb or 0) * GIB * count}
+    for resource, amount in need.items():
+        if amount > have.get(resource, 0):
+            raise UserError(
+                f"{what} needs {_amount(resource, amount)} ({count} worker(s)); "
+                f"the cluster has {_amount(resource, have.get(resource, 0))}"
+            )
+
+
+def workers_that_fit(worker: Worker) -> int:
+    """How many workers of that size the whole cluster holds at once, at least one."""
+    have: Mapping[str, float] = ray.cluster_resources()
+    fits = [have.get("CPU", 0) / worker.cpus if worker.cpus else float("inf")]
+    if worker.gpus:
+        fits.append(have.get("GPU", 0) / worker.gpus)
+    return max(1, int(min(fits + [have.get("CPU", 1)])))
+
+
+def _amount(resource: str, amount: float) -> str:
+    return f"{amount / GIB:.1f} GiB memory" if resource == "memory" else f"{amount:g} {resource}"

@@ -1,0 +1,203 @@
+"""Embeddings on Ray Data, one model per worker: of whole clips for the k-NN, of chunks to train transformer pooling on.
+
+The model is a ``train`` or ``tfp`` output, or the word ``floor``: mean and standard deviation of log-mel frames, the
+untrained detector that stands beside every system.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ray_asd import tables
+from ray_asd.build import Attempt, File, Outcome, Output, Step
+from ray_asd.config import Audio, Inference, Recipe, TransformerPooling, Worker
+from ray_asd.errors import StageError
+from ray_asd.stages.progress import Progress
+
+CODE_VERSION = 1
+SHARD_CLIPS = 32
+FLOOR = "floor"
+EMBEDDINGS = "embeddings"  # folder of the table in the stage's output
+CHUNKS = "chunks"
+_EMBEDDED = pc.field("split") != "supplemental"
+
+
+def clips(
+    model: Step | Output | None, clips: Output, settings: "Settings", progress: Progress
+) -> Step:
+    """EMBEDDINGS of all clips but the supplemental ones; ``model`` None is the floor."""
+    config = {"audio": settings.audio.model_dump(mode="json")}
+    if model:
+        config["inference"] = settings.inference.model_dump(mode="json")
+    total = sum(clips.marker.counts.get(split, 0) for split in tables.SPLITS if split != "supplemental")
+    return Step(
+        stage="embed",
+        name=_name(model) if model else FLOOR,
+        code_version=CODE_VERSION,
+        config=config,
+        inputs={"clips": clips} | ({"model": model} if model else {}),
+        work=lambda attempt, inputs: _embed_clips(attempt, inputs, settings, progress),
+        units=total,
+        worker=settings.worker,
+        workers=settings.workers,
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to embed: what is heard, how it is cut, on what."""
+
+    audio: Audio
+    inference: Inference
+    worker: Worker
+    workers: int | None
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Settings":
+        """Those of a recipe."""
+        return cls(recipe.audio, recipe.inference, recipe.resources.embed, recipe.resources.embed_workers)
+
+
+def chunks(
+    model: Step, sets: Mapping[str, Step], pooling: TransformerPooling, settings: Settings, progress: Progress
+) -> Step:
+    """Chunk embeddings of every training clip and its variants, as ``pooling`` cuts them."""
+    config = {"window_seconds": pooling.window_seconds, "hop_seconds": pooling.hop_seconds}
+    config |= {"precision": settings.inference.precision, "threads": settings.inference.threads}
+    return Step(
+        stage="embed",
+        name=f"{_name(model)}-chunks",
+        code_version=CODE_VERSION,
+        config=config,
+        inputs={"model": model, **sets},
+        work=lambda attempt, inputs: _embed_chunks(attempt, inputs, config, settings, progress),
+        units=sum(step.units for step in sets.values()),
+        worker=settings.worker,
+        workers=settings.workers,
+    )
+
+
+def _name(model: Step | Output) -> str:
+    return model.name if isinstance(model, Step) else model.marker.name
+
+
+def _embed_clips(attempt: Attempt, inputs: Mapping[str, Output], settings: Settings, progress: Progress) -> Outcome:
+    from ray_asd.stages import fanout
+
+    model = inputs.get("model")
+    rows = inputs["clips"].table("clips").filter(_EMBEDDED)
+    done = fanout.run(
+        "embed" if model else "embed floor",
+        lambda: _Clips(model, settings),
+        rows,
+        attempt,
+        shard_rows=SHARD_CLIPS,
+        worker=settings.worker,
+        workers=settings.workers,
+        progress=progress,
+    )
+    if done.counts.get("clips", 0) != rows.num_rows:
+        raise StageError(f"{rows.num_rows} clips went in, {done.counts.get('clips', 0)} embeddings came out")
+    return Outcome(done.files, done.counts)
+
+
+def _embed_chunks(
+    attempt: Attempt, inputs: Mapping[str, Output], config: Mapping[str, Any], settings: Settings, progress: Progress
+) -> Outcome:
+    from ray_asd.data.training_set import TrainingSet
+    from ray_asd.models.model_folder import read_card
+    from ray_asd.stages import fanout
+
+    model = inputs["model"]
+    sets = [output for name, output in inputs.items() if name != "model"]
+    held_out = read_card(model.fetch("model.json")).held_out
+    total = len(TrainingSet(sets, held_out))
+    done = fanout.run(
+        "embed chunks",
+        lambda: _Chunks(model, sets, held_out, config, settings),
+        pa.table({"clip": np.arange(total)}),
+        attempt,
+        shard_rows=SHARD_CLIPS,
+        worker=settings.worker,
+        workers=settings.workers,
+        progress=progress,
+    )
+    if done.counts.get("clips", 0) != total:
+        raise StageError(f"{total} training clips went in, {done.counts.get('clips', 0)} came out")
+    return Outcome(done.files, done.counts)
+
+
+class _Clips:
+    """One shard of CLIPS to one EMBEDDINGS file."""
+
+    def __init__(self, model: Output | None, settings: Settings) -> None:
+        self.channel = settings.audio.channel
+        self.embed: Callable[[Sequence[np.ndarray]], np.ndarray]
+        if model is None:
+            from ray_asd.data import features
+
+            self.embed = lambda waves: np.stack([features.floor_embedding(wave) for wave in waves])
+        else:
+            self.embed = _load(model, settings).embed
+
+    def __call__(self, rows: pa.Table, attempt: Attempt, number: int) -> Any:
+        from ray_asd.data.audio import read_waveform
+
+        embeddings = self.embed([read_waveform(uri, self.channel) for uri in rows.column("uri").to_pylist()])
+        schema = tables.embeddings(embeddings.shape[1])
+        kept = rows.select([name for name in schema.names if name != "embedding"])
+        table = kept.append_column("embedding", _vectors(embeddings))
+        return _done(attempt.put_table(f"{EMBEDDINGS}/{number:05d}.parquet", tables.conform(table, schema)), rows)
+
+
+class _Chunks:
+    """One shard of the training set to one file of chunk embeddings: list<fixed_size_list<float>[E]> per clip."""
+
+    def __init__(
+        self,
+        model: Output,
+        sets: Sequence[Output],
+        held_out: Sequence[str],
+        config: Mapping[str, Any],
+        settings: Settings,
+    ) -> None:
+        from ray_asd.data.training_set import TrainingSet
+        from ray_asd.models.embedder import Chunking
+
+        self.data = TrainingSet(sets, held_out)
+        self.system = _load(model, settings)
+        self.chunking = Chunking.of_seconds(config["window_seconds"], config["hop_seconds"])
+
+    def __call__(self, rows: pa.Table, attempt: Attempt, number: int) -> Any:
+        clips = rows.column("clip").to_pylist()
+        chunks = self.system.embed_chunks([self.data.waveform(clip) for clip in clips], self.chunking)
+        offsets = np.cumsum([0] + [len(clip) for clip in chunks])
+        nested = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), _vectors(np.concatenate(chunks)))
+        table = self.data.rows.select(["clip_id", "condition"]).take(clips).append_column(CHUNKS, nested)
+        return _done(attempt.put_table(f"{CHUNKS}/{number:05d}.parquet", table), rows)
+
+
+def _done(file: File, rows: pa.Table) -> Any:
+    from ray_asd.stages.fanout import Done
+
+    return Done([file], {"clips": rows.num_rows})
+
+
+def _vectors(values: np.ndarray) -> pa.Array:
+    flat = np.ascontiguousarray(values, np.float32).ravel()
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), values.shape[1])
+
+
+def _load(model: Output, settings: Settings) -> Any:
+    import torch
+
+    from ray_asd.models import model_folder
+
+    torch.set_num_threads(settings.inference.threads)
+    saved = model_folder.load(model.fetch(model_folder.CARD), model.fetch(model_folder.WEIGHTS))
+    saved.system.recipe = saved.system.recipe.model_copy(update={"inference": settings.inference})
+    return saved.system.to("cuda" if settings.worker.gpus else "cpu")

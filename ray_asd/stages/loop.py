@@ -1,0 +1,291 @@
+"""The training loop on Ray Train: data-parallel over any number of workers, and the same run after any restart.
+
+Every step reseeds all random state from (seed, step, rank) and draws its batch from (seed, step), so a checkpoint
+holds no random state, and the only things that carry over are the weights and the optimiser.
+"""
+
+import math
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.train
+import torch
+import torch.distributed
+from ray.actor import ActorHandle
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.collective import broadcast_from_rank_zero
+from ray.train.torch import TorchConfig, TorchTrainer
+from torch import Tensor, nn
+
+from ray_asd import storage
+from ray_asd.build import Attempt
+from ray_asd.config import AAM, Optimisation, Worker
+from ray_asd.data.training_set import Sampler
+from ray_asd.errors import StageError
+from ray_asd.lease import Fence
+from ray_asd.models.aam import margin_at
+from ray_asd.stages import cluster, training_state
+from ray_asd.stages.fanout import first_line
+from ray_asd.stages.progress import Progress
+from ray_asd.stages.tasks import Prepared, Task
+
+MAX_FAILURES = 3  # of workers, before the stage fails
+_POINTS = 200  # of the loss curve
+_POLL_SECONDS = 0.5
+STATE = "state.pt"
+
+
+@dataclass
+class State:
+    """What a checkpoint holds: finished steps, weights, optimiser, and the loss curve so far."""
+
+    step: int
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+
+@ray.remote(num_cpus=0)
+class Board:
+    """Where rank 0 writes how far it is and reads whether it shall stop."""
+
+    def __init__(self) -> None:
+        self.point: dict[str, float] = {}
+        self.stopping = False
+
+    def write(self, point: dict[str, float]) -> bool:
+        """Returns whether to stop."""
+        self.point = point
+        return self.stopping
+
+    def read(self) -> dict[str, float]:
+        return self.point
+
+    def stop(self) -> None:
+        self.stopping = True
+
+
+def fit(what: str, task: Task, worker: Worker, attempt: Attempt, progress: Progress) -> State:
+    """Train ``task`` to its last step, going on from the newest checkpoint beside ``attempt``.
+
+    Raises:
+        UserError: the cluster can never hold the workers.
+        LeaseLost: another process took this run over.
+        StageError: workers failed more than ``MAX_FAILURES`` times, or SIGTERM stopped the run at a checkpoint.
+    """
+    fence = attempt.fence
+    assert fence is not None, "training is an exclusive stage"
+    settings = task.settings
+    cluster.check_fits(what, worker, settings.workers)
+    board = Board.remote()  # type: ignore[attr-defined]
+    filesystem, path = storage.arrow(storage.join(fence.folder, "ray-train"))
+    resources = {"CPU": worker.cpus, "GPU": worker.gpus, "memory": (worker.memory_gb or 0) * cluster.GIB}
+    trainer = TorchTrainer(
+        _train,
+        train_loop_config={"task": task, "fence": fence, "board": board},
+        torch_config=TorchConfig(backend="nccl" if worker.gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=settings.workers,
+            use_gpu=worker.gpus > 0,
+            resources_per_worker={name: amount for name, amount in resources.items() if amount},
+            label_selector=worker.labels or None,
+        ),
+        run_config=RunConfig(
+            name=f"token-{fence.token:06d}",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            checkpoint_config=CheckpointConfig(num_to_keep=None),  # ours are dropped by training_state
+        ),
+    )
+    with cluster.stopping(lambda: board.stop.remote()), _watched(what, board, settings.steps, progress):
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            fence.check()
+            raise StageError(f"{what}: {_worker_error(error)}") from error
+    state = _load(fence, training_state.latest(fence))
+    if state is None or state.step < settings.steps:
+        done = state.step if state else 0
+        raise StageError(f"{what}: stopped at step {done} of {settings.steps}; the same command goes on from there")
+    return state
+
+
+def _worker_error(error: TrainingFailedError) -> str:
+    failures = getattr(error, "worker_failures", {})
+    return first_line(next(iter(failures.values()), error))
+
+
+@contextmanager
+def _watched(what: str, board: ActorHandle, steps: int, progress: Progress) -> Iterator[None]:
+    """Show what the board says while the block runs."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_POLL_SECONDS):
+            point = ray.get(board.read.remote())
+            if point:
+                progress(f"{what}  loss {point['loss']:.3f}  accuracy {point['accuracy']:.2f}", int(point["step"]), steps)
+
+    thread = threading.Thread(target=watch, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _train(job: dict[str, Any]) -> None:
+    """The loop of one worker."""
+    task: Task = job["task"]
+    fence: Fence = job["fence"]
+    settings, seed = task.settings, task.recipe.seed
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    fence.check()
+    torch.set_num_threads(settings.threads)
+    prepared = task.prepare()
+    model = ray.train.torch.prepare_model(prepared.classifier)
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+    )
+    sampler = Sampler(prepared.num_clips, settings.batch_size, seed)
+    worker = _Worker(prepared, model, optimizer, settings, task.recipe.aam)
+    if world_size > 1:
+        # DDP reorders its buckets after the first backward. A pass thrown away puts that before the first step, so
+        # that a resumed run adds up gradients in the same order as one that was never interrupted.
+        worker.backward(sampler.draws(0, rank, world_size), margin=0.0)
+    newest = training_state.latest(fence) if rank == 0 else None
+    state = worker.restore(_load(fence, broadcast_from_rank_zero(newest)))
+    every = max(1, settings.steps // _POINTS)
+    for step in range(state.step, settings.steps):
+        _reseed(seed, step, rank)
+        loss, accuracy = worker.step(step, sampler.draws(step, rank, world_size))
+        last = step + 1 == settings.steps
+        stop = False
+        if step % every == 0 or last:
+            stop = _log(state, step, _mean_over_ranks([loss, accuracy]), settings, job["board"], rank)
+        if stop or last or (step + 1) % settings.checkpoint_every == 0:
+            state.step = step + 1
+            _checkpoint(worker.saved(state), fence, rank)
+        if stop:
+            return
+
+
+class _Worker:
+    """Model, optimiser and data of one rank."""
+
+    def __init__(
+        self, prepared: Prepared, model: nn.Module, optimizer: torch.optim.Optimizer, settings: Optimisation, aam: AAM
+    ) -> None:
+        self.prepared, self.model, self.optimizer, self.settings, self.aam = prepared, model, optimizer, settings, aam
+        self.device = next(model.parameters()).device
+
+    def backward(self, draws: Sequence[Any], margin: float) -> tuple[Tensor, Tensor]:
+        """Fresh gradients of these rows; returns loss and accuracy."""
+        inputs, labels = self.prepared.batch(draws)
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
+            loss, accuracy = self.model([part.to(self.device) for part in inputs], labels.to(self.device), margin)
+        loss.backward()
+        return loss.detach(), accuracy
+
+    def step(self, step: int, draws: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        settings = self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, settings)
+        result = self.backward(draws, margin_at(step, settings.steps, self.aam))
+        if settings.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
+        self.optimizer.step()
+        return result
+
+    def restore(self, state: State | None) -> State:
+        if state is None:
+            return State(0, {}, {})
+        self.prepared.classifier.load_state_dict(state.model)
+        self.optimizer.load_state_dict(state.optimizer)
+        return state
+
+    def saved(self, state: State) -> State:
+        return State(state.step, self.prepared.classifier.state_dict(), self.optimizer.state_dict(), state.curve)
+
+
+def learning_rate_at(step: int, settings: Optimisation) -> float:
+    """Linear warm-up, then constant."""
+    return settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
+
+
+def _reseed(seed: int, step: int, rank: int) -> None:
+    numbers = np.random.SeedSequence([seed, step, rank]).generate_state(2)
+    torch.manual_seed(int(numbers[0]))  # dropout
+    np.random.seed(int(numbers[1]))  # transformers draws SpecAugment's masks from here
+
+
+def _mean_over_ranks(values: Sequence[Tensor]) -> list[float]:
+    stacked = torch.stack([value.float() for value in values])
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(stacked)
+        stacked /= torch.distributed.get_world_size()
+    return list(stacked.tolist())
+
+
+def _log(
+    state: State, step: int, mean: Sequence[float], settings: Optimisation, board: ActorHandle, rank: int
+) -> bool:
+    """Add a point to the curve and show it; the same answer on every rank: whether to stop.
+
+    Raises:
+        StageError: the loss is not finite.
+    """
+    loss, accuracy = mean
+    if not math.isfinite(loss):
+        raise StageError(
+            f"the loss is {loss} at step {step}; a smaller learning_rate than {settings.learning_rate:g}, more "
+            "warmup_steps or a gradient_clip may help"
+        )
+    point = {"step": step + 1, "loss": loss, "accuracy": accuracy, "learning_rate": learning_rate_at(step, settings)}
+    state.curve.append(point)
+    stop = torch.zeros(1, device=ray.train.torch.get_device())
+    if rank == 0:
+        stop += float(ray.get(board.write.remote(point)))
+    if torch.distributed.is_initialized():
+        torch.distributed.broadcast(stop, src=0)
+    return bool(stop.item())
+
+
+def _checkpoint(state: State, fence: Fence, rank: int) -> None:
+    """Reached by all ranks, since a report is a barrier; rank 0 stores the state."""
+    if rank:
+        ray.train.report({"step": state.step})
+        return
+
+    def store(checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+        training_state.save(fence, state.step, Path(checkpoint.path) / STATE)
+        return checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(vars(state), Path(folder) / STATE)
+        ray.train.report(
+            {"step": state.step},
+            checkpoint=ray.train.Checkpoint.from_directory(folder),
+            checkpoint_dir_name=f"step-{state.step:08d}",
+            checkpoint_upload_fn=store,
+        )
+
+
+def _load(fence: Fence, record: training_state.Record | None) -> State | None:
+    if record is None:
+        return None
+    return State(**torch.load(training_state.fetch(fence, record), map_location="cpu", weights_only=True))

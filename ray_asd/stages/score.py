@@ -1,0 +1,180 @@
+"""Scores: cosine k-NN of every clip against the healthy clips of its machine type and section, and thresholds.
+
+The bank is the EMBEDDINGS of the clips the model was trained on. Clips that training never saw set the threshold; a
+detector that was not trained at all uses its own bank, each clip left out in turn.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ray_asd import tables
+from ray_asd.build import Attempt, Outcome, Output, Step
+from ray_asd.config import Scoring
+from ray_asd.errors import StageError, UserError
+from ray_asd.stages import embed
+from ray_asd.stages.progress import Progress
+
+CODE_VERSION = 1
+SCORES = "scores"
+THRESHOLDS = "thresholds"
+FLOOR_SYSTEM = "floor (log-mel mean and std)"
+_GROUP = ["machine_type", "section"]
+
+
+def step(
+    model: Output | None,
+    clips: Output,
+    bank_clips: Output,
+    settings: embed.Settings,
+    scoring: Scoring,
+    progress: Progress,
+) -> Step:
+    """SCORES of the test clips of ``clips`` against the training clips of ``bank_clips``; ``model`` None: the floor.
+
+    Raises:
+        UserError: there is nothing to score, or nothing to compare with.
+    """
+    if not clips.marker.counts.get("test"):
+        raise UserError(f"{clips.uri} holds no test clips; it has {_splits(clips)}")
+    if not bank_clips.marker.counts.get("train"):
+        raise UserError(f"{bank_clips.uri} holds no training clips to compare with; it has {_splits(bank_clips)}")
+    queries = embed.clips(model, clips, settings, progress)
+    bank = embed.clips(model, bank_clips, settings, progress)
+    return Step(
+        stage="score",
+        name=model.marker.name if model else embed.FLOOR,
+        code_version=CODE_VERSION,
+        config=scoring.model_dump(mode="json"),
+        inputs={"queries": queries, "bank": bank, "clips": clips} | ({"model": model} if model else {}),
+        work=lambda attempt, inputs: _work(attempt, inputs, scoring, progress),
+        units=clips.marker.counts["test"],
+    )
+
+
+def _splits(clips: Output) -> str:
+    found = {split: clips.marker.counts[split] for split in tables.SPLITS if clips.marker.counts.get(split)}
+    return ", ".join(f"{count} {split}" for split, count in found.items()) or "no clips"
+
+
+def _work(attempt: Attempt, inputs: Mapping[str, Output], scoring: Scoring, progress: Progress) -> Outcome:
+    from ray_asd.scoring.knn import Bank
+
+    model = inputs.get("model")
+    held_out = _held_out(model)
+    banked = inputs["bank"].table(embed.EMBEDDINGS)
+    queries = inputs["queries"].table(embed.EMBEDDINGS)
+    queries = queries.filter(pc.equal(queries["split"], "test"))
+    label = {"system": FLOOR_SYSTEM, "model_digest": embed.FLOOR}
+    if model:
+        label = {"system": model.marker.summary["system"], "model_digest": model.marker.digest}
+    parts, thresholds = [], []
+    done = 0
+    for (machine_type, section), group in _groups(queries):
+        known = banked.filter((pc.field("machine_type") == machine_type) & (pc.field("section") == section))
+        is_held_out = pc.is_in(known["clip_id"], pa.array(held_out, pa.string()))
+        enrolled = known.filter(pc.and_(pc.equal(known["split"], "train"), pc.invert(is_held_out)))
+        unseen = known.filter(pc.or_(pc.equal(known["split"], "calibration"), is_held_out))
+        if enrolled.num_rows <= scoring.neighbours:
+            raise UserError(
+                f"{machine_type} section {section}: {enrolled.num_rows} training clips to compare with; "
+                f"more than neighbours={scoring.neighbours} are needed"
+            )
+        scale = _standardisation(_vectors(enrolled)) if model is None else (np.float32(0), np.float32(1))
+        bank = Bank(_vectors(enrolled, *scale), enrolled["clip_id"].to_pylist())
+        threshold = _threshold(bank, unseen, enrolled, model is None, scale, scoring)
+        thresholds.append({"machine_type": machine_type, "section": section, **threshold})
+        parts.append(_scored(bank, group, scale, scoring, threshold["threshold"], label))
+        done += group.num_rows
+        progress("score", done, queries.num_rows)
+    scores = pa.concat_tables(parts).sort_by([("clip_id", "ascending")])
+    if scores.num_rows != queries.num_rows:
+        raise StageError(f"{queries.num_rows} clips went in, {scores.num_rows} scores came out")
+    files = [
+        attempt.put_table(f"{SCORES}/00000.parquet", tables.conform(scores, tables.SCORES)),
+        attempt.put_table(f"{THRESHOLDS}/00000.parquet", pa.Table.from_pylist(thresholds, schema=tables.THRESHOLDS)),
+    ]
+    seed = model.marker.summary["seed"] if model else None
+    return Outcome(files, {"clips": scores.num_rows}, {"system": label["system"], "seed": seed})
+
+
+def _held_out(model: Output | None) -> list[str]:
+    if model is None:
+        return []
+    from ray_asd.models import model_folder
+
+    return model_folder.read_card(model.fetch(model_folder.CARD)).held_out
+
+
+def _groups(queries: pa.Table) -> Iterator[tuple[tuple[str, str], pa.Table]]:
+    keys = queries.group_by(_GROUP).aggregate([]).sort_by([(name, "ascending") for name in _GROUP])
+    for key in keys.to_pylist():
+        chosen = (pc.field("machine_type") == key["machine_type"]) & (pc.field("section") == key["section"])
+        yield (key["machine_type"], key["section"]), queries.filter(chosen)
+
+
+def _vectors(rows: pa.Table, mean: Any = np.float32(0), std: Any = np.float32(1)) -> np.ndarray:
+    flat = rows["embedding"].combine_chunks().flatten().to_numpy()
+    return (flat.reshape(rows.num_rows, -1) - mean) / std
+
+
+def _standardisation(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of the bank's floor features: unlike embeddings, they share a level that is no direction."""
+    std = vectors.std(axis=0)
+    return vectors.mean(axis=0), np.where(std > 0, std, 1)
+
+
+def _threshold(
+    bank: Any, unseen: pa.Table, enrolled: pa.Table, is_floor: bool, scale: tuple[Any, Any], scoring: Scoring
+) -> dict[str, Any]:
+    """The THRESHOLDS columns beside machine type and section."""
+    from ray_asd.scoring import scores
+
+    settings = scoring.threshold
+    if unseen.num_rows:
+        source, rows = "calibration", unseen
+    elif is_floor:
+        source, rows = "leave_one_out", enrolled
+    else:
+        source, rows = "none: every normal clip was trained on (calibration_fraction 0)", unseen
+    values = np.empty(0)
+    if rows.num_rows:
+        found = bank.search(_vectors(rows, *scale), scoring.neighbours, exclude=rows["clip_id"].to_pylist())
+        values = scores.clip_scores(found.distances)
+    if settings.method == "manual":
+        source = "manual"
+    fit = scores.fit_threshold(values, settings)
+    return {
+        "threshold": fit.value,
+        "method": fit.method,
+        "source": source if fit.reason is None or not rows.num_rows else f"{source}: {fit.reason}",
+        "false_positive_rate": fit.false_positive_rate,
+        "num_clips": fit.num_clips,
+    }
+
+
+def _scored(
+    bank: Any,
+    group: pa.Table,
+    scale: tuple[Any, Any],
+    scoring: Scoring,
+    threshold: float | None,
+    label: Mapping[str, str],
+) -> pa.Table:
+    from ray_asd.scoring import scores
+
+    found = bank.search(_vectors(group, *scale), scoring.neighbours)
+    values = scores.clip_scores(found.distances)
+    columns = {name: group[name] for name in tables.SCORES.names if name in group.column_names}
+    columns |= {
+        "score": pa.array(values),
+        "threshold": pa.array([threshold] * len(values), pa.float64()),
+        "decision": pa.array([None if threshold is None else int(value > threshold) for value in values], pa.int8()),
+        "neighbours": pa.array(found.clip_ids),
+        "distances": pa.array(list(found.distances)),
+        **{name: pa.array([value] * len(values)) for name, value in label.items()},
+    }
+    return pa.table(columns).select(tables.SCORES.names)

@@ -1,0 +1,96 @@
+"""What several tests share: an object store, a place in each kind of storage, and one Ray for the whole session."""
+
+import logging
+import os
+import re
+import secrets
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+BUCKET = "ray-asd-tests"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Copies of remote files go to a folder of this session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ASD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A bucket of a moto server in a process of its own, which the AWS variables point to."""
+    log = tmp_path_factory.mktemp("moto") / "log"
+    with log.open("wb") as output, pytest.MonkeyPatch.context() as patch:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]  # 0: a port that is free
+        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            for variable in [name for name in os.environ if name.startswith("AWS_")]:
+                patch.delenv(variable)
+            patch.setenv("AWS_ENDPOINT_URL", _address(server, log))
+            patch.setenv("AWS_ACCESS_KEY_ID", "tests")
+            patch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
+            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+            boto3.client("s3").create_bucket(Bucket=BUCKET)
+            yield f"s3://{BUCKET}"
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def _address(server: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.poll() is None:
+        found = re.search(r"Running on (http://\S+)", log.read_text())
+        if found:
+            return found.group(1)
+        time.sleep(0.05)
+    raise RuntimeError(f"moto did not start: {log.read_text()}")
+
+
+@pytest.fixture
+def bucket(s3: str, request: pytest.FixtureRequest) -> str:
+    """A prefix of the bucket that only this test uses."""
+    return f"{s3}/{request.node.originalname}-{uuid.uuid4().hex}"
+
+
+@pytest.fixture(params=["disk", "s3"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty place of this test, once on disk and once in the object store."""
+    place = str(tmp_path / "root") if request.param == "disk" else request.getfixturevalue("bucket")
+    assert isinstance(place, str)
+    return place
+
+
+@pytest.fixture(scope="session")
+def ray_session(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One local Ray with two CPUs, started after the object store so that its workers know the way there.
+
+    It turns token authentication on by itself and finds the token here instead of writing one to the home folder.
+    """
+    import ray
+
+    token = tmp_path_factory.mktemp("ray") / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+        ray.init(
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+        )
+        yield
+        ray.shutdown()

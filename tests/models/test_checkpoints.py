@@ -1,0 +1,139 @@
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+
+from ray_asd.config import Backbone
+from ray_asd.errors import UserError
+from ray_asd.models.checkpoints import fetch, resolve
+
+
+def folder(path: Path, model_type: str = "hubert", **files: bytes) -> Path:
+    """A folder that looks like a checkpoint; ``__`` in a name stands for a dot."""
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    for name, content in files.items():
+        (path / name.replace("__", ".")).write_bytes(content)
+    return path
+
+
+def hubert(source: object, revision: str | None = None) -> Backbone:
+    return Backbone(family="hubert", source=str(source), revision=revision)
+
+
+def test_neither_torch_nor_transformers_is_imported() -> None:
+    program = (
+        "import sys; from ray_asd.config import Backbone; from ray_asd.models.checkpoints import resolve;"
+        "resolve(Backbone(family='hubert', source='random:tiny'), 0);"
+        "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_random_weights_are_identified_by_size_family_and_seed() -> None:
+    checkpoint = resolve(hubert("random:tiny"), 7)
+    assert checkpoint.identity == {"random": "tiny", "family": "hubert", "seed": "7"}
+    assert checkpoint.weights == ()
+
+
+def test_a_folder_is_identified_by_its_content_wherever_it_lies(tmp_path: Path) -> None:
+    first = folder(tmp_path / "first", model__safetensors=b"weights")
+    shutil.copytree(first, tmp_path / "second")
+    identity = resolve(hubert(first), 0).identity
+    assert identity["model.safetensors"] == hashlib.sha256(b"weights").hexdigest()
+    assert sorted(identity) == ["config.json", "model.safetensors"]
+    assert resolve(hubert(tmp_path / "second"), 1).identity == identity
+    (first / "model.safetensors").write_bytes(b"Weights")
+    assert resolve(hubert(first), 0).identity != identity
+
+
+def test_a_relative_folder_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder(tmp_path / "mine", model__safetensors=b"weights")
+    monkeypatch.chdir(tmp_path)
+    checkpoint = resolve(hubert("mine"), 0)
+    assert checkpoint.source == str(tmp_path / "mine")
+    assert fetch(checkpoint) == [tmp_path / "mine" / "model.safetensors"]
+
+
+def test_safetensors_are_preferred_to_bin(tmp_path: Path) -> None:
+    both = folder(tmp_path / "both", pytorch_model__bin=b"old", model__safetensors=b"new")
+    assert resolve(hubert(both), 0).weights == ("model.safetensors",)
+
+
+@pytest.mark.parametrize("index", ["model__safetensors__index__json", "pytorch_model__bin__index__json"])
+def test_an_index_stands_for_its_shards(tmp_path: Path, index: str) -> None:
+    content = json.dumps({"weight_map": {"a": "part-2", "b": "part-1", "c": "part-2"}}).encode()
+    sharded = folder(tmp_path / "sharded", **{index: content, "part-1": b"1", "part-2": b"2"})
+    assert resolve(hubert(sharded), 0).weights == ("part-1", "part-2")
+    (sharded / "part-2").unlink()
+    with pytest.raises(UserError, match="lists part-2, which is not there"):
+        resolve(hubert(sharded), 0)
+
+
+def test_an_index_cannot_point_outside_its_folder(tmp_path: Path) -> None:
+    content = json.dumps({"weight_map": {"a": "../secret"}}).encode()
+    with pytest.raises(UserError, match="no index of weight files beside it"):
+        resolve(hubert(folder(tmp_path / "sly", model__safetensors__index__json=content)), 0)
+
+
+def test_what_is_missing_or_broken_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent: no config\.json"):
+        resolve(hubert(tmp_path / "absent"), 0)
+    with pytest.raises(UserError, match=r"no weights; one of model\.safetensors, .*pytorch_model\.bin"):
+        resolve(hubert(folder(tmp_path / "empty")), 0)
+    broken = folder(tmp_path / "broken", model__safetensors=b"")
+    (broken / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json is not JSON"):
+        resolve(hubert(broken), 0)
+    (broken / "config.json").write_text("[]")
+    with pytest.raises(UserError, match="'list'; allowed: a JSON object"):
+        resolve(hubert(broken), 0)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "message"),
+    [
+        ("wavlm", "model_type 'wavlm' belongs to backbone.family wavlm; hubert needs hubert"),
+        ("bert", "model_type 'bert' belongs to no family; hubert needs hubert"),
+    ],
+)
+def test_a_checkpoint_of_another_family_is_refused(tmp_path: Path, model_type: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve(hubert(folder(tmp_path / "other", model_type, model__safetensors=b"")), 0)
+
+
+@pytest.mark.parametrize("model_type", ["unispeech", "unispeech-sat"])
+def test_unispeech_takes_both_of_its_kinds(tmp_path: Path, model_type: str) -> None:
+    source = str(folder(tmp_path / "any", model_type, model__safetensors=b""))
+    assert resolve(Backbone(family="unispeech", source=source), 0).config["model_type"] == model_type
+
+
+@pytest.mark.parametrize("source", [None, "someone/something", "not a hub id/at all/"])
+def test_an_unreachable_hub_is_one_line_with_the_alternatives(
+    monkeypatch: pytest.MonkeyPatch, source: str | None
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError) as refused:
+        resolve(Backbone(family="hubert", source=source), 0)
+    message = str(refused.value)
+    assert (source or "facebook/hubert-base-ls960") in message
+    assert "local directory, an s3:// URI, random:tiny, random:small, random:base" in message
+    assert "\n" not in message
+
+
+def test_a_cached_commit_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "models--someone--hubert" / "snapshots" / commit
+    folder(snapshot, pytorch_model__bin=b"weights")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    checkpoint = resolve(hubert("someone/hubert", commit), 0)
+    assert checkpoint.identity == {"repository": "someone/hubert", "commit": commit}
+    assert fetch(checkpoint) == [snapshot / "pytorch_model.bin"]
+    with pytest.raises(UserError, match="someone/hubert at revision main"):
+        resolve(hubert("someone/hubert", "main"), 0)
