@@ -1,12 +1,13 @@
 """What lies below a root: list it, trace where it came from, remove what nothing needs. Reads markers only."""
 
+import re
 import time
 from dataclasses import dataclass
 
 from ray_asd import build, storage
 from ray_asd.errors import UserError
 
-_NOT_STAGES = {"status"}
+_STAGE_FOLDER = re.compile(r".+-[0-9a-f]{12}")  # anything else below a root is not ours to remove
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,18 @@ def outputs(root: str) -> list[build.Output]:
     """All finished stages below ``root``, oldest first."""
     found = [build.find(folder) for folder in _stage_folders(root)]
     return sorted((output for output in found if output), key=lambda output: output.marker.started_at)
+
+
+def find(uri: str) -> build.Output:
+    """The finished stage at ``uri``, whichever it is.
+
+    Raises:
+        UserError: there is none.
+    """
+    output = build.find(storage.absolute(uri))
+    if output is None:
+        raise UserError(f"{uri} holds no finished stage (no {build.MARKER}); allowed: a URI that `ls` prints")
+    return output
 
 
 def lineage(output: build.Output) -> list[build.Output]:
@@ -77,5 +90,9 @@ def _kept(uri: str, found: dict[str, build.Output | None], root: str) -> build.O
 
 
 def _stage_folders(root: str) -> list[str]:
-    stages = [name for name in storage.folders(root) if name not in _NOT_STAGES]
-    return [storage.join(root, stage, name) for stage in stages for name in storage.folders(storage.join(root, stage))]
+    return [
+        storage.join(root, stage, name)
+        for stage in storage.folders(root)
+        for name in storage.folders(storage.join(root, stage))
+        if _STAGE_FOLDER.fullmatch(name)
+    ]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ray_asd import lease, storage
 from ray_asd.config import Worker
-from ray_asd.errors import StageError, UserError
+from ray_asd.errors import LeaseLost, StageError, UserError
 
 MARKER = "marker.json"
 _RECORDED_VERSIONS = ("ray_asd", "torch", "transformers", "ray", "numpy", "faiss-gpu", "faiss-cpu", "soundfile")
@@ -220,7 +220,7 @@ class Step:
     """A stage to be built: its key, its inputs (finished or to be built first), its work and what that needs.
 
     ``units`` is the number of clips or training steps, ``bytes`` an estimate of what will be written. The output of an
-    ``exclusive`` step is made by one process at a time.
+    ``exclusive`` step is made by one process at a time; one that is not ``on_ray`` needs no cluster.
     """
 
     stage: str
@@ -234,6 +234,7 @@ class Step:
     workers: int | None = None
     bytes: int | None = None
     exclusive: bool = False
+    on_ray: bool = True
 
     def key(self, root: str) -> Key:
         inputs = {name: _source(step, root) for name, step in self.inputs.items()}
@@ -286,16 +287,25 @@ def ensure(step: Step | Output, root: str) -> Output:
     key = step.key(root)  # an input may have turned out to have the content of another
     if not step.exclusive:
         return run(root, key, lambda attempt: step.work(attempt, inputs), step.units)
+    return _run_alone(root, key, lambda attempt: step.work(attempt, inputs), step.units)
+
+
+def _run_alone(root: str, key: Key, work: Callable[[Attempt], Outcome], units: int) -> Output:
+    """As ``run``, under the lease of the stage's folder; whoever loses it waits for the one who took it."""
     folder = key.folder(root)
-    held = lease.take(folder, finished=lambda: find(folder) is not None)
-    if held is None:
-        return resolve(folder, step.stage)
-    with held:
-        output = run(root, key, lambda attempt: step.work(attempt, inputs), step.units, held.fence)
-        for child in storage.folders(folder):
-            if child != output.marker.attempt:
-                storage.remove(storage.join(folder, child))
-    return output
+    while True:
+        held = lease.take(folder, finished=lambda: find(folder) is not None)
+        if held is None:
+            return resolve(folder, key.stage)
+        try:
+            with held:
+                output = run(root, key, work, units, held.fence)
+                for child in storage.folders(folder):
+                    if child != output.marker.attempt:
+                        storage.remove(storage.join(folder, child))
+                return output
+        except LeaseLost:
+            continue
 
 
 def run(
@@ -310,7 +320,7 @@ def run(
     attempt = new_attempt(folder, fence)
     outcome = work(attempt)
     marker = Marker(
-        format=_FORMAT,
+        format=1,
         stage=key.stage,
         name=key.name,
         digest=key.digest,

@@ -6,7 +6,7 @@ the digests of the stages that it changes; the unit of each value stands in its 
 
 from importlib import resources as package
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -159,7 +159,15 @@ class Resources(Section):
     embed_workers: Count | None = None  # None: as many as the cluster holds
 
 
-class Recipe(Section):
+class Usage(Section):
+    """How a trained system, or the floor, is used: none of it needs a new training."""
+
+    inference: Inference = Inference()
+    scoring: Scoring = Scoring()
+    resources: Resources = Resources()
+
+
+class Recipe(Usage):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     audio: Audio = Audio()
@@ -169,10 +177,7 @@ class Recipe(Section):
     aam: AAM = AAM()
     training: FineTuning
     transformer_pooling: TransformerPooling | None = None
-    inference: Inference = Inference()
     calibration_fraction: Fraction = 0.1  # of the training clips, never trained on, kept to set thresholds
-    scoring: Scoring = Scoring()
-    resources: Resources = Resources()
 
     @property
     def system(self) -> str:
@@ -219,21 +224,29 @@ def load(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
         raise UserError(f"recipe {name}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise UserError(f"recipe {name}: a mapping of settings is needed, not {type(values).__name__}")
-    for override in overrides:
-        _override(values, override)
-    return parse(values, name)
+    return _parsed(Recipe, values, overrides, f"recipe {name}")
 
 
-def parse(values: dict[str, object], name: str) -> Recipe:
-    """A validated recipe from plain values; ``name`` is used in the error.
+def usage(base: Usage, overrides: tuple[str, ...] = ()) -> Usage:
+    """How to use a trained system: as ``base`` says (a recipe, say), with ``key.sub=value`` overrides applied.
 
     Raises:
-        UserError: the first thing that is wrong, with the allowed values.
+        UserError: an override of anything else, which would need a new training, or a wrong value.
     """
+    values = {name: base.model_dump(mode="json")[name] for name in Usage.model_fields}
+    return _parsed(Usage, values, overrides, "settings")
+
+
+_Settings = TypeVar("_Settings", bound=Section)
+
+
+def _parsed(kind: type[_Settings], values: dict[str, object], overrides: tuple[str, ...], name: str) -> _Settings:
+    for override in overrides:
+        _override(values, override)
     try:
-        return Recipe.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"recipe {name}: {_first_mistake(error)}") from error
+        raise UserError(f"{name}: {_first_mistake(kind, error)}") from error
 
 
 def _override(values: dict[str, object], override: str) -> None:
@@ -254,25 +267,24 @@ def _override(values: dict[str, object], override: str) -> None:
         raise UserError(f"--set {override!r}: the value is not YAML") from error
 
 
-def _first_mistake(error: ValidationError) -> str:
+def _first_mistake(kind: type[Section], error: ValidationError) -> str:
     mistakes = error.errors(include_url=False)
     first = mistakes[0]
-    section, keys = _locate(first["loc"])
+    section, keys = _locate(kind, first["loc"])
     where = ".".join(keys)
     if first["type"] == "extra_forbidden":
         return f"unknown key {where!r}; allowed: {', '.join(section.model_fields)}"
     if first["type"] == "missing" and len(keys) == len(first["loc"]):
         return f"{where}: this key is needed"
-    alternatives = [m["msg"].removeprefix("Value error, ") for m in mistakes if _locate(m["loc"])[1] == keys]
+    alternatives = [m["msg"].removeprefix("Value error, ") for m in mistakes if _locate(kind, m["loc"])[1] == keys]
     message = " or ".join(alternatives)
     if first["type"] == "value_error":
         return f"{where}: {message}" if where else message
     return f"{where}: {first['input']!r}: {message}"
 
 
-def _locate(location: tuple[int | str, ...]) -> tuple[type[BaseModel], list[str]]:
+def _locate(section: type[BaseModel], location: tuple[int | str, ...]) -> tuple[type[BaseModel], list[str]]:
     """The innermost section that a mistake lies in, and its keys; what pydantic adds for unions is left out."""
-    section: type[BaseModel] = Recipe
     keys = []
     for part in location:
         keys.append(str(part))

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import fsspec
 import pyarrow.fs
@@ -169,10 +170,23 @@ def listing(uri: str) -> Iterator[Entry]:
     root = PurePosixPath(client._strip_protocol(path))
     for found, info in sorted(client.find(path, detail=True).items()):
         relative = PurePosixPath(found).relative_to(root).as_posix()
-        if any(part.startswith(".") for part in relative.split("/")) or relative == ".":
+        if _is_folder_object(found) or any(part.startswith(".") for part in relative.split("/")) or relative == ".":
             continue
-        version = info["ETag"].strip('"') if is_remote(uri) else str(info["mtime"])
-        yield Entry(relative, int(info["size"]), version)
+        yield Entry(relative, int(info["size"]), _version(uri, info))
+
+
+def stat(uri: str) -> Entry | None:
+    """The file at ``uri``, its path being ``uri`` itself; None where there is no file."""
+    client, path = filesystem(uri)
+    try:
+        info = client.info(path)
+    except FileNotFoundError:
+        return None
+    return Entry(uri, int(info["size"]), _version(uri, info)) if info["type"] == "file" else None
+
+
+def _version(uri: str, info: dict[str, Any]) -> str:
+    return str(info["ETag"]).strip('"') if is_remote(uri) else str(info["mtime"])
 
 
 def folders(uri: str) -> list[str]:
@@ -191,8 +205,13 @@ def _children(uri: str, kind: str) -> list[str]:
         entries = client.ls(path, detail=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    names = sorted(name(entry["name"]) for entry in entries if entry["type"] == kind)
+    found = [entry["name"] for entry in entries if entry["type"] == kind and not _is_folder_object(entry["name"])]
+    names = sorted(name(entry) for entry in found)
     return [child for child in names if not child.startswith(".")]
+
+
+def _is_folder_object(path: str) -> bool:
+    return path.endswith("/")  # empty objects by which some tools stand for a folder
 
 
 def last_write(uri: str) -> float:

@@ -14,8 +14,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import ClassVar
 
 import boto3
 import pyarrow as pa
@@ -200,26 +202,29 @@ def test_of_twenty_threads_one_creates(root: str) -> None:
     assert leftovers(root) == ["marker"]
 
 
-def _race(place: str, rounds: int, name: str, start: Barrier) -> list[bool]:
+def _race(place: str, rounds: int, name: str, start: Barrier, results: "Queue[tuple[str, list[bool]]]") -> None:
     won = []
     for index in range(rounds):
         start.wait()
         won.append(storage.create(f"{place}-{index}", name.encode()))
-    return won
+    results.put((name, won))
 
 
 def test_of_two_processes_one_creates(root: str) -> None:
-    context, rounds = multiprocessing.get_context("spawn"), 10
-    with context.Manager() as manager, concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
-        start = manager.Barrier(2)
-        jobs = [pool.submit(_race, storage.join(root, "marker"), rounds, name, start) for name in ("first", "second")]
-        first, second = (job.result() for job in jobs)
-    assert [a + b for a, b in zip(first, second, strict=True)] == [1] * rounds
-    contents = [storage.read(storage.join(root, f"marker-{index}")) for index in range(rounds)]
-    assert contents == [b"first" if won else b"second" for won in first]
+    context, rounds, place = multiprocessing.get_context("spawn"), 10, storage.join(root, "marker")
+    start, results = context.Barrier(2), context.Queue()
+    racers = [context.Process(target=_race, args=(place, rounds, name, start, results)) for name in ("a", "b")]
+    for racer in racers:
+        racer.start()
+    won = dict(results.get(timeout=120) for _ in racers)
+    for racer in racers:
+        racer.join()
+    assert [a + b for a, b in zip(won["a"], won["b"], strict=True)] == [1] * rounds
+    contents = [storage.read(f"{place}-{index}") for index in range(rounds)]
+    assert contents == [b"a" if first else b"b" for first in won["a"]]
 
 
-def _read_in_a_fork(place: str, answer: "multiprocessing.Queue[bytes]") -> None:
+def _read_in_a_fork(place: str, answer: "Queue[bytes]") -> None:
     answer.put(storage.read(place))
 
 
@@ -227,7 +232,7 @@ def test_a_forked_process_gets_a_client_of_its_own(root: str) -> None:
     place = storage.join(root, "a")
     storage.write(place, b"1")  # the parent's client and its event loop are running now
     context = multiprocessing.get_context("fork")
-    answer: multiprocessing.Queue[bytes] = context.Queue()
+    answer = context.Queue()
     child = context.Process(target=_read_in_a_fork, args=(place, answer))
     child.start()
     assert answer.get(timeout=60) == b"1"
@@ -273,61 +278,59 @@ def leftovers(root: str) -> list[str]:
 class Proxy(http.server.BaseHTTPRequestHandler):
     """Hands requests on to the object store; ``failures`` says what happens to the next PUTs."""
 
+    protocol_version = "HTTP/1.1"
     upstream = ""
-    failures: list[str] = []
+    failures: ClassVar[list[str]] = []
 
-    def do_PUT(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        failure = self.failures.pop(0) if self.failures else None
+    def handle_one(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        failure = self.failures.pop(0) if self.failures and self.command == "PUT" else None
         if failure == "conflict":
-            return self._answer(409, b"<Error><Code>ConditionalRequestConflict</Code></Error>")
-        status, answer = self._hand_on(body)
-        if failure == "lost":
-            self.close_connection = True
-            return None
-        if failure == "terse" and status == 412:
-            answer = b"<Error><Code>PreconditionFailed</Code></Error>"
-        return self._answer(status, answer)
-
-    def do_GET(self) -> None:
-        self._answer(*self._hand_on(None))
-
-    def _hand_on(self, body: bytes | None) -> tuple[int, bytes]:
+            self._answer(409, {}, b"<Error><Code>ConditionalRequestConflict</Code></Error>")
+            return
         connection = http.client.HTTPConnection(self.upstream)
         connection.request(self.command, self.path, body, dict(self.headers))
         response = connection.getresponse()
-        return response.status, response.read()
+        answer = response.read()
+        if failure == "lost":
+            self.close_connection = True
+        elif failure == "terse" and response.status == 412:
+            self._answer(412, {}, b"<Error><Code>PreconditionFailed</Code></Error>")
+        else:
+            self._answer(response.status, dict(response.headers), answer)
 
-    def _answer(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+    do_GET = do_HEAD = do_PUT = handle_one  # noqa: N815
+
+    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *arguments: object) -> None:
-        pass
-
 
 @contextmanager
-def failing(monkeypatch: pytest.MonkeyPatch, *failures: str) -> Iterator[None]:
-    """An object store whose next PUTs fail in the named ways."""
-    monkeypatch.setattr(Proxy, "upstream", os.environ["AWS_ENDPOINT_URL"].removeprefix("http://"))
-    monkeypatch.setattr(Proxy, "failures", list(failures))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server, new_client(monkeypatch):
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-        yield
-        server.shutdown()
-    assert Proxy.failures == []
-
-
-@contextmanager
-def new_client(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Clients made inside read the environment anew, and none of them is used afterwards."""
-    with monkeypatch.context():
+def new_client() -> Iterator[pytest.MonkeyPatch]:
+    """Clients made inside read an environment of their own, and none of them is used afterwards."""
+    with pytest.MonkeyPatch.context() as environment:
         _forget_clients()
-        yield
+        yield environment
     _forget_clients()
+
+
+@contextmanager
+def failing(*failures: str) -> Iterator[None]:
+    """An object store whose next PUTs fail in the named ways."""
+    Proxy.upstream = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
+    Proxy.failures = list(failures)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server, new_client() as environment:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        try:
+            yield
+        finally:
+            server.shutdown()
+    assert Proxy.failures == []
 
 
 def _forget_clients() -> None:
@@ -338,20 +341,16 @@ def _forget_clients() -> None:
 
 
 @pytest.mark.parametrize("failures", [["lost"], ["lost", "lost"], ["lost", "terse"], ["conflict"], ["conflict", "lost"]])
-def test_create_survives_lost_answers_and_conflicts(
-    bucket: str, monkeypatch: pytest.MonkeyPatch, failures: list[str]
-) -> None:
-    with failing(monkeypatch, *failures):
+def test_create_survives_lost_answers_and_conflicts(bucket: str, failures: list[str]) -> None:
+    with failing(*failures):
         assert storage.create(f"{bucket}/marker", b"mine")
     assert storage.read(f"{bucket}/marker") == b"mine"
 
 
 @pytest.mark.parametrize("failure", ["none", "terse", "lost", "conflict"])
-def test_create_of_another_is_refused_whatever_happens(
-    bucket: str, monkeypatch: pytest.MonkeyPatch, failure: str
-) -> None:
+def test_create_of_another_is_refused_whatever_happens(bucket: str, failure: str) -> None:
     storage.write(f"{bucket}/marker", b"theirs")
-    with failing(monkeypatch, failure):
+    with failing(failure):
         assert not storage.create(f"{bucket}/marker", b"mine")
     assert storage.read(f"{bucket}/marker") == b"theirs"
 
@@ -377,30 +376,29 @@ def test_a_missing_bucket_is_never_an_empty_folder(s3: str) -> None:
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"AWS_ACCESS_KEY_ID": ""}, "s3://bucket: no credentials .* set AWS_ACCESS_KEY_ID"),
-        ({"AWS_SECRET_ACCESS_KEY": ""}, "s3://bucket: no credentials .*missing: AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "s3://bucket: no credentials .* set AWS_ACCESS_KEY_ID"),
+        ({"AWS_SECRET_ACCESS_KEY": None}, "s3://bucket: no credentials .*missing: AWS_SECRET_ACCESS_KEY"),
         ({"AWS_PROFILE": "night"}, r"s3://bucket: no credentials .*\(night\)"),
         ({"AWS_ENDPOINT_URL": "minio"}, "s3://bucket: Invalid endpoint: minio"),
     ],
 )
-def test_wrong_settings_are_the_users(
-    s3: str, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
-) -> None:
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with new_client(monkeypatch):
+def test_wrong_settings_are_the_users(s3: str, variables: dict[str, str | None], message: str) -> None:
+    with new_client() as environment:
+        environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
         for variable, value in variables.items():
-            monkeypatch.setenv(variable, value)
-            if not value:
-                monkeypatch.delenv(variable)
+            if value is None:
+                environment.delenv(variable)
+            else:
+                environment.setenv(variable, value)
         with pytest.raises(UserError, match=message) as caught:
             storage.read("s3://bucket/key")
     assert "\n" not in str(caught.value)
 
 
-def test_a_store_that_cannot_be_reached(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with new_client(monkeypatch):
-        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+def test_a_store_that_cannot_be_reached(s3: str) -> None:
+    with new_client() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        environment.setenv("AWS_MAX_ATTEMPTS", "1")
         with pytest.raises(StageError, match="cannot reach object storage: .*http://127.0.0.1:9") as caught:
             storage.read("s3://bucket/key")
     assert "\n" not in str(caught.value)

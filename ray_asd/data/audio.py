@@ -23,7 +23,7 @@ import soundfile
 
 from ray_asd import storage
 from ray_asd.config import SAMPLE_RATE
-from ray_asd.errors import unknown
+from ray_asd.errors import StageError, unknown
 
 Waveform = npt.NDArray[np.float32]
 
@@ -40,7 +40,7 @@ ATTENUATION = 96.0  # dB, of what would alias
 MAX_DENOMINATOR = 20_000  # of a resampling ratio: bounds the filter, whatever odd rate a file states
 
 
-class BadAudio(Exception):
+class BadAudio(StageError):
     """A recording that cannot be used; ``reason`` is a key of ``tables.REASONS``."""
 
     def __init__(self, reason: str, detail: str) -> None:

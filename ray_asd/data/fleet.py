@@ -4,15 +4,13 @@ A target domain runs under conditions (speed, load, pattern, specimen) and is he
 a background that the source domain never shows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 
-import numpy as np
-
 from ray_asd.data import machines, toys
-from ray_asd.data.machines import Fault
-from ray_asd.data.sound import Array, Place
+from ray_asd.data.machines import Attributes, Model
+from ray_asd.data.sound import Place
 
 Grid = Mapping[str, tuple[str, ...]]  # attribute name -> its values
 
@@ -21,7 +19,7 @@ Grid = Mapping[str, tuple[str, ...]]  # attribute name -> its values
 class Machine:
     """One machine type. ``places`` is keyed by the values of the attribute ``heard_by``, or by domain without one."""
 
-    sound: Callable[[Mapping[str, str], Fault, int, np.random.Generator], Array]
+    sound: Model
     faults: tuple[str, ...]
     source: Grid
     target: Grid
@@ -33,7 +31,7 @@ class Machine:
         grid = self.source if domain == "source" else self.target
         return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
 
-    def place(self, attributes: Mapping[str, str], domain: str) -> Place:
+    def place(self, attributes: Attributes, domain: str) -> Place:
         """Where the microphone of a recording stands."""
         return self.places[attributes[self.heard_by] if self.heard_by else domain]
 
@@ -47,21 +45,23 @@ MACHINES: Mapping[str, Machine] = {
         places={
             "A": Place(snr=4.0),
             "B": Place(snr=3.0, peak=1800.0, lift=0.3),
-            "C": Place(snr=3.0, slope=0.5, peak=1200.0, lift=0.3),
-            "D": Place(snr=3.0, slope=0.5, low=80.0, hum=60.0),
+            "C": Place(snr=3.0, peak=1200.0, lift=0.2),
+            "D": Place(snr=3.5, low=70.0, hum=60.0),
         },
         heard_by="loc",
     ),
     "fan": Machine(
         sound=machines.fan,
         faults=("unbalance", "rubbing", "damaged_blade", "clogging"),
-        source={"m-n": ("W", "X")},
+        source={"m-n": ("U", "V", "W", "X")},
         target={"m-n": ("Y", "Z")},
         places={
-            "W": Place(snr=3.0, hum=97.0),
-            "X": Place(snr=2.0, hum=143.0, slope=0.6),
-            "Y": Place(snr=1.5, hum=171.0, slope=0.5, peak=3000.0, lift=0.2),
-            "Z": Place(snr=2.0, hum=61.0, slope=0.55),
+            "U": Place(snr=3.0, hum=97.0),
+            "V": Place(snr=2.0, hum=113.0, slope=0.4),
+            "W": Place(snr=2.5, hum=143.0, slope=0.6),
+            "X": Place(snr=2.0, hum=84.0, peak=1800.0, lift=0.3),
+            "Y": Place(snr=2.0, hum=128.0, peak=3000.0, lift=0.2),
+            "Z": Place(snr=2.5, hum=71.0, slope=0.55),
         },
         heard_by="m-n",
     ),
@@ -69,10 +69,10 @@ MACHINES: Mapping[str, Machine] = {
         sound=machines.gearbox,
         faults=("chipped_tooth", "worn_flank", "eccentricity", "dry_mesh"),
         source={"volt": ("1.0", "1.5", "2.0", "2.5"), "wt": ("0", "50", "100")},
-        target={"volt": ("1.3", "2.8"), "wt": ("150", "200")},
+        target={"volt": ("1.3", "2.2"), "wt": ("75", "125")},
         places={
             "source": Place(snr=3.0),
-            "target": Place(snr=2.0, slope=0.45, peak=1500.0, lift=0.4, hum=70.0),
+            "target": Place(snr=2.7, peak=1500.0, lift=0.15, hum=55.0),
         },
     ),
     "slider": Machine(
@@ -82,7 +82,7 @@ MACHINES: Mapping[str, Machine] = {
         target={"vel": ("400", "600"), "ac": ("1.5",)},
         places={
             "source": Place(snr=5.0),
-            "target": Place(snr=4.5, slope=0.5, peak=2000.0, lift=0.2, hum=60.0),
+            "target": Place(snr=4.5, peak=2000.0, lift=0.2, hum=60.0),
         },
     ),
     "ToyCar": Machine(
@@ -92,7 +92,7 @@ MACHINES: Mapping[str, Machine] = {
         target={"car": ("C1", "D1"), "spd": ("3.0V", "3.3V"), "mic": ("2",), "noise": ("2",)},
         places={
             "1": Place(snr=4.0),
-            "2": Place(snr=3.5, slope=0.5, peak=3500.0, lift=0.2),
+            "2": Place(snr=3.5, peak=3500.0, lift=0.2),
         },
         heard_by="mic",
     ),
@@ -114,7 +114,7 @@ MACHINES: Mapping[str, Machine] = {
         target={"pat": ("04", "05"), "panel": ("shut",)},
         places={
             "open": Place(snr=9.0),
-            "shut": Place(snr=6.0, slope=0.7, high=4500.0, peak=1400.0, lift=0.6),
+            "shut": Place(snr=8.5, slope=0.55, peak=1400.0, lift=0.2),
         },
         heard_by="panel",
     ),

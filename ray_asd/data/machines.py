@@ -5,7 +5,7 @@ of its operating range. ``rng`` drives the machine and ``fault.rng`` what the fa
 exactly the healthy clip and a fault changes nothing but its own part.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,8 @@ class Fault:
         return self.severity if kind == self.kind else 0.0
 
 
+Model = Callable[[Attributes, Fault, int, np.random.Generator], Array]
+
 BALLS, BALL_TO_PITCH = 8, 0.3  # rolling elements, and their diameter over the pitch diameter (contact angle 0)
 CAGE = (1 - BALL_TO_PITCH) / 2  # turns of the cage per turn of the shaft
 BEARING_DEFECTS = {  # strikes per turn of the shaft, and turns of the load zone that scales them
@@ -67,7 +69,7 @@ def bearing(attributes: Attributes, fault: Fault, samples: int, rng: np.random.G
         if level := fault.level(kind):
             times = passages(shaft, per_turn, fault.rng, jitter=0.01)
             load = 1 + cosine(zone * np.interp(times, seconds(samples), shaft)) if zone else 1.2
-            excitation += knocks(times, 1.1 * level * (speed / 14) * load, samples)
+            excitation += knocks(times, 1.4 * level * (speed / 14) * load, samples)
     sound += ring(excitation, [(2100 * drift, 0.002, 1.0), (3900 * drift, 0.0015, 0.8)])
     if level := fault.level("poor_lubrication"):
         crackle = np.exp(0.6 * wander(samples, fault.rng, 30.0))
@@ -93,15 +95,15 @@ def fan(attributes: Attributes, fault: Fault, samples: int, rng: np.random.Gener
     sound = blade_pass + 0.7 * flow * (1 + 0.1 * wander(samples, rng, 6.0))
     if clogged:
         surge = 1 + 0.6 * wander(samples, fault.rng, 8.0)
-        sound += 0.35 * clogged * surge * noise(samples, fault.rng, 60.0, 500.0, 0.3)
+        sound += 0.4 * clogged * surge * noise(samples, fault.rng, 60.0, 500.0, 0.3)
     if level := fault.level("unbalance"):
-        depth = np.tanh(0.25 * level)
-        sound = sound * (1 + depth * cosine(shaft)) + 0.3 * level * tones(shaft, (0.5, 1.0, 0.5), fault.rng)
+        depth = np.tanh(0.3 * level)
+        sound = sound * (1 + depth * cosine(shaft)) + 0.4 * level * tones(shaft, (0.5, 1.0, 0.5), fault.rng)
     if level := fault.level("rubbing"):
         contact = np.maximum(cosine(shaft), 0.0) ** 24
-        sound += 0.7 * level * contact * noise(samples, fault.rng, 1200.0, 5500.0)
+        sound += 0.9 * level * contact * noise(samples, fault.rng, 1200.0, 5500.0)
     if level := fault.level("damaged_blade"):
-        spectrum = [0.0 if k % BLADES == 0 else 0.13 / (1 + k / 12) for k in range(1, 25)]
+        spectrum = [0.0 if k % BLADES == 0 else 0.17 / (1 + k / 12) for k in range(1, 25)]
         sound += level * tones(shaft, spectrum, fault.rng)
     return sound
 
@@ -121,9 +123,9 @@ def gearbox(attributes: Attributes, fault: Fault, samples: int, rng: np.random.G
     force = (0.5 + 0.5 * load) * (speed / 17) ** 0.5
     mesh = tones(pinion * PINION, force * np.array([0.8, 0.55, 0.3, 0.22, 0.12, 0.1, 0.05]), rng)
     if level := fault.level("worn_flank"):
-        mesh += 0.45 * level * tones(pinion * PINION, force * np.array([0.2, 0.9, 0.8, 0.6, 0.5, 0.4]), fault.rng)
+        mesh += 0.55 * level * tones(pinion * PINION, force * np.array([0.2, 0.9, 0.8, 0.6, 0.5, 0.4]), fault.rng)
     depth = 0.12 + 0.8 * np.tanh(fault.level("eccentricity"))
-    sound = mesh * (1 + depth * cosine(pinion) + 0.08 * cosine(wheel))
+    sound: Array = mesh * (1 + depth * cosine(pinion) + 0.08 * cosine(wheel))
     sound += 0.45 * noise(samples, rng, 150.0, 3500.0, 0.4) * (speed / 17)
     sound += tones(pinion * 6, (0.2, 0.15, 0.1, 0.05), rng)
     drift = 1 + 0.02 * rng.standard_normal()
@@ -133,7 +135,7 @@ def gearbox(attributes: Attributes, fault: Fault, samples: int, rng: np.random.G
         sound += ring(knocks(times, strength, samples), [(1300 * drift, 0.004, 1.0), (2700 * drift, 0.003, 0.7)])
     if level := fault.level("dry_mesh"):
         tooth = 1 + cosine(pinion * PINION)
-        sound += 0.25 * level * force * tooth * noise(samples, fault.rng, 2000.0, 6000.0)
+        sound += 0.3 * level * force * tooth * noise(samples, fault.rng, 2000.0, 6000.0)
     return sound
 
 
@@ -172,10 +174,10 @@ def slider(attributes: Attributes, fault: Fault, samples: int, rng: np.random.Ge
     sound += (speed / 0.5) * noise(samples, rng, 400.0, 5000.0, 0.3) * 0.8 + 0.06 * noise(samples, rng, 80.0, 7000.0)
     modes = [(850 * drift, 0.006, 1.0), (2300 * drift, 0.004, 0.6)]
     turned = np.flatnonzero((speed[1:] > 0) & (speed[:-1] == 0)) / SAMPLE_RATE
-    sound += ring(knocks(turned, 1.5 + 5 * fault.level("backlash"), samples), modes)
+    sound += ring(knocks(turned, 1.5 + 6 * fault.level("backlash"), samples), modes)
     if level := fault.level("damaged_rail"):
         passed = np.flatnonzero(np.diff(np.sign(position - 0.37 * STROKE))) / SAMPLE_RATE
-        sound += ring(knocks(passed, 7 * level, samples), modes)
+        sound += ring(knocks(passed, 8 * level, samples), modes)
     if level := fault.level("stick_slip"):
         creeping = (speed > 0) & (speed < 0.12)
         slips = fault.rng.permutation(np.flatnonzero(creeping))[: int(creeping.sum() * 60 / SAMPLE_RATE)] / SAMPLE_RATE
@@ -191,7 +193,7 @@ PATTERNS = {  # seconds open and closed, in turn
     "01": (0.25, 0.45),
     "02": (0.2, 0.2, 0.2, 0.6),
     "03": (0.8, 0.4),
-    "04": (0.15, 0.15),
+    "04": (0.35, 0.45),
     "05": (0.6, 0.25, 0.2, 0.25),
 }
 
@@ -219,14 +221,16 @@ def valve(attributes: Attributes, fault: Fault, samples: int, rng: np.random.Gen
     shutting = knocks(closes, 6 * (1 + 0.1 * rng.standard_normal(len(closes))), samples)
     if level := fault.level("worn_seat"):
         for delay in (0.018, 0.031, 0.04):
-            shutting += knocks(closes + delay * (1 + 0.1 * fault.rng.standard_normal(len(closes))), 2.2 * level, samples)
+            shutting += knocks(
+                closes + delay * (1 + 0.1 * fault.rng.standard_normal(len(closes))), 2.8 * level, samples
+            )
     sound += ring(shutting, [(720 * drift, 0.006, 1.0), (2200 * drift, 0.004, 0.6)])
     hiss = noise(samples, rng, 900.0, 5500.0) / (1 + 0.25 * fault.level("contamination"))
     sound += flow * (0.45 * hiss + tones(turns(steady(100.0, samples, rng, 0.002)), (0.3, 0.1, 0.12), rng))
     if level := fault.level("leak"):
-        sound += 0.06 * level * (1 - flow) * noise(samples, fault.rng, 2500.0, 6500.0)
+        sound += 0.08 * level * (1 - flow) * noise(samples, fault.rng, 2500.0, 6500.0)
     if level := fault.level("contamination"):
         grains = fault.rng.random(fault.rng.poisson(40 * samples / SAMPLE_RATE)) * samples / SAMPLE_RATE
-        crackle = knocks(grains, 0.7 * level * fault.rng.exponential(1.0, len(grains)), samples)
+        crackle = knocks(grains, 0.9 * level * fault.rng.exponential(1.0, len(grains)), samples)
         sound += flow * ring(crackle, [(5200 * drift, 0.001, 1.0)])
     return sound

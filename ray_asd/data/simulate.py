@@ -145,7 +145,7 @@ def write(fleet: Fleet, out: str, workers: int = 1, progress: Callable[[int, int
     out = storage.absolute(out)
     recordings = plan(fleet)
     tables = {f"{machine}/attributes_00.csv": _attributes(recordings, machine) for machine in fleet.machines}
-    description = json.dumps({"generator_version": GENERATOR_VERSION, **asdict(fleet)}, indent=2).encode()
+    description = _description(fleet)
     if _stands(out, description, {recording.path for recording in recordings} | set(tables)):
         return len(recordings)
     for done, _ in enumerate(_save_all(recordings, fleet.seconds, out, workers), 1):
@@ -157,6 +157,13 @@ def write(fleet: Fleet, out: str, workers: int = 1, progress: Callable[[int, int
     return len(recordings)
 
 
+def _description(fleet: Fleet) -> bytes:
+    """What ``fleet.json`` holds: equal for fleets of equal content."""
+    numbers = {"seconds": float(fleet.seconds), "severity": float(fleet.severity)}
+    settings = {**asdict(fleet), **numbers, "machines": sorted(fleet.machines), "generator_version": GENERATOR_VERSION}
+    return json.dumps(settings, indent=2).encode()
+
+
 def _stands(out: str, description: bytes, ours: set[str]) -> bool:
     """Whether this very fleet lies in ``out``; an error when anything else does."""
     marker = storage.join(out, MARKER)
@@ -164,7 +171,9 @@ def _stands(out: str, description: bytes, ours: set[str]) -> bool:
         if storage.read(marker) != description:
             raise UserError(f"{marker} describes another fleet; allowed: the same settings, or another place")
         return True
-    for entry in storage.listing(out) if storage.is_folder(out) else ():
+    if storage.exists(out) and not storage.is_folder(out):
+        raise UserError(f"{out} is a file; allowed: an empty or new place")
+    for entry in storage.listing(out):
         if entry.path not in ours:
             raise UserError(f"{out} holds {entry.path}, which is not of this fleet; allowed: an empty or new place")
     return False

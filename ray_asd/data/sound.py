@@ -15,10 +15,10 @@ from scipy import signal
 
 from ray_asd.config import SAMPLE_RATE
 
-Array = NDArray[np.floating]
+Array = NDArray[np.float64]
 Mode = tuple[float, float, float]  # Hz, decay time constant in s, gain
 
-FULL_SCALE = 0.05  # amplitude recorded for a sound of RMS 1: leaves 26 dB for the loudest knock
+FULL_SCALE = 0.04  # amplitude recorded for a sound of RMS 1: leaves 28 dB for the loudest knock
 HIGHEST_TONE = 7400.0  # Hz; tones above are left out, since they would fold back
 TURN = 1 << 15  # steps in a tabulated turn: its error lies below that of 16-bit samples
 
@@ -48,8 +48,9 @@ def seconds(samples: int) -> Array:
 
 
 def cosine(angle: Array) -> Array:
-    """Cosine [T] of ``angle`` [T] in turns, single precision."""
-    return np.cos(2 * np.pi * (angle - np.floor(angle)).astype(np.float32))
+    """Cosine [T] of ``angle`` [T] in turns, to single precision."""
+    radians = 2 * np.pi * (angle - np.floor(angle))
+    return np.cos(radians.astype(np.float32)).astype(np.float64)
 
 
 def wander(samples: int, rng: np.random.Generator, rate: float = 2.0) -> Array:
@@ -70,7 +71,7 @@ def turns(speed: Array) -> Array:
     return np.cumsum(speed) / SAMPLE_RATE
 
 
-def tones(angle: Array, amplitudes: Sequence[float], rng: np.random.Generator) -> Array:
+def tones(angle: Array, amplitudes: Sequence[float] | Array, rng: np.random.Generator) -> Array:
     """Sum [T] of the harmonics 1, 2, ... of ``angle`` [T] with these amplitudes and random phases.
 
     One turn of the sum is tabulated and looked up, so the cost does not grow with the number of harmonics.
@@ -79,26 +80,28 @@ def tones(angle: Array, amplitudes: Sequence[float], rng: np.random.Generator) -
     coefficients = np.asarray(amplitudes) * np.exp(2j * np.pi * rng.random(len(amplitudes)))
     coefficients[np.arange(1, len(coefficients) + 1) * fastest > HIGHEST_TONE] = 0
     spectrum = np.concatenate([[0], coefficients])
-    wave = scipy.fft.irfft(spectrum, TURN) * (TURN / 2)
-    return wave.astype(np.float32)[(angle * TURN).astype(np.int64) & (TURN - 1)]
+    wave: Array = scipy.fft.irfft(spectrum, TURN) * (TURN / 2)
+    heard: Array = wave[(angle * TURN).astype(np.int64) & (TURN - 1)]
+    return heard
 
 
 def passages(angle: Array, per_turn: float, rng: np.random.Generator, jitter: float = 0.0) -> Array:
-    """Times in s at which ``angle`` [T] has advanced by ``1 / per_turn``, each interval off by ``jitter`` (relative)."""
+    """Times in s at which ``angle`` [T] has advanced by another ``1 / per_turn``, intervals off by ``jitter`` of it."""
     count = int((angle[-1] - angle[0]) * per_turn) + 1
     steps = 1 + jitter * rng.standard_normal(count)
     marks = angle[0] + (np.cumsum(steps) - rng.random()) / per_turn
-    return np.interp(marks[marks < angle[-1]], angle, seconds(len(angle)))
+    times: Array = np.interp(marks[marks < angle[-1]], angle, seconds(len(angle)))
+    return times
 
 
 def knocks(times: Array, strengths: Array | float, samples: int) -> Array:
     """Impulses [T] at ``times`` in s, each split between its two nearest samples; times outside are left out."""
-    strengths = np.broadcast_to(np.asarray(strengths, dtype=float), np.shape(times))
     inside = (times >= 0) & (times < (samples - 1) / SAMPLE_RATE)
-    index, fraction = np.divmod(times[inside] * SAMPLE_RATE, 1.0)
-    index, strengths = index.astype(int), strengths[inside]
-    train = np.bincount(index, strengths * (1 - fraction), samples)
-    return train + np.bincount(index + 1, strengths * fraction, samples)
+    before, fraction = np.divmod(times[inside] * SAMPLE_RATE, 1.0)
+    index = np.concatenate([before, before + 1]).astype(int)
+    strength = np.broadcast_to(strengths, times.shape)[inside]
+    weights = np.concatenate([strength * (1 - fraction), strength * fraction])
+    return np.bincount(index, weights, samples).astype(np.float64)
 
 
 def ring(excitation: Array, modes: Sequence[Mode]) -> Array:
@@ -112,19 +115,21 @@ def ring(excitation: Array, modes: Sequence[Mode]) -> Array:
 
 
 @lru_cache(maxsize=64)
-def _spectrum(samples: int, low: float, high: float, slope: float) -> Array:
+def _spectrum(samples: int, low: float, high: float, slope: float) -> NDArray[np.float32]:
     """Amplitudes [T // 2 + 1] of noise from ``low`` to ``high`` Hz (12 dB per octave beyond) with RMS 1."""
     frequency = np.maximum(scipy.fft.rfftfreq(samples, 1 / SAMPLE_RATE), 1.0)
     shape = frequency**-slope / np.sqrt((1 + (low / frequency) ** 4) * (1 + (frequency / high) ** 4))
     shape[0] = 0.0
-    return (shape * samples / (2 * np.sqrt(np.sum(shape**2)))).astype(np.float32)
+    amplitudes: Array = shape * samples / (2 * np.sqrt(np.sum(shape**2)))
+    return amplitudes.astype(np.float32)
 
 
 def noise(samples: int, rng: np.random.Generator, low: float, high: float, slope: float = 0.0) -> Array:
     """Gaussian noise [T] of expected RMS 1 from ``low`` to ``high`` Hz, amplitude falling as frequency^-slope."""
     shape = _spectrum(samples, low, high, slope)
     normal = rng.standard_normal((len(shape), 2), dtype=np.float32).view(np.complex64)[:, 0]
-    return scipy.fft.irfft(shape * normal, samples)
+    drawn: NDArray[np.float32] = scipy.fft.irfft(shape * normal, samples)
+    return drawn.astype(np.float64)
 
 
 def record(sound: Array, place: Place, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -134,8 +139,8 @@ def record(sound: Array, place: Place, rng: np.random.Generator) -> NDArray[np.f
     """
     gain, level, shift = rng.uniform(-1, 1, 3)
     background = _background(len(sound), place, rng) * 10 ** ((0.7 * level - place.snr) / 20)
-    heard = _microphone(sound + background, place, 1 + 0.02 * shift)
-    return np.clip(FULL_SCALE * 10 ** (0.7 * gain / 20) * heard, -1, 1).astype(np.float32)
+    heard = _microphone(sound + background, place, 1 + 0.02 * shift) * 10 ** (0.7 * float(gain) / 20)
+    return np.clip(FULL_SCALE * heard, -1, 1).astype(np.float32)
 
 
 def _background(samples: int, place: Place, rng: np.random.Generator) -> Array:
@@ -150,7 +155,7 @@ def _background(samples: int, place: Place, rng: np.random.Generator) -> Array:
 
 def _microphone(sound: Array, place: Place, shift: float) -> Array:
     sections = signal.butter(1, (place.low, place.high), "bandpass", fs=SAMPLE_RATE, output="sos")
-    heard = signal.sosfilt(sections, sound)
+    heard: Array = signal.sosfilt(sections, sound)
     if place.lift:
         heard += place.lift * signal.lfilter(*signal.iirpeak(place.peak * shift, 1.5, SAMPLE_RATE), heard)
     return heard

@@ -29,7 +29,7 @@ def toy_car(attributes: Attributes, fault: Fault, samples: int, rng: np.random.G
     axle = motor * AXLE
     bent = fault.level("bent_shaft")
     sway = cosine(axle)
-    gears = motor + 0.02 * bent * sway
+    gears = motor + 0.03 * bent * sway
     sound = tones(motor * 6, (0.45, 0.25, 0.2, 0.1, 0.1), rng)
     sound += tones(gears * teeth, (0.6, 0.4, 0.2, 0.15), rng)
     sound *= (1 + 0.15 * cosine(motor / 2)) * (1 + np.tanh(0.5 * bent) * sway) * (volt / 3.1)
@@ -38,7 +38,7 @@ def toy_car(attributes: Attributes, fault: Fault, samples: int, rng: np.random.G
     modes = [(body * (1 + 0.02 * rng.standard_normal()), 0.007, 1.0), (3.7 * body, 0.003, 0.5)]
     excitation = knocks(passages(axle, 1.0, rng, 0.1), 0.8, samples)  # every wheel is a little out of round
     if level := fault.level("flat_tyre"):
-        excitation += knocks(passages(axle, 1.0, fault.rng, 0.01), 2.0 * level, samples)
+        excitation += knocks(passages(axle, 1.0, fault.rng, 0.01), 2.2 * level, samples)
     if level := fault.level("deformed_gear"):
         sound += 0.3 * level * tones(motor / 2 * 37, (0.5, 0.6, 0.3), fault.rng)
         ticks = knocks(passages(motor, 0.5, fault.rng), 1.1 * level, samples)
@@ -74,14 +74,14 @@ def toy_train(attributes: Attributes, fault: Fault, samples: int, rng: np.random
         excitation += knocks(times, pace * rng.uniform(1.0, 2.5, len(times)), samples)
     spot = fault.rng.random()
     if level := fault.level("chipped_wheel"):
-        excitation += knocks(passages(wheel, 1.0, fault.rng), 2.6 * level * pace, samples)
+        excitation += knocks(passages(wheel, 1.0, fault.rng), 3.0 * level * pace, samples)
     if level := fault.level("broken_rail") + fault.level("stone_on_rail"):
         passed = np.flatnonzero(np.diff(np.floor(lap - spot))) / SAMPLE_RATE
         for axle in AXLES:
-            excitation += knocks(passed + axle / speed, 7.0 * level * pace, samples)
+            excitation += knocks(passed + axle / speed, 9.0 * level * pace, samples)
     if level := fault.level("stone_on_rail"):
         scrape = np.exp(40 * (cosine(lap - spot - 0.03) - 1))
-        sound += 1.8 * level * pace * scrape * noise(samples, fault.rng, 1500.0, 6000.0)
+        sound += 2.2 * level * pace * scrape * noise(samples, fault.rng, 1500.0, 6000.0)
     if level := fault.level("flange_squeal"):
         curve = np.maximum(cosine(2 * lap), 0.0) ** 2
         tone = tones(turns(2900.0 * drift * (1 + 0.01 * wander(samples, fault.rng, 8.0))), (1.0, 0.4), fault.rng)

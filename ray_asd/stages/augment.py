@@ -126,9 +126,7 @@ class _Decode:
                 "speed": speed,
                 "mode": mode,
                 "num_samples": round(row["num_samples"] / speed),
-                "condition": augment.condition(
-                    row["machine_type"], dict(row["attributes"]), speed, mode, self.augmentation.label_policy
-                ),
+                "condition": augment.condition(row, speed, mode, self.augmentation.label_policy),
             }
             found.append((wave, changes))
         return found

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_asd import tables
+from ray_asd import build, config, tables
 from ray_asd.build import Attempt, File, Outcome, Output, Step
-from ray_asd.config import Audio, Inference, Recipe, TransformerPooling, Worker
+from ray_asd.config import Audio, Inference, TransformerPooling, Usage, Worker
 from ray_asd.errors import StageError
 from ray_asd.stages.progress import Progress
 
@@ -26,19 +26,17 @@ CHUNKS = "chunks"
 _EMBEDDED = pc.field("split") != "supplemental"
 
 
-def clips(
-    model: Step | Output | None, clips: Output, settings: "Settings", progress: Progress
-) -> Step:
+def clips(model: Step | Output | None, clips: Output, settings: "Settings", progress: Progress) -> Step:
     """EMBEDDINGS of all clips but the supplemental ones; ``model`` None is the floor."""
-    config = {"audio": settings.audio.model_dump(mode="json")}
+    key = {"audio": settings.audio.model_dump(mode="json")}
     if model:
-        config["inference"] = settings.inference.model_dump(mode="json")
+        key["inference"] = settings.inference.model_dump(mode="json")
     total = sum(clips.marker.counts.get(split, 0) for split in tables.SPLITS if split != "supplemental")
     return Step(
         stage="embed",
         name=_name(model) if model else FLOOR,
         code_version=CODE_VERSION,
-        config=config,
+        config=key,
         inputs={"clips": clips} | ({"model": model} if model else {}),
         work=lambda attempt, inputs: _embed_clips(attempt, inputs, settings, progress),
         units=total,
@@ -57,24 +55,51 @@ class Settings:
     workers: int | None
 
     @classmethod
-    def of(cls, recipe: Recipe) -> "Settings":
-        """Those of a recipe."""
-        return cls(recipe.audio, recipe.inference, recipe.resources.embed, recipe.resources.embed_workers)
+    def of(cls, usage: Usage, audio: Audio) -> "Settings":
+        """Those of a recipe, or of other settings for the same model."""
+        return cls(audio, usage.inference, usage.resources.embed, usage.resources.embed_workers)
+
+
+@dataclass(frozen=True)
+class Used:
+    """A model as named by a user, or the floor, and how it is to be used."""
+
+    model: Output | None
+    usage: Usage
+    settings: Settings
+    trained_on: Output | None  # CLIPS
+
+
+def use(model: str, recipe: str | None, overrides: tuple[str, ...]) -> Used:
+    """The model at a URI, or ``floor``; used as its own recipe says, or as ``recipe`` does, with overrides.
+
+    Raises:
+        UserError: there is no such model or recipe, or an override is not about its use.
+    """
+    if model == FLOOR:
+        usage = config.usage(config.load(recipe) if recipe else Usage(), overrides)
+        return Used(None, usage, Settings.of(usage, Audio()), None)
+    from ray_asd.models.model_folder import CARD, read_card
+
+    output = build.resolve(model, "train", "tfp")
+    own = read_card(output.fetch(CARD)).recipe
+    usage = config.usage(config.load(recipe) if recipe else own, overrides)
+    return Used(output, usage, Settings.of(usage, own.audio), build.find(output.marker.inputs["clips"].uri))
 
 
 def chunks(
     model: Step, sets: Mapping[str, Step], pooling: TransformerPooling, settings: Settings, progress: Progress
 ) -> Step:
     """Chunk embeddings of every training clip and its variants, as ``pooling`` cuts them."""
-    config = {"window_seconds": pooling.window_seconds, "hop_seconds": pooling.hop_seconds}
-    config |= {"precision": settings.inference.precision, "threads": settings.inference.threads}
+    key = {"window_seconds": pooling.window_seconds, "hop_seconds": pooling.hop_seconds}
+    key |= {"precision": settings.inference.precision, "threads": settings.inference.threads}
     return Step(
         stage="embed",
         name=f"{_name(model)}-chunks",
         code_version=CODE_VERSION,
-        config=config,
+        config=key,
         inputs={"model": model, **sets},
-        work=lambda attempt, inputs: _embed_chunks(attempt, inputs, config, settings, progress),
+        work=lambda attempt, inputs: _embed_chunks(attempt, inputs, key, settings, progress),
         units=sum(step.units for step in sets.values()),
         worker=settings.worker,
         workers=settings.workers,
@@ -106,7 +131,7 @@ def _embed_clips(attempt: Attempt, inputs: Mapping[str, Output], settings: Setti
 
 
 def _embed_chunks(
-    attempt: Attempt, inputs: Mapping[str, Output], config: Mapping[str, Any], settings: Settings, progress: Progress
+    attempt: Attempt, inputs: Mapping[str, Output], key: Mapping[str, Any], settings: Settings, progress: Progress
 ) -> Outcome:
     from ray_asd.data.training_set import TrainingSet
     from ray_asd.models.model_folder import read_card
@@ -118,7 +143,7 @@ def _embed_chunks(
     total = len(TrainingSet(sets, held_out))
     done = fanout.run(
         "embed chunks",
-        lambda: _Chunks(model, sets, held_out, config, settings),
+        lambda: _Chunks(model, sets, held_out, key, settings),
         pa.table({"clip": np.arange(total)}),
         attempt,
         shard_rows=SHARD_CLIPS,
@@ -162,7 +187,7 @@ class _Chunks:
         model: Output,
         sets: Sequence[Output],
         held_out: Sequence[str],
-        config: Mapping[str, Any],
+        key: Mapping[str, Any],
         settings: Settings,
     ) -> None:
         from ray_asd.data.training_set import TrainingSet
@@ -170,7 +195,7 @@ class _Chunks:
 
         self.data = TrainingSet(sets, held_out)
         self.system = _load(model, settings)
-        self.chunking = Chunking.of_seconds(config["window_seconds"], config["hop_seconds"])
+        self.chunking = Chunking.of_seconds(key["window_seconds"], key["hop_seconds"])
 
     def __call__(self, rows: pa.Table, attempt: Attempt, number: int) -> Any:
         clips = rows.column("clip").to_pylist()

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from ray_asd import build, storage
 from ray_asd.build import Attempt, Outcome, Output, Step
-from ray_asd.config import Audio, Inference, Scoring, Worker
+from ray_asd.config import Audio, Scoring, Usage
 from ray_asd.errors import UserError
 from ray_asd.scoring import bootstrap, metrics, submission
 from ray_asd.stages import embed, score
@@ -40,6 +40,7 @@ def step(scores: Sequence[Output], progress: Progress) -> Step:
         inputs=inputs,
         work=lambda attempt, inputs: _work(attempt, _scored(inputs)),
         units=sum(output.marker.counts["clips"] for output in scores),
+        on_ray=False,
     )
 
 
@@ -59,6 +60,7 @@ def submission_step(scores_dir: str, truth_dir: str) -> Step:
         inputs={},
         work=lambda attempt, inputs: _work(attempt, [(name, None, table) for name, table in systems.items()]),
         units=sum(table.num_rows for table in systems.values()),
+        on_ray=False,
     )
 
 
@@ -67,9 +69,9 @@ def _floor(scores: Output, progress: Progress) -> tuple[Output, Output, Step]:
     bank = build.resolve(scores.marker.inputs["bank"].uri, "embed")
     clips = build.resolve(scores.marker.inputs["clips"].uri, "ingest")
     bank_clips = build.resolve(bank.marker.inputs["clips"].uri, "ingest")
-    settings = embed.Settings(Audio(**bank.marker.config["audio"]), Inference(), Worker(), None)
-    scoring = Scoring(**scores.marker.config)
-    return clips, bank_clips, score.step(None, clips, bank_clips, settings, scoring, progress)
+    usage = Usage(scoring=Scoring(**scores.marker.config))
+    audio = Audio(**bank.marker.config["audio"])
+    return clips, bank_clips, score.step(None, clips, bank_clips, usage, audio, progress)
 
 
 def _scored(inputs: Mapping[str, Output]) -> list[tuple[str, int | None, pa.Table]]:

@@ -39,7 +39,6 @@ from ray_asd.stages.tasks import Prepared, Task
 MAX_FAILURES = 3  # of workers, before the stage fails
 _POINTS = 200  # of the loss curve
 _POLL_SECONDS = 0.5
-STATE = "state.pt"
 
 
 @dataclass
@@ -85,7 +84,7 @@ def fit(what: str, task: Task, worker: Worker, attempt: Attempt, progress: Progr
     settings = task.settings
     cluster.check_fits(what, worker, settings.workers)
     board = Board.remote()  # type: ignore[attr-defined]
-    filesystem, path = storage.arrow(storage.join(fence.folder, "ray-train"))
+    filesystem, path = storage.arrow(training_state.root(fence))
     resources = {"CPU": worker.cpus, "GPU": worker.gpus, "memory": (worker.memory_gb or 0) * cluster.GIB}
     trainer = TorchTrainer(
         _train,
@@ -98,7 +97,7 @@ def fit(what: str, task: Task, worker: Worker, attempt: Attempt, progress: Progr
             label_selector=worker.labels or None,
         ),
         run_config=RunConfig(
-            name=f"token-{fence.token:06d}",
+            name=training_state.run_name(fence),
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
@@ -129,9 +128,11 @@ def _watched(what: str, board: ActorHandle, steps: int, progress: Progress) -> I
     ended = threading.Event()
 
     def watch() -> None:
+        shown: dict[str, float] = {}
         while not ended.wait(_POLL_SECONDS):
             point = ray.get(board.read.remote())
-            if point:
+            if point and point != shown:
+                shown = point
                 progress(f"{what}  loss {point['loss']:.3f}  accuracy {point['accuracy']:.2f}", int(point["step"]), steps)
 
     thread = threading.Thread(target=watch, name="progress", daemon=True)
@@ -272,11 +273,12 @@ def _checkpoint(state: State, fence: Fence, rank: int) -> None:
         return
 
     def store(checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
-        training_state.save(fence, state.step, Path(checkpoint.path) / STATE)
-        return checkpoint
+        saved = training_state.save(fence, state.step, Path(checkpoint.path) / training_state.STATE)
+        filesystem, path = storage.arrow(saved)
+        return ray.train.Checkpoint(path, filesystem)
 
     with tempfile.TemporaryDirectory() as folder:
-        torch.save(vars(state), Path(folder) / STATE)
+        torch.save(vars(state), Path(folder) / training_state.STATE)
         ray.train.report(
             {"step": state.step},
             checkpoint=ray.train.Checkpoint.from_directory(folder),

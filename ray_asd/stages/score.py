@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from ray_asd import tables
 from ray_asd.build import Attempt, Outcome, Output, Step
-from ray_asd.config import Scoring
+from ray_asd.config import Audio, Scoring, Usage
 from ray_asd.errors import StageError, UserError
 from ray_asd.stages import embed
 from ray_asd.stages.progress import Progress
@@ -29,8 +29,8 @@ def step(
     model: Output | None,
     clips: Output,
     bank_clips: Output,
-    settings: embed.Settings,
-    scoring: Scoring,
+    usage: Usage,
+    audio: Audio,
     progress: Progress,
 ) -> Step:
     """SCORES of the test clips of ``clips`` against the training clips of ``bank_clips``; ``model`` None: the floor.
@@ -42,16 +42,18 @@ def step(
         raise UserError(f"{clips.uri} holds no test clips; it has {_splits(clips)}")
     if not bank_clips.marker.counts.get("train"):
         raise UserError(f"{bank_clips.uri} holds no training clips to compare with; it has {_splits(bank_clips)}")
+    settings = embed.Settings.of(usage, audio)
     queries = embed.clips(model, clips, settings, progress)
     bank = embed.clips(model, bank_clips, settings, progress)
     return Step(
         stage="score",
         name=model.marker.name if model else embed.FLOOR,
         code_version=CODE_VERSION,
-        config=scoring.model_dump(mode="json"),
+        config=usage.scoring.model_dump(mode="json"),
         inputs={"queries": queries, "bank": bank, "clips": clips} | ({"model": model} if model else {}),
-        work=lambda attempt, inputs: _work(attempt, inputs, scoring, progress),
+        work=lambda attempt, inputs: _work(attempt, inputs, usage.scoring, progress),
         units=clips.marker.counts["test"],
+        on_ray=False,
     )
 
 

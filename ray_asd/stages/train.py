@@ -38,7 +38,7 @@ def system(recipe: Recipe, clips: Output, progress: Progress) -> Step:
     fine_tuned = fine_tuning(recipe, clips, progress)
     if not recipe.transformer_pooling:
         return fine_tuned
-    settings = embed.Settings.of(recipe)
+    settings = embed.Settings.of(recipe, recipe.audio)
     chunks = embed.chunks(fine_tuned, _sets(recipe, clips, progress), recipe.transformer_pooling, settings, progress)
     return Step(
         stage="tfp",

@@ -1,7 +1,8 @@
 """Checkpoints of a training run that can be trusted after any kill: data first, then a record that makes it count.
 
-They lie in ``<stage folder>/checkpoints/``: ``step-<n>-<token>.pt`` and, written last, ``step-<n>-<token>.json`` with
-its sha256. A torn or missing file only means that the record before it is used.
+Below ``<stage folder>/checkpoints/`` each process that trained has its Ray Train folder, ``<token>/``, where it puts
+``step-<n>/state.pt``; last it writes the record ``step-<n>-<token>.json`` with the file's sha256. A torn or missing
+file only means that the record before it is used.
 """
 
 from pathlib import Path
@@ -11,8 +12,8 @@ from pydantic import BaseModel
 from ray_asd import storage
 from ray_asd.lease import Fence
 
+STATE = "state.pt"
 _KEPT = 2  # the newest ones: one may turn out to be torn
-FOLDER = "checkpoints"
 
 
 class Record(BaseModel):
@@ -23,20 +24,32 @@ class Record(BaseModel):
     sha256: str
 
 
-def save(fence: Fence, step: int, state: Path) -> None:
-    """Store the local file ``state`` as the run's state after ``step`` steps, and drop old ones.
+def root(fence: Fence) -> str:
+    """Where the Ray Train folders lie, each called ``run_name``."""
+    return storage.join(fence.folder, "checkpoints")
+
+
+def run_name(fence: Fence) -> str:
+    """Another one for every process that takes the lease: what an orphaned worker still writes is its own."""
+    return f"{fence.token:06d}"
+
+
+def save(fence: Fence, step: int, state: Path) -> str:
+    """Store the local file ``state`` as the run's state after ``step`` steps, drop old ones; the URI of its folder.
 
     Raises:
         LeaseLost: another process trains this run now.
     """
     fence.check()
-    name = f"step-{step:08d}-{fence.token:06d}"
-    record = Record(step=step, path=f"{name}.pt", sha256=storage.sha256(str(state)))
+    folder = storage.join(run_name(fence), f"step-{step:08d}")
+    record = Record(step=step, path=storage.join(folder, STATE), sha256=storage.sha256(str(state)))
     storage.upload(state, _place(fence, record.path))
-    storage.write(_place(fence, f"{name}.json"), record.model_dump_json().encode())
+    storage.write(_place(fence, f"step-{step:08d}-{fence.token:06d}.json"), record.model_dump_json().encode())
     for old in _records(fence)[_KEPT:]:
+        dropped = Record.model_validate_json(storage.read(_place(fence, old)))
         storage.remove(_place(fence, old))
-        storage.remove(_place(fence, old.replace(".json", ".pt")))
+        storage.remove(_place(fence, storage.parent(dropped.path)))
+    return _place(fence, folder)
 
 
 def latest(fence: Fence) -> Record | None:
@@ -55,9 +68,9 @@ def fetch(fence: Fence, record: Record) -> Path:
 
 
 def _records(fence: Fence) -> list[str]:
-    names = storage.files(storage.join(fence.folder, FOLDER))
+    names = storage.files(root(fence))
     return sorted((name for name in names if name.startswith("step-") and name.endswith(".json")), reverse=True)
 
 
 def _place(fence: Fence, name: str) -> str:
-    return storage.join(fence.folder, FOLDER, name)
+    return storage.join(root(fence), name)

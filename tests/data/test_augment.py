@@ -14,21 +14,24 @@ Signal = Callable[[np.ndarray, float], np.ndarray]
 
 def stationary(frequencies: list[float]) -> Signal:
     """Partials that keep their frequency at every speed, of amplitude 1/n and arbitrary phase."""
-    return lambda t, _: sum(np.cos(2 * np.pi * f * t + 1.7 * n * n) / n for n, f in enumerate(frequencies, 1))
+    partials = list(enumerate(frequencies, 1))
+    return lambda t, _: sum((np.cos(2 * np.pi * f * t + 1.7 * n * n) / n for n, f in partials), np.zeros_like(t))
 
 
 def chirp(start: float, slope: float, harmonics: int = 1) -> Signal:
     """Its instantaneous frequency at time t, played ``speed`` times as fast, is that of the original at speed * t."""
-    return lambda t, speed: sum(
-        np.cos(2 * np.pi * n * (start * speed * t + slope / 2 * (speed * t) ** 2) / speed + n) / n
-        for n in range(1, harmonics + 1)
-    )
+
+    def signal(t: np.ndarray, speed: float) -> np.ndarray:
+        turns = (start * speed * t + slope / 2 * (speed * t) ** 2) / speed
+        return sum((np.cos(2 * np.pi * n * turns + n) / n for n in range(1, harmonics + 1)), np.zeros_like(t))
+
+    return signal
 
 
 def snr(actual: np.ndarray, expected: np.ndarray, edge: int = 2048) -> float:
     """dB, away from the ends, where half a frame is missing."""
     error = (actual - expected)[edge:-edge]
-    return 10 * np.log10(np.square(expected[edge:-edge]).sum() / np.square(error).sum())
+    return float(10 * np.log10(np.square(expected[edge:-edge]).sum() / np.square(error).sum()))
 
 
 def frequency(waveform: np.ndarray) -> float:
@@ -36,7 +39,8 @@ def frequency(waveform: np.ndarray) -> float:
     spectrum = np.log(np.abs(np.fft.rfft(waveform * np.hanning(len(waveform)), 4 * len(waveform))))
     peak = int(spectrum.argmax())
     left, middle, right = spectrum[peak - 1 : peak + 2]
-    return (peak + (left - right) / (left - 2 * middle + right) / 2) * RATE / (4 * len(waveform))
+    offset = (left - right) / (left - 2 * middle + right) / 2
+    return float(peak + offset) * RATE / (4 * len(waveform))
 
 
 def play(signal: Signal, seconds: float, speed: float = 1.0) -> np.ndarray:

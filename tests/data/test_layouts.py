@@ -62,7 +62,7 @@ def test_dcase2023_names(path: str, expected: ParsedClip) -> None:
         "train/section_00_source_train_normal_0012.wav",
         "fan/train/section_00_0007.wav",
         "fan/section_00_source_train_normal_0012.wav",
-        "fan/test/section_٠٠_0007.wav",
+        "fan/test/section_\u0660\u0660_0007.wav",
         "fan/test/extra/section_00_0007.wav",
         "fan/attributes_00.csv",
         "",

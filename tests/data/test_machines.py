@@ -6,18 +6,19 @@ from scipy import signal
 
 from ray_asd.config import SAMPLE_RATE
 from ray_asd.data import machines
-from ray_asd.data.machines import Fault, bearing, fan, gearbox, slider, slider_motion, valve
+from ray_asd.data.machines import Attributes, Fault, Model, bearing, fan, gearbox, slider, slider_motion, valve
+from ray_asd.data.sound import Array
 
 SAMPLES = 8 * SAMPLE_RATE
 SEEDS = range(3)
 
 
-def sound(model, attributes: dict[str, str], kind: str | None = None, severity: float = 1.0, seed: int = 0):
+def sound(model: Model, attributes: Attributes, kind: str | None = None, severity: float = 1.0, seed: int = 0) -> Array:
     fault = Fault(kind, severity, np.random.default_rng(seed + 1000))
     return model(attributes, fault, SAMPLES, np.random.default_rng(seed))
 
 
-def added(model, attributes: dict[str, str], kind: str, severity: float = 1.0, seed: int = 0):
+def added(model: Model, attributes: Attributes, kind: str, severity: float = 1.0, seed: int = 0) -> Array:
     """What the fault alone contributes: everything else is the same by construction."""
     return sound(model, attributes, kind, severity, seed) - sound(model, attributes, seed=seed)
 
@@ -37,7 +38,8 @@ def envelope(signal_in: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def band_rms(signal_in: np.ndarray, low: float, high: float) -> float:
-    return float(np.std(signal.sosfilt(signal.butter(4, (low, high), "bandpass", fs=SAMPLE_RATE, output="sos"), signal_in)))
+    band = signal.butter(4, (low, high), "bandpass", fs=SAMPLE_RATE, output="sos")
+    return float(np.std(signal.sosfilt(band, signal_in)))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,9 @@ def test_a_fan_sings_at_the_blade_pass_frequency() -> None:
 
 def test_an_unbalanced_fan_sways_and_a_rubbing_one_bursts_once_per_turn() -> None:
     for kind in ("unbalance", "rubbing"):
-        healthy, faulty = (line(envelope(sound(fan, {}, k), 1500, 5000), machines.FAN_SPEED, 0.04) for k in (None, kind))
+        healthy, faulty = (
+            line(envelope(sound(fan, {}, k), 1500, 5000), machines.FAN_SPEED, 0.04) for k in (None, kind)
+        )
         assert faulty > 2 * healthy
 
 
@@ -89,16 +93,101 @@ def test_a_clogged_fan_loses_tone_and_gains_rumble() -> None:
 
 
 def sidebands(heard: np.ndarray, carrier: float, spacing: float) -> float:
+    """Amplitude of the two lines at ``spacing`` from the strongest line near ``carrier``, relative to it."""
     spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))))
     axis = np.fft.rfftfreq(len(heard), 1 / SAMPLE_RATE)
-
-    def peak(frequency: float) -> float:
-        return float(spectrum[np.abs(axis - frequency) < 2].max())
-
-    found = carrier + axis[np.abs(axis - carrier) < 0.03 * carrier][np.argmax(spectrum[np.abs(axis - carrier) < 0.03 * carrier])] - carrier
-    return (peak(found - spacing) + peak(found + spacing)) / peak(found)
+    near = np.abs(axis - carrier) < 0.03 * carrier
+    found = axis[near][spectrum[near].argmax()]
+    below, above = (spectrum[np.abs(axis - found - shift) < 2].max() for shift in (-spacing, spacing))
+    return float((below + above) / spectrum[near].max())
 
 
 def test_an_eccentric_pinion_has_sidebands_at_the_shaft_rate() -> None:
-    healthy, faulty = (sidebands(sound(gearbox, {"volt": "1.5", "wt": "0"}, k), 15 * machines.PINION, 15.0) for k in (None, "eccentricity"))
+    slow = {"volt": "1.5", "wt": "0"}  # 15 turns per second
+    healthy, faulty = (
+        sidebands(sound(gearbox, slow, kind), 15 * machines.PINION, 15) for kind in (None, "eccentricity")
+    )
     assert faulty > 2 * healthy
+
+
+def test_a_chipped_tooth_knocks_once_per_turn() -> None:
+    extra = envelope(added(gearbox, {"volt": "1.5", "wt": "50"}, "chipped_tooth"), 800, 4000)
+    assert line(extra, 15 / 1.02) > 25
+    assert line(extra, 15 / 1.02) > 10 * line(extra, 1.5 * 15 / 1.02)
+
+
+def test_a_worn_flank_raises_the_overtones_of_the_mesh() -> None:
+    extra = added(gearbox, {"volt": "1.5", "wt": "0"}, "worn_flank")
+    mesh = 15 * machines.PINION
+    assert band_rms(extra, 1.8 * mesh, 2.2 * mesh) > 2 * band_rms(extra, 0.8 * mesh, 1.2 * mesh)
+
+
+def test_load_makes_the_mesh_louder_and_a_dry_mesh_rasps_with_each_tooth() -> None:
+    light, heavy = (sound(gearbox, {"volt": "1.5", "wt": wt}) for wt in ("0", "200"))
+    assert band_rms(heavy, 320, 370) > 2 * band_rms(light, 320, 370)
+    rasp = envelope(added(gearbox, {"volt": "1.5", "wt": "0"}, "dry_mesh"), 2500, 6000)
+    assert line(rasp, 15 * machines.PINION) > 20
+
+
+@pytest.mark.parametrize(("velocity", "acceleration"), [(0.5, 2.0), (0.9, 1.0)])  # a trapezium, a triangle
+def test_the_slide_stays_on_its_rail_and_its_velocity_is_its_derivative(velocity: float, acceleration: float) -> None:
+    time = np.arange(SAMPLES) / SAMPLE_RATE
+    position, speed = slider_motion(velocity, acceleration, time)
+    assert position.min() >= -1e-9
+    assert position.max() == pytest.approx(machines.STROKE)
+    assert np.abs(speed).max() <= velocity + 1e-9
+    np.testing.assert_allclose(np.gradient(position, time), speed, atol=1e-3)
+
+
+def test_the_screw_whines_higher_the_faster_the_slide() -> None:
+    def centroid(heard: np.ndarray) -> float:
+        spectrum = np.abs(np.fft.rfft(heard)) ** 2
+        axis = np.fft.rfftfreq(len(heard), 1 / SAMPLE_RATE)
+        band = (axis > 50) & (axis < 1500)
+        return float(np.average(axis[band], weights=spectrum[band]))
+
+    slow, fast = (centroid(sound(slider, {"vel": vel, "ac": "2.0"})) for vel in ("300", "700"))
+    assert fast > 1.3 * slow
+
+
+@pytest.mark.parametrize("kind", ["backlash", "damaged_rail"])
+def test_a_slide_knocks_once_per_leg(kind: str) -> None:
+    extra = np.abs(added(slider, {"vel": "500", "ac": "2.0"}, kind))
+    onsets = np.flatnonzero(extra > 0.3 * extra.max()) / SAMPLE_RATE
+    legs = SAMPLES / SAMPLE_RATE / (0.4 / 0.5 + 0.5 / 2.0 + 0.15)  # travel, ramp and rest in s
+    assert 1 + np.sum(np.diff(onsets) > 0.1) == pytest.approx(legs, abs=1.1)
+
+
+def test_stick_slip_happens_only_while_creeping_and_a_dry_rail_squeals_only_at_speed() -> None:
+    attributes = {"vel": "500", "ac": "2.0"}
+    slips = np.abs(added(slider, attributes, "stick_slip"))
+    squeal = np.abs(added(slider, attributes, "dry_rail"))
+    whirr = signal.sosfilt(signal.butter(2, 20, fs=SAMPLE_RATE, output="sos"), squeal)
+    fast = whirr > 0.6 * whirr.max()
+    assert slips[fast].mean() < 0.1 * slips[~fast].mean()
+
+
+def test_a_leaking_valve_hisses_while_it_is_closed() -> None:
+    healthy, leaking = (np.abs(sound(valve, {"pat": "00"}, kind)) for kind in (None, "leak"))
+    frames = healthy.reshape(-1, 800).mean(axis=1)  # 50 ms
+    closed = frames < 0.05 * frames.max()
+    assert 0.2 < closed.mean() < 0.6
+    assert leaking.reshape(-1, 800).mean(axis=1)[closed].min() > 10 * frames[closed].mean()
+
+
+def test_a_sticking_valve_clicks_late_and_softly() -> None:
+    extra = added(valve, {"pat": "01"}, "sticking")
+    missing = signal.find_peaks(np.abs(sound(valve, {"pat": "01"})), height=3.0, distance=1600)[0]
+    assert len(missing) >= 20  # an opening and a closing per 0.7 s
+    late = [np.abs(extra[at + 100 : at + 1400]).max() for at in missing if at < SAMPLES - 1400]
+    assert np.mean(np.array(late) > 0.3) > 0.4
+
+
+def test_a_worn_seat_bounces_after_closing_and_contamination_crackles_in_the_flow() -> None:
+    healthy = np.abs(sound(valve, {"pat": "00"}))
+    frames = healthy.reshape(-1, 800).mean(axis=1)
+    flowing = np.roll(frames, 1) > 0.2
+    bounce = np.abs(added(valve, {"pat": "00"}, "worn_seat")).reshape(-1, 800).mean(axis=1)
+    crackle = np.abs(added(valve, {"pat": "00"}, "contamination")).reshape(-1, 800).mean(axis=1)
+    assert np.mean(bounce > 0.2 * bounce.max()) < 0.2
+    assert crackle[flowing].mean() > 5 * crackle[~flowing].mean()

@@ -56,12 +56,20 @@ def test_ring_is_a_decaying_sine() -> None:
 
 @pytest.mark.parametrize("samples", [SAMPLE_RATE * 4, SAMPLE_RATE * 4 + 1])
 def test_noise_has_unit_rms_within_its_band(samples: int) -> None:
-    heard = sound.noise(samples, rng(), 1000.0, 2000.0)
+    heard = sound.noise(samples, rng(), 1000.0, 8000.0)
     power = np.abs(np.fft.rfft(heard)) ** 2
     frequency = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE)
+    octave_below, within = (power[np.abs(frequency - f) < 50].mean() for f in (500, 3000))
     assert len(heard) == samples
     assert np.std(heard) == pytest.approx(1.0, rel=0.03)
-    assert power[(frequency > 700) & (frequency < 2900)].sum() > 0.85 * power.sum()
+    assert octave_below / within == pytest.approx(1 / 17, rel=0.2)  # 1 + 2^4
+
+
+def test_noise_falls_with_its_slope() -> None:
+    power = np.abs(np.fft.rfft(sound.noise(SAMPLE_RATE * 4, rng(), 10.0, 8000.0, slope=0.5))) ** 2
+    frequency = np.fft.rfftfreq(SAMPLE_RATE * 4, 1 / SAMPLE_RATE)
+    low, high = (power[np.abs(frequency - f) < 50].mean() for f in (200, 2000))
+    assert low / high == pytest.approx(10, rel=0.2)
 
 
 def test_cosine_takes_turns() -> None:

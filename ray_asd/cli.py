@@ -1,0 +1,371 @@
+"""The command line: parse, call one stage, say what was written. No logic of the method lives here.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 done but more files rejected than allowed.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+
+from ray_asd import __version__, archive, build, config, report, storage
+from ray_asd.build import Output, Step
+from ray_asd.errors import StageError, UserError
+
+FAILED, REFUSED, GATE = 1, 2, 3
+_LINE_SECONDS = 5.0  # between progress lines where stderr is no terminal
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Result:
+    """What a command has to show for itself; printed last, and kept as JSON below the root."""
+
+    outputs: dict[str, str] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    reused: bool = False
+    gate: str | None = None  # why the data is not good enough, where it is not
+
+
+class Progress:
+    """Progress on stderr: one line rewritten on a terminal, else a line every few seconds and at each end."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, float] = ("", 0.0)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        task, now = what.split("  ")[0], time.monotonic()
+        terminal = sys.stderr.isatty()
+        due = now - self._last[1] > (0.1 if terminal else _LINE_SECONDS)
+        if due or done >= total or task != self._last[0]:
+            self._last = (task, now)
+            end = "\n" if done >= total or not terminal else ""
+            start = "\r\033[K" if terminal else ""
+            click.echo(f"{start}{what}: {done}/{total}{end}", err=True, nl=False)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__)
+def cli() -> None:
+    """Anomalous sound detection with large pre-trained audio models, as distributed batch jobs on Ray."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of ``ray-asd`` and of the jobs: every expected error is one line and an exit code."""
+    try:
+        code = cli.main(arguments, prog_name="ray-asd", standalone_mode=False)
+    except (click.UsageError, UserError) as error:
+        message = error.format_message() if isinstance(error, click.UsageError) else str(error)
+        code = _complain(message, REFUSED)
+    except (StageError, KeyboardInterrupt, click.Abort) as error:
+        code = _complain(str(error) or "interrupted", FAILED)
+    sys.exit(code or 0)
+
+
+def _complain(message: str, code: int) -> int:
+    click.echo(f"ray-asd: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    def apply(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print one machine-readable summary line last on stdout.")
+_out = click.option("--out", "root", metavar="ROOT", required=True, help="Where outputs live: a local path or s3://.")
+_dry_run = click.option("--dry-run", is_flag=True, help="Print what would be done, where and on what; do nothing.")
+_clips = click.option("--clips", metavar="URI", required=True, help="CLIPS: an output of ingest.")
+_set = click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override one setting; repeatable.")
+_model = click.option("--model", metavar="URI", required=True, help="An output of train, or the word floor.")
+_recipe_for_use = click.option("--recipe", help="Take inference, scoring and resources from this recipe.")
+
+
+@contextmanager
+def _summary(command: str, root: str | None, as_json: bool) -> Iterator[Result]:
+    """Collect the block's result; then print it and keep it as ``<root>/status/<command>-<time>.json``."""
+    begun, result, error = time.monotonic(), Result(), None
+    try:
+        yield result
+    except (UserError, StageError) as failure:
+        error = failure
+        raise
+    finally:
+        status = ("refused" if isinstance(error, UserError) else "failed") if error else "done"
+        if sys.exc_info()[0] is not None and error is None:
+            status = "failed"
+        summary: dict[str, Any] = {
+            "command": command,
+            "status": "gate" if result.gate else status,
+            "outputs": result.outputs,
+            "counts": dict(result.counts),
+            "seconds": round(time.monotonic() - begun, 3),
+            "reused": result.reused,
+        }
+        if error or result.gate:
+            summary["error"] = str(error or result.gate)
+        if root and status != "refused":
+            name = f"{command}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}.json"
+            storage.write(storage.join(root, "status", name), json.dumps(summary, indent=1).encode())
+        if as_json:
+            click.echo(json.dumps(summary))
+        elif not error:
+            _show(summary)
+    if result.gate:
+        sys.exit(_complain(result.gate, GATE))
+
+
+def _show(summary: Mapping[str, Any]) -> None:
+    for name, uri in summary["outputs"].items():
+        click.echo(f"{name}: {uri}")
+    if summary["counts"]:
+        click.echo("counts: " + ", ".join(f"{name} {count}" for name, count in sorted(summary["counts"].items())))
+    if summary["reused"]:
+        click.echo("nothing to do: the output was already there")
+
+
+def _build(result: Result, root: str, step: Step, *names: str, dry_run: bool = False) -> Output | None:
+    """Bring one step's output and note it under ``names``; None when it is only planned."""
+    from ray_asd.stages.session import estimates, session
+
+    if dry_run:
+        for estimate in estimates(step, root):
+            click.echo(_planned(estimate))
+        return None
+    with session(root) as bring:
+        output = bring(step)
+    result.outputs |= {name: output.uri for name in names}
+    result.counts, result.reused = output.marker.counts, output.reused
+    return output
+
+
+def _planned(estimate: Any) -> str:
+    planned, step = estimate.planned, estimate.planned.step
+    if planned.done:
+        return f"done   {planned.uri}"
+    workers = "as many workers as fit" if step.workers is None else f"{step.workers} worker(s)"
+    size = "" if step.bytes is None else f", {step.bytes / 1e9:.2f} GB written"
+    hours = "no estimate: none of its kind has run below this root"
+    if estimate.hours is not None:
+        hours = f"about {estimate.hours:.2f} h, {estimate.gpu_hours:.2f} GPU-hours"
+    place = f"{workers} of {step.worker.cpus:g} CPU, {step.worker.gpus:g} GPU" if step.on_ray else "in this process"
+    return f"to do  {planned.uri}: {step.units} units, {place}{size}, {hours}"
+
+
+@cli.command(epilog="Example: ray-asd demo --out ray_asd_demo")
+@click.option("--out", "root", metavar="DIR", default="ray_asd_demo", show_default=True, help="Where everything goes.")
+@click.option("--seed", default=0, show_default=True, help="Of the fleet and of the training.")
+@_set
+@_json
+def demo(root: str, seed: int, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Run everything once on a simulated fleet: no download, no GPU, a few minutes."""
+    from ray_asd.stages import demo as stage
+
+    root = storage.absolute(root)
+    with _summary("demo", root, as_json) as result:
+        done = stage.run(root, seed, overrides, Progress())
+        result.outputs, result.reused = done.outputs, done.reused
+        click.echo(done.table, err=as_json)
+
+
+@cli.command(epilog="Example: ray-asd simulate fleet --machines fan,valve --train 100 --test 20")
+@click.argument("out")
+@click.option("--machines", help="Comma-separated machine types; all seven by default.")
+@click.option("--train", "train_source", default=990, show_default=True, help="Source training clips per machine.")
+@click.option("--train-target", default=10, show_default=True, help="Target training clips per machine.")
+@click.option("--test", default=50, show_default=True, help="Test clips per machine, domain and label.")
+@click.option("--seconds", default=10.0, show_default=True, help="Length of a clip.")
+@click.option("--severity", default=1.0, show_default=True, help="Of the faults: 0 healthy, 1 nominal.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--workers", default=1, show_default=True, help="Processes.")
+@_json
+def simulate(out: str, machines: str | None, workers: int, as_json: bool, **fleet: Any) -> None:
+    """Write a data set of simulated machines in the DCASE 2023 layout to OUT (a local path or s3://)."""
+    from ray_asd.data import simulate as simulation
+
+    with _summary("simulate", None, as_json) as result:
+        if machines:
+            fleet["machines"] = tuple(name.strip() for name in machines.split(","))
+        progress = Progress()
+        out = storage.absolute(out)
+        count = simulation.write(
+            simulation.Fleet(**fleet), out, workers, lambda done, total: progress("simulate", done, total)
+        )
+        result.outputs, result.counts = {"dataset": out}, {"clips": count}
+
+
+@cli.command(epilog="Example: ray-asd ingest fleet --out runs")
+@click.argument("source", metavar="SRC")
+@_out
+@click.option("--layout", default="auto", show_default=True, help="How files are named: auto, dcase2023, flat, csv.")
+@click.option("--machine-type", help="Of a flat folder.")
+@click.option("--split", help="train, calibration, test or supplemental, where neither folder nor CSV says it.")
+@click.option("--dataset", help="First part of every clip_id; the source's own name by default.")
+@click.option("--max-rejects", type=click.IntRange(0), help="End with exit code 3 when more files are rejected.")
+@_dry_run
+@_json
+def ingest(source: str, root: str, max_rejects: int | None, dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Check every recording below SRC (a folder or CSV file, local or s3://) and write CLIPS and REJECTS."""
+    from ray_asd.stages import ingest as stage
+
+    root = storage.absolute(root)
+    with _summary("ingest", None if dry_run else root, as_json) as result:
+        step = stage.step(stage.Source(storage.absolute(source), **options), config.Worker(), Progress())
+        if _build(result, root, step, "clips", "rejects", dry_run=dry_run) is None:
+            return
+        rejects = result.counts.get("rejects", 0)
+        if max_rejects is not None and rejects > max_rejects:
+            result.gate = f"{rejects} files were rejected; --max-rejects allows {max_rejects}"
+
+
+@cli.command(epilog="Example: ray-asd train --recipe tiny --clips runs/ingest/fleet-0123456789ab --out runs")
+@click.option("--recipe", required=True, help="A packaged recipe (tiny, paper) or a path ending in .yaml.")
+@_clips
+@_out
+@_set
+@_dry_run
+@_json
+def train(recipe: str, clips: str, root: str, overrides: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
+    """Fine-tune the system that a recipe describes, on Ray Train."""
+    from ray_asd.stages import train as stage
+
+    root = storage.absolute(root)
+    with _summary("train", None if dry_run else root, as_json) as result:
+        loaded = config.load(recipe, overrides)
+        step = stage.system(loaded, build.resolve(clips, "ingest"), Progress())
+        _build(result, root, step, "model", dry_run=dry_run)
+
+
+@cli.command(epilog="Example: ray-asd embed --model runs/train/hubert-WS-seed0-0123456789ab --clips URI --out runs")
+@_model
+@_clips
+@_out
+@_recipe_for_use
+@_set
+@_dry_run
+@_json
+def embed(model: str, clips: str, root: str, dry_run: bool, as_json: bool, **usage: Any) -> None:
+    """Write one embedding per clip, on Ray Data."""
+    from ray_asd.stages import embed as stage
+
+    root = storage.absolute(root)
+    with _summary("embed", None if dry_run else root, as_json) as result:
+        used = stage.use(model, **usage)
+        step = stage.clips(used.model, build.resolve(clips, "ingest"), used.settings, Progress())
+        _build(result, root, step, "embeddings", dry_run=dry_run)
+
+
+@cli.command(epilog="Example: ray-asd score --model runs/tfp/hubert-WS-SA-TFP-seed0-0123456789ab --clips URI --out runs")
+@_model
+@_clips
+@click.option("--bank", metavar="URI", help="CLIPS to compare with; by default those the model was trained on.")
+@click.option("--submission", metavar="DIR", help="Write the official DCASE submission files here too.")
+@_out
+@_recipe_for_use
+@_set
+@_dry_run
+@_json
+def score(
+    model: str, clips: str, bank: str | None, submission: str | None, root: str, dry_run: bool, as_json: bool, **usage: Any
+) -> None:
+    """Score the test clips against the healthy training clips of their machine type and section."""
+    from ray_asd.stages import embed as embedding
+    from ray_asd.stages import score as stage
+
+    root = storage.absolute(root)
+    with _summary("score", None if dry_run else root, as_json) as result:
+        used = embedding.use(model, **usage)
+        queries = build.resolve(clips, "ingest")
+        enrolled = build.resolve(bank, "ingest") if bank else used.trained_on or queries
+        step = stage.step(used.model, queries, enrolled, used.usage, used.settings.audio, Progress())
+        output = _build(result, root, step, "scores", dry_run=dry_run)
+        if output and submission:
+            from ray_asd.scoring.submission import write
+
+            written = write(output.table(stage.SCORES), submission)
+            result.outputs["submission"] = storage.absolute(submission)
+            for name in written.without_decisions:
+                click.echo(f"no {name}: without a threshold there are no decisions", err=True)
+
+
+@cli.command(epilog="Example: ray-asd evaluate --scores runs/score/hubert-WS-seed0-0123456789ab --out runs")
+@click.option("--scores", metavar="URI", multiple=True, required=True, help="SCORES, repeatable; or a submission folder.")
+@click.option("--truth", metavar="DIR", help="Ground truth of a submission folder, laid out as the official evaluator's.")
+@_out
+@_dry_run
+@_json
+def evaluate(scores: tuple[str, ...], truth: str | None, root: str, dry_run: bool, as_json: bool) -> None:
+    """Write METRICS by the official DCASE 2023 Task 2 definitions, and print the table with the floor row."""
+    from ray_asd.stages import evaluate as stage
+
+    root = storage.absolute(root)
+    with _summary("evaluate", None if dry_run else root, as_json) as result:
+        if truth and len(scores) > 1:
+            raise UserError(f"--truth goes with one --scores folder, not {len(scores)}")
+        if truth:
+            step = stage.submission_step(storage.absolute(scores[0]), storage.absolute(truth))
+        else:
+            step = stage.step([build.resolve(uri, "score") for uri in scores], Progress())
+        output = _build(result, root, step, "metrics", dry_run=dry_run)
+        if output:
+            click.echo(report.markdown(report.collect([output])), err=as_json)
+
+
+@cli.command("report", epilog="Example: ray-asd report --runs runs --out report")
+@click.option("--runs", "root", metavar="ROOT", required=True, help="Where outputs live: a local path or s3://.")
+@click.option("--out", metavar="DIR", required=True, help="Where report.md and report.html go.")
+@_json
+def report_command(root: str, out: str, as_json: bool) -> None:
+    """Write one comparison table of all METRICS below ROOT, as Markdown and HTML."""
+    with _summary("report", None, as_json) as result:
+        markdown, page = report.write(storage.absolute(root), storage.absolute(out))
+        result.outputs = {"markdown": markdown, "report": page}
+
+
+@cli.command(epilog="Example: ray-asd ls runs")
+@click.argument("root")
+def ls(root: str) -> None:
+    """List the finished stages below ROOT, oldest first."""
+    for output in archive.outputs(storage.absolute(root)):
+        marker = output.marker
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(marker.counts.items()))
+        click.echo(f"{marker.started_at:%Y-%m-%d %H:%M}  {marker.seconds:8.1f} s  {output.uri}  {counts}")
+
+
+@cli.command(epilog="Example: ray-asd show runs/train/hubert-WS-seed0-0123456789ab")
+@click.argument("uri")
+def show(uri: str) -> None:
+    """Print the marker of one output as JSON, and the outputs it was made from."""
+    output = archive.find(uri)
+    click.echo(output.marker.model_dump_json(indent=2))
+    for number, parent in enumerate(archive.lineage(output)[1:], start=1):
+        click.echo(f"from {number}: {parent.uri}", err=True)
+
+
+@cli.command(epilog="Example: ray-asd gc runs --keep runs/score/hubert-WS-seed0-0123456789ab --dry-run")
+@click.argument("root")
+@click.option("--keep", metavar="URI", multiple=True, help="Remove finished outputs too, but for this and its origins.")
+@click.option("--older-than", default=24.0, show_default=True, help="Hours that an unfinished attempt must be old.")
+@_dry_run
+@_json
+def gc(root: str, keep: tuple[str, ...], older_than: float, dry_run: bool, as_json: bool) -> None:
+    """Remove what killed runs left below ROOT, and, with --keep, what the kept outputs do not need."""
+    root = storage.absolute(root)
+    with _summary("gc", None if dry_run else root, as_json) as result:
+        found = archive.leftovers(root, list(keep), older_than * 3600)
+        for leftover in found:
+            click.echo(f"{'would remove' if dry_run else 'remove'} {leftover.uri}: {leftover.why}", err=True)
+            if not dry_run:
+                storage.remove(leftover.uri)
+        result.counts = {"removed": 0 if dry_run else len(found), "found": len(found)}
