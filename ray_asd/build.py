@@ -14,15 +14,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ray_asd import lease, storage
-from ray_asd.config import Worker
-from ray_asd.errors import LeaseLost, StageError, UserError
+from ray_asd.errors import StageError, UserError
 
 MARKER = "marker.json"
 _RECORDED_VERSIONS = ("ray_asd", "torch", "transformers", "ray", "numpy", "faiss-gpu", "faiss-cpu", "soundfile")
@@ -189,8 +188,9 @@ def find(folder: str) -> Output | None:
         return None
     except ValidationError as error:
         mistake = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in mistake["loc"])
-        raise StageError(f"{storage.join(folder, MARKER)} is no marker of this version: {where}: {mistake['msg']}") from error
+        where = "".join(f"{part}: " for part in mistake["loc"])
+        place = storage.join(folder, MARKER)
+        raise StageError(f"{place}: no marker of this version: {where}{mistake['msg']}") from error
     return Output(folder, marker)
 
 
@@ -203,109 +203,11 @@ def resolve(uri: str, *stages: str) -> Output:
     uri = storage.absolute(uri)
     output = find(uri)
     if output is None:
-        raise UserError(f"{uri} holds no finished stage (no {MARKER}); allowed: the URI of a {' or '.join(stages)} output")
+        wanted = " or ".join(stages)
+        raise UserError(f"{uri} holds no finished stage (no {MARKER}); allowed: the URI of a {wanted} output")
     if output.marker.stage not in stages:
         raise UserError(f"{uri} is the output of {output.marker.stage!r}; allowed: {', '.join(stages)}")
     return output
-
-
-class Work(Protocol):
-    """What makes a stage's output from its inputs, by name."""
-
-    def __call__(self, attempt: Attempt, inputs: Mapping[str, Output]) -> Outcome: ...
-
-
-@dataclass(frozen=True)
-class Step:
-    """A stage to be built: its key, its inputs (finished or to be built first), its work and what that needs.
-
-    ``units`` is the number of clips or training steps, ``bytes`` an estimate of what will be written. The output of an
-    ``exclusive`` step is made by one process at a time; one that is not ``on_ray`` needs no cluster.
-    """
-
-    stage: str
-    name: str
-    code_version: int
-    config: Mapping[str, Any]
-    inputs: Mapping[str, "Step | Output"]
-    work: Work
-    units: int
-    worker: Worker = Worker()
-    workers: int | None = None
-    bytes: int | None = None
-    exclusive: bool = False
-    on_ray: bool = True
-
-    def key(self, root: str) -> Key:
-        inputs = {name: _source(step, root) for name, step in self.inputs.items()}
-        return Key(self.stage, self.name, self.code_version, self.config, inputs)
-
-
-def _source(step: Step | Output, root: str) -> Source:
-    if isinstance(step, Output):
-        return step.source
-    key = step.key(root)
-    done = find(key.folder(root))
-    return done.source if done else Source(digest=key.digest, uri=key.folder(root))
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A step, where its output is or will be, and what is there already."""
-
-    step: Step
-    uri: str
-    done: Output | None
-
-
-def plan(step: Step, root: str) -> list[Planned]:
-    """``step`` and all steps it needs, inputs first, each once. Those below a finished step are left out."""
-    found: dict[str, Planned] = {}
-
-    def visit(step: Step) -> None:
-        uri = step.key(root).folder(root)
-        done = find(uri)
-        if not done:
-            for parent in step.inputs.values():
-                if isinstance(parent, Step):
-                    visit(parent)
-        found.setdefault(uri, Planned(step, uri, done))
-
-    visit(step)
-    return list(found.values())
-
-
-def ensure(step: Step | Output, root: str) -> Output:
-    """The output of ``step`` below ``root``: what is there, or what its work makes, its inputs ensured before."""
-    if isinstance(step, Output):
-        return step
-    key = step.key(root)
-    done = find(key.folder(root))
-    if done:
-        return done
-    inputs = {name: ensure(parent, root) for name, parent in step.inputs.items()}
-    key = step.key(root)  # an input may have turned out to have the content of another
-    if not step.exclusive:
-        return run(root, key, lambda attempt: step.work(attempt, inputs), step.units)
-    return _run_alone(root, key, lambda attempt: step.work(attempt, inputs), step.units)
-
-
-def _run_alone(root: str, key: Key, work: Callable[[Attempt], Outcome], units: int) -> Output:
-    """As ``run``, under the lease of the stage's folder; whoever loses it waits for the one who took it."""
-    folder = key.folder(root)
-    while True:
-        held = lease.take(folder, finished=lambda: find(folder) is not None)
-        if held is None:
-            return resolve(folder, key.stage)
-        try:
-            with held:
-                output = run(root, key, work, units, held.fence)
-                for child in storage.folders(folder):
-                    if child != output.marker.attempt:
-                        storage.remove(storage.join(folder, child))
-                return output
-        except LeaseLost:
-            continue
 
 
 def run(

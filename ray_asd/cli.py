@@ -3,52 +3,14 @@
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 done but more files rejected than allowed.
 """
 
-import json
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from ray_asd import __version__, archive, build, config, report, storage
-from ray_asd.build import Output, Step
+from ray_asd.console import FAILED, REFUSED, Progress, bring, complain, summary
 from ray_asd.errors import StageError, UserError
-
-FAILED, REFUSED, GATE = 1, 2, 3
-_LINE_SECONDS = 5.0  # between progress lines where stderr is no terminal
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass
-class Result:
-    """What a command has to show for itself; printed last, and kept as JSON below the root."""
-
-    outputs: dict[str, str] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
-    reused: bool = False
-    gate: str | None = None  # why the data is not good enough, where it is not
-
-
-class Progress:
-    """Progress on stderr: one line rewritten on a terminal, else a line every few seconds and at each end."""
-
-    def __init__(self) -> None:
-        self._last: tuple[str, float] = ("", 0.0)
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        task, now = what.split("  ")[0], time.monotonic()
-        terminal = sys.stderr.isatty()
-        due = now - self._last[1] > (0.1 if terminal else _LINE_SECONDS)
-        if due or done >= total or task != self._last[0]:
-            self._last = (task, now)
-            end = "\n" if done >= total or not terminal else ""
-            start = "\r\033[K" if terminal else ""
-            click.echo(f"{start}{what}: {done}/{total}{end}", err=True, nl=False)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -63,24 +25,10 @@ def main(arguments: list[str] | None = None) -> None:
         code = cli.main(arguments, prog_name="ray-asd", standalone_mode=False)
     except (click.UsageError, UserError) as error:
         message = error.format_message() if isinstance(error, click.UsageError) else str(error)
-        code = _complain(message, REFUSED)
+        code = complain(message, REFUSED)
     except (StageError, KeyboardInterrupt, click.Abort) as error:
-        code = _complain(str(error) or "interrupted", FAILED)
+        code = complain(str(error) or "interrupted", FAILED)
     sys.exit(code or 0)
-
-
-def _complain(message: str, code: int) -> int:
-    click.echo(f"ray-asd: {' '.join(message.split())}", err=True)
-    return code
-
-
-def _options(*decorators: Callable[[F], F]) -> Callable[[F], F]:
-    def apply(function: F) -> F:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return apply
 
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one machine-readable summary line last on stdout.")
@@ -90,77 +38,6 @@ _clips = click.option("--clips", metavar="URI", required=True, help="CLIPS: an o
 _set = click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override one setting; repeatable.")
 _model = click.option("--model", metavar="URI", required=True, help="An output of train, or the word floor.")
 _recipe_for_use = click.option("--recipe", help="Take inference, scoring and resources from this recipe.")
-
-
-@contextmanager
-def _summary(command: str, root: str | None, as_json: bool) -> Iterator[Result]:
-    """Collect the block's result; then print it and keep it as ``<root>/status/<command>-<time>.json``."""
-    begun, result, error = time.monotonic(), Result(), None
-    try:
-        yield result
-    except (UserError, StageError) as failure:
-        error = failure
-        raise
-    finally:
-        status = ("refused" if isinstance(error, UserError) else "failed") if error else "done"
-        if sys.exc_info()[0] is not None and error is None:
-            status = "failed"
-        summary: dict[str, Any] = {
-            "command": command,
-            "status": "gate" if result.gate else status,
-            "outputs": result.outputs,
-            "counts": dict(result.counts),
-            "seconds": round(time.monotonic() - begun, 3),
-            "reused": result.reused,
-        }
-        if error or result.gate:
-            summary["error"] = str(error or result.gate)
-        if root and status != "refused":
-            name = f"{command}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}.json"
-            storage.write(storage.join(root, "status", name), json.dumps(summary, indent=1).encode())
-        if as_json:
-            click.echo(json.dumps(summary))
-        elif not error:
-            _show(summary)
-    if result.gate:
-        sys.exit(_complain(result.gate, GATE))
-
-
-def _show(summary: Mapping[str, Any]) -> None:
-    for name, uri in summary["outputs"].items():
-        click.echo(f"{name}: {uri}")
-    if summary["counts"]:
-        click.echo("counts: " + ", ".join(f"{name} {count}" for name, count in sorted(summary["counts"].items())))
-    if summary["reused"]:
-        click.echo("nothing to do: the output was already there")
-
-
-def _build(result: Result, root: str, step: Step, *names: str, dry_run: bool = False) -> Output | None:
-    """Bring one step's output and note it under ``names``; None when it is only planned."""
-    from ray_asd.stages.session import estimates, session
-
-    if dry_run:
-        for estimate in estimates(step, root):
-            click.echo(_planned(estimate))
-        return None
-    with session(root) as bring:
-        output = bring(step)
-    result.outputs |= {name: output.uri for name in names}
-    result.counts, result.reused = output.marker.counts, output.reused
-    return output
-
-
-def _planned(estimate: Any) -> str:
-    planned, step = estimate.planned, estimate.planned.step
-    if planned.done:
-        return f"done   {planned.uri}"
-    workers = "as many workers as fit" if step.workers is None else f"{step.workers} worker(s)"
-    size = "" if step.bytes is None else f", {step.bytes / 1e9:.2f} GB written"
-    hours = "no estimate: none of its kind has run below this root"
-    if estimate.hours is not None:
-        hours = f"about {estimate.hours:.2f} h, {estimate.gpu_hours:.2f} GPU-hours"
-    place = f"{workers} of {step.worker.cpus:g} CPU, {step.worker.gpus:g} GPU" if step.on_ray else "in this process"
-    return f"to do  {planned.uri}: {step.units} units, {place}{size}, {hours}"
 
 
 @cli.command(epilog="Example: ray-asd demo --out ray_asd_demo")
@@ -173,7 +50,7 @@ def demo(root: str, seed: int, overrides: tuple[str, ...], as_json: bool) -> Non
     from ray_asd.stages import demo as stage
 
     root = storage.absolute(root)
-    with _summary("demo", root, as_json) as result:
+    with summary("demo", root, as_json) as result:
         done = stage.run(root, seed, overrides, Progress())
         result.outputs, result.reused = done.outputs, done.reused
         click.echo(done.table, err=as_json)
@@ -194,7 +71,7 @@ def simulate(out: str, machines: str | None, workers: int, as_json: bool, **flee
     """Write a data set of simulated machines in the DCASE 2023 layout to OUT (a local path or s3://)."""
     from ray_asd.data import simulate as simulation
 
-    with _summary("simulate", None, as_json) as result:
+    with summary("simulate", None, as_json) as result:
         if machines:
             fleet["machines"] = tuple(name.strip() for name in machines.split(","))
         progress = Progress()
@@ -220,9 +97,9 @@ def ingest(source: str, root: str, max_rejects: int | None, dry_run: bool, as_js
     from ray_asd.stages import ingest as stage
 
     root = storage.absolute(root)
-    with _summary("ingest", None if dry_run else root, as_json) as result:
+    with summary("ingest", None if dry_run else root, as_json) as result:
         step = stage.step(stage.Source(storage.absolute(source), **options), config.Worker(), Progress())
-        if _build(result, root, step, "clips", "rejects", dry_run=dry_run) is None:
+        if bring(result, root, step, "clips", "rejects", dry_run=dry_run) is None:
             return
         rejects = result.counts.get("rejects", 0)
         if max_rejects is not None and rejects > max_rejects:
@@ -241,10 +118,10 @@ def train(recipe: str, clips: str, root: str, overrides: tuple[str, ...], dry_ru
     from ray_asd.stages import train as stage
 
     root = storage.absolute(root)
-    with _summary("train", None if dry_run else root, as_json) as result:
+    with summary("train", None if dry_run else root, as_json) as result:
         loaded = config.load(recipe, overrides)
         step = stage.system(loaded, build.resolve(clips, "ingest"), Progress())
-        _build(result, root, step, "model", dry_run=dry_run)
+        bring(result, root, step, "model", dry_run=dry_run)
 
 
 @cli.command(epilog="Example: ray-asd embed --model runs/train/hubert-WS-seed0-0123456789ab --clips URI --out runs")
@@ -260,13 +137,15 @@ def embed(model: str, clips: str, root: str, dry_run: bool, as_json: bool, **usa
     from ray_asd.stages import embed as stage
 
     root = storage.absolute(root)
-    with _summary("embed", None if dry_run else root, as_json) as result:
+    with summary("embed", None if dry_run else root, as_json) as result:
         used = stage.use(model, **usage)
         step = stage.clips(used.model, build.resolve(clips, "ingest"), used.settings, Progress())
-        _build(result, root, step, "embeddings", dry_run=dry_run)
+        bring(result, root, step, "embeddings", dry_run=dry_run)
 
 
-@cli.command(epilog="Example: ray-asd score --model runs/tfp/hubert-WS-SA-TFP-seed0-0123456789ab --clips URI --out runs")
+@cli.command(
+    epilog="Example: ray-asd score --model runs/tfp/hubert-WS-SA-TFP-seed0-0123456789ab --clips URI --out runs"
+)
 @_model
 @_clips
 @click.option("--bank", metavar="URI", help="CLIPS to compare with; by default those the model was trained on.")
@@ -277,19 +156,26 @@ def embed(model: str, clips: str, root: str, dry_run: bool, as_json: bool, **usa
 @_dry_run
 @_json
 def score(
-    model: str, clips: str, bank: str | None, submission: str | None, root: str, dry_run: bool, as_json: bool, **usage: Any
+    model: str,
+    clips: str,
+    bank: str | None,
+    submission: str | None,
+    root: str,
+    dry_run: bool,
+    as_json: bool,
+    **usage: Any,
 ) -> None:
     """Score the test clips against the healthy training clips of their machine type and section."""
     from ray_asd.stages import embed as embedding
     from ray_asd.stages import score as stage
 
     root = storage.absolute(root)
-    with _summary("score", None if dry_run else root, as_json) as result:
+    with summary("score", None if dry_run else root, as_json) as result:
         used = embedding.use(model, **usage)
         queries = build.resolve(clips, "ingest")
         enrolled = build.resolve(bank, "ingest") if bank else used.trained_on or queries
         step = stage.step(used.model, queries, enrolled, used.usage, used.settings.audio, Progress())
-        output = _build(result, root, step, "scores", dry_run=dry_run)
+        output = bring(result, root, step, "scores", dry_run=dry_run)
         if output and submission:
             from ray_asd.scoring.submission import write
 
@@ -300,8 +186,12 @@ def score(
 
 
 @cli.command(epilog="Example: ray-asd evaluate --scores runs/score/hubert-WS-seed0-0123456789ab --out runs")
-@click.option("--scores", metavar="URI", multiple=True, required=True, help="SCORES, repeatable; or a submission folder.")
-@click.option("--truth", metavar="DIR", help="Ground truth of a submission folder, laid out as the official evaluator's.")
+@click.option(
+    "--scores", metavar="URI", multiple=True, required=True, help="SCORES, repeatable; or a submission folder."
+)
+@click.option(
+    "--truth", metavar="DIR", help="Ground truth of a submission folder, laid out as the official evaluator's."
+)
 @_out
 @_dry_run
 @_json
@@ -310,14 +200,14 @@ def evaluate(scores: tuple[str, ...], truth: str | None, root: str, dry_run: boo
     from ray_asd.stages import evaluate as stage
 
     root = storage.absolute(root)
-    with _summary("evaluate", None if dry_run else root, as_json) as result:
+    with summary("evaluate", None if dry_run else root, as_json) as result:
         if truth and len(scores) > 1:
             raise UserError(f"--truth goes with one --scores folder, not {len(scores)}")
         if truth:
             step = stage.submission_step(storage.absolute(scores[0]), storage.absolute(truth))
         else:
             step = stage.step([build.resolve(uri, "score") for uri in scores], Progress())
-        output = _build(result, root, step, "metrics", dry_run=dry_run)
+        output = bring(result, root, step, "metrics", dry_run=dry_run)
         if output:
             click.echo(report.markdown(report.collect([output])), err=as_json)
 
@@ -328,7 +218,7 @@ def evaluate(scores: tuple[str, ...], truth: str | None, root: str, dry_run: boo
 @_json
 def report_command(root: str, out: str, as_json: bool) -> None:
     """Write one comparison table of all METRICS below ROOT, as Markdown and HTML."""
-    with _summary("report", None, as_json) as result:
+    with summary("report", None, as_json) as result:
         markdown, page = report.write(storage.absolute(root), storage.absolute(out))
         result.outputs = {"markdown": markdown, "report": page}
 
@@ -362,7 +252,7 @@ def show(uri: str) -> None:
 def gc(root: str, keep: tuple[str, ...], older_than: float, dry_run: bool, as_json: bool) -> None:
     """Remove what killed runs left below ROOT, and, with --keep, what the kept outputs do not need."""
     root = storage.absolute(root)
-    with _summary("gc", None if dry_run else root, as_json) as result:
+    with summary("gc", None if dry_run else root, as_json) as result:
         found = archive.leftovers(root, list(keep), older_than * 3600)
         for leftover in found:
             click.echo(f"{'would remove' if dry_run else 'remove'} {leftover.uri}: {leftover.why}", err=True)

@@ -63,7 +63,8 @@ def collect(outputs: Sequence[build.Output]) -> list[Row]:
         for system in output.marker.summary["systems"]:
             key = (system["system"], system["seed"])
             figures = {machine: _harmonic(values) for machine, values in machines[key].items()}
-            found = Row(*key, *(system.get(name) for name in ("score", "low", "high", "why")), figures, output.uri)
+            interval = (system["score"], system.get("low"), system.get("high"))
+            found = Row(*key, *interval, system.get("why"), figures, output.uri)
             rows[(*key, system["score"], tuple(sorted(figures.items())))] = found
     return sorted(rows.values(), key=lambda row: (-(row.score or 0), row.system, row.seed or 0))
 
@@ -73,7 +74,9 @@ def markdown(rows: Sequence[Row]) -> str:
     machines = _machines(rows)
     table = [_header(machines), *(row.cells(machines) for row in rows)]
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in table]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in table
+    ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join([*lines, "", _note(), *_whys(rows), ""])
 
@@ -84,7 +87,8 @@ def html(rows: Sequence[Row]) -> str:
     template = (resources.files("ray_asd") / "templates" / "report.html").read_text()
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     body = [{"cells": row.cells(machines), "uri": row.uri} for row in rows]
-    return environment.from_string(template).render(header=_header(machines), rows=body, notes=[_note(), *_whys(rows)])
+    page = environment.from_string(template)
+    return str(page.render(header=_header(machines), rows=body, notes=[_note(), *_whys(rows)]))
 
 
 def _header(machines: Sequence[str]) -> list[str]:

@@ -34,6 +34,7 @@ class Entry:
 
 
 def is_remote(uri: str) -> bool:
+    """Whether ``uri`` is an object's, not a local path."""
     return uri.startswith("s3://")
 
 
@@ -52,6 +53,7 @@ def absolute(uri: str) -> str:
 
 
 def join(uri: str, *parts: str) -> str:
+    """``uri`` and the parts below it."""
     return "/".join([uri.rstrip("/"), *parts])
 
 
@@ -61,6 +63,7 @@ def name(uri: str) -> str:
 
 
 def parent(uri: str) -> str:
+    """All but the last part of the path."""
     return uri.rstrip("/").rpartition("/")[0]
 
 
@@ -88,11 +91,13 @@ def arrow(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
 
 def exists(uri: str) -> bool:
+    """Whether a file or folder is there."""
     client, path = filesystem(uri)
     return bool(client.exists(path))
 
 
 def is_folder(uri: str) -> bool:
+    """Whether a folder is there; on S3, whether objects lie below ``uri``."""
     client, path = filesystem(uri)
     return bool(client.isdir(path))
 

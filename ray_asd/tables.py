@@ -122,11 +122,7 @@ METRICS = pa.schema(
         pa.field("section", pa.string(), nullable=False),
         pa.field("protocol", pa.string(), nullable=False),
         *(pa.field(name, pa.float64()) for name in ("auc_source", "auc_target", "auc_all", "pauc", "hmean")),
-        *(
-            pa.field(f"{name}_{domain}", pa.float64())
-            for name in ("precision", "recall", "f1")
-            for domain in DOMAINS
-        ),
+        *(pa.field(f"{name}_{domain}", pa.float64()) for name in ("precision", "recall", "f1") for domain in DOMAINS),
         *(pa.field(f"num_{domain}_{label}", pa.int64(), nullable=False) for domain in DOMAINS for label in LABELS),
     ]
 )
@@ -155,10 +151,6 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     if missing:
         raise StageError(f"table lacks column(s) {', '.join(missing)}; it has {', '.join(table.column_names)}")
     try:
-        table = table.select(schema.names).cast(schema)
-    except (pa.ArrowInvalid, ValueError) as error:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise StageError(f"table does not fit its schema: {error}") from error
-    for field in schema:
-        if not field.nullable and table.column(field.name).null_count:
-            raise StageError(f"column {field.name} holds {table.column(field.name).null_count} nulls; none are allowed")
-    return table

@@ -5,7 +5,7 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -196,29 +196,18 @@ def test_resolve_takes_the_stages_asked_for(root: str) -> None:
         build.resolve(f"{root}/none", "train", "augment")
 
 
-def newer(marker: dict[str, Any]) -> dict[str, Any]:
-    return marker | {"format": 2}
-
-
-def poorer(marker: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in marker.items() if name != "files"}
-
-
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [(newer, "format: Input should be 1"), (poorer, "files: Field required"), (lambda marker: 5, "marker.json")],
+    ("part", "written", "message"),
+    [
+        ('"format": 1', '"format": 2', "format: Input should be 1"),
+        ('"files"', '"objects"', "files: Field required"),
+        ('"size": 3', '"size": "big"', "files: 0: size: Input should be a valid integer, .*"),
+        ('"format": 1', '"format":', "Invalid JSON: .*"),
+    ],
 )
-def test_markers_of_another_format_are_refused(root: str, change: Callable[[Any], Any], message: str) -> None:
+def test_markers_of_another_version_are_refused(root: str, part: str, written: str, message: str) -> None:
     output = build.run(root, key(), write_one)
-    marker = json.loads(storage.read(f"{output.uri}/marker.json"))
-    storage.write(f"{output.uri}/marker.json", json.dumps(change(marker)).encode())
-    with pytest.raises(StageError, match=rf"{output.uri}/marker.json is no marker of this version: .*{message}|5") as caught:
+    place = f"{output.uri}/marker.json"
+    storage.write(place, storage.read(place).decode().replace(part, written).encode())
+    with pytest.raises(StageError, match=f"^{place}: no marker of this version: {message}$"):
         build.run(root, key(), refuse)
-    assert message in str(caught.value)
-
-
-def test_a_broken_marker_is_refused(root: str) -> None:
-    output = build.run(root, key(), write_one)
-    storage.write(f"{output.uri}/marker.json", b"{")
-    with pytest.raises(StageError, match="is no marker of this version: Invalid JSON"):
-        build.find(output.uri)

@@ -107,6 +107,15 @@ def test_versions_tell_a_changed_file_of_the_same_size(root: str) -> None:
     assert after["changed"] != before["changed"]
 
 
+def test_stat_tells_of_files_only(root: str) -> None:
+    place = storage.join(root, "a", "b")
+    storage.write(place, b"abc")
+    (listed,) = storage.listing(root)
+    assert storage.stat(place) == storage.Entry(place, 3, listed.version)
+    assert storage.stat(storage.join(root, "a")) is None
+    assert storage.stat(storage.join(root, "none")) is None
+
+
 def test_folder_objects_of_a_console_are_not_files(bucket: str) -> None:
     name, _, prefix = bucket.removeprefix("s3://").partition("/")
     boto3.client("s3").put_object(Bucket=name, Key=f"{prefix}/fan/", Body=b"")

@@ -139,19 +139,19 @@ def _read_system(folder: str, names: set[str], truths: list[_Truth]) -> pa.Table
     for truth in truths:
         score = _joined(_find(folder, names, "anomaly_score", truth), _finite, truth)
         decision = _joined(_find(folder, names, "decision_result", truth), _flag, truth) if decided else {}
-        for file in sorted(truth.anomaly):
-            rows.append(
-                {
-                    "clip_id": f"{truth.machine_type}/{file}",
-                    "machine_type": truth.machine_type,
-                    "section": truth.section,
-                    "domain": tables.DOMAINS[truth.target[file]],
-                    "split": "test",
-                    "label": tables.LABELS[truth.anomaly[file]],
-                    "score": score[file],
-                    "decision": decision.get(file),
-                }
-            )
+        rows += [
+            {
+                "clip_id": f"{truth.machine_type}/{file}",
+                "machine_type": truth.machine_type,
+                "section": truth.section,
+                "domain": tables.DOMAINS[truth.target[file]],
+                "split": "test",
+                "label": tables.LABELS[truth.anomaly[file]],
+                "score": score[file],
+                "decision": decision.get(file),
+            }
+            for file in sorted(truth.anomaly)
+        ]
     return pa.Table.from_pylist(rows, schema=_SUBMISSION)
 
 

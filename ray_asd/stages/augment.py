@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_asd import storage, tables
-from ray_asd.build import Attempt, Outcome, Output, Step
-from ray_asd.config import SAMPLE_RATE, Audio, Augmentation, Worker
+from ray_asd import tables
+from ray_asd.build import Attempt, Outcome, Output
+from ray_asd.config import Audio, Augmentation, Worker
 from ray_asd.data.training_set import INDEX, WAVES
 from ray_asd.errors import StageError, UserError
 from ray_asd.stages.progress import Progress
+from ray_asd.steps import Step
 
 CODE_VERSION = 1
 SHARD_CLIPS = 64
@@ -35,9 +36,7 @@ def variants(clips: Output, audio: Audio, settings: Augmentation, worker: Worker
     return _step("speed", clips, config, worker, progress, variants=len(settings.speeds) * len(settings.modes))
 
 
-def _step(
-    name: str, clips: Output, config: dict[str, Any], worker: Worker, progress: Progress, variants: int
-) -> Step:
+def _step(name: str, clips: Output, config: dict[str, Any], worker: Worker, progress: Progress, variants: int) -> Step:
     rows = clips.marker.counts.get("train", 0)
     if not rows:
         raise UserError(f"{clips.uri} holds no training clips; allowed: CLIPS with split train")

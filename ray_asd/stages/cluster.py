@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import ray
 
@@ -35,7 +36,7 @@ def connected() -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _REPORT_SECONDS)
-    options = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
     with _stoppable():
         if not address:
@@ -79,7 +80,7 @@ def _stoppable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         if not _on_stop:
             raise StageError("stopped by SIGTERM; the same command goes on where it was")
-        for action in list(_on_stop):
+        for action in _on_stop:
             action()
 
     before = signal.signal(signal.SIGTERM, stop)
@@ -111,7 +112,7 @@ def workers_that_fit(worker: Worker) -> int:
     fits = [have.get("CPU", 0) / worker.cpus if worker.cpus else float("inf")]
     if worker.gpus:
         fits.append(have.get("GPU", 0) / worker.gpus)
-    return max(1, int(min(fits + [have.get("CPU", 1)])))
+    return max(1, int(min(*fits, have.get("CPU", 1))))
 
 
 def _amount(resource: str, amount: float) -> str:

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_asd import build, config, tables
-from ray_asd.build import Attempt, File, Outcome, Output, Step
+from ray_asd.build import Attempt, File, Outcome, Output
 from ray_asd.config import Audio, Inference, TransformerPooling, Usage, Worker
 from ray_asd.errors import StageError
 from ray_asd.stages.progress import Progress
+from ray_asd.steps import Step
 
 CODE_VERSION = 1
 SHARD_CLIPS = 32
@@ -91,7 +92,7 @@ def chunks(
     model: Step, sets: Mapping[str, Step], pooling: TransformerPooling, settings: Settings, progress: Progress
 ) -> Step:
     """Chunk embeddings of every training clip and its variants, as ``pooling`` cuts them."""
-    key = {"window_seconds": pooling.window_seconds, "hop_seconds": pooling.hop_seconds}
+    key: dict[str, Any] = {"window_seconds": pooling.window_seconds, "hop_seconds": pooling.hop_seconds}
     key |= {"precision": settings.inference.precision, "threads": settings.inference.threads}
     return Step(
         stage="embed",

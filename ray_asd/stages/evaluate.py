@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 
 from ray_asd import build, storage
-from ray_asd.build import Attempt, Outcome, Output, Step
+from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.config import Audio, Scoring, Usage
 from ray_asd.errors import UserError
 from ray_asd.scoring import bootstrap, metrics, submission
-from ray_asd.stages import embed, score
+from ray_asd.stages import score
 from ray_asd.stages.progress import Progress
+from ray_asd.steps import Step
 
 CODE_VERSION = 1
 METRICS = "metrics"
@@ -79,7 +80,9 @@ def _scored(inputs: Mapping[str, Output]) -> list[tuple[str, int | None, pa.Tabl
     for output in {output.marker.digest: output for output in inputs.values()}.values():
         key = (output.marker.summary["system"], output.marker.summary["seed"])
         if key in systems:
-            raise UserError(f"two of the SCORES are of {key[0]} with seed {key[1]}; one METRICS table takes one of each")
+            raise UserError(
+                f"two of the SCORES are of {key[0]} with seed {key[1]}; one METRICS table takes one of each"
+            )
         systems[key] = output.table(score.SCORES)
     return [(system, seed, table) for (system, seed), table in systems.items()]
 

@@ -28,7 +28,6 @@ _NUMBER = "__shard__"
 NO_PROGRESS_SECONDS = 900  # a pipeline that stands still for so long fails instead of hanging
 
 
-
 @dataclass(frozen=True)
 class Done:
     """What one shard, or all of them together, wrote and counted."""
@@ -53,7 +52,7 @@ class _ShardWorker:
         try:
             done = self.work(rows.drop_columns(_NUMBER), self.attempt, number)
         except (UserError, StageError) as error:  # carried back as data: Ray would wrap and repeat it
-            result = {"error": type(error).__name__, "message": str(error)}
+            result: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
         else:
             result = {"files": [file.model_dump() for file in done.files], "counts": done.counts}
         return pa.table({"done": [json.dumps(result)], "rows": [rows.num_rows]})

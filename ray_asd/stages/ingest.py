@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 
 from ray_asd import storage, tables
-from ray_asd.build import Attempt, Outcome, Output, Step, digest_of
+from ray_asd.build import Attempt, Outcome, digest_of
 from ray_asd.config import Worker
 from ray_asd.data import csv_files, layouts
 from ray_asd.data.layouts import ParsedClip
 from ray_asd.errors import StageError, UserError, unknown
 from ray_asd.stages.progress import Progress
+from ray_asd.steps import Step
 
 CODE_VERSION = 1
 SHARD_FILES = 64
@@ -26,7 +27,9 @@ REJECTS = "rejects"
 _CONTENT = "content"  # among a shard's counts: the sum of its rows' digests
 _PARSED = [field.name for field in fields(ParsedClip)]
 
-_LISTED = pa.schema([pa.field("uri", pa.string()), *(pa.field(n, tables.CLIPS.field(n).type) for n in ("clip_id", *_PARSED))])
+_LISTED = pa.schema(
+    [pa.field("uri", pa.string()), *(pa.field(n, tables.CLIPS.field(n).type) for n in ("clip_id", *_PARSED))]
+)
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,8 @@ class _Check:
     def __call__(self, rows: pa.Table, attempt: Attempt, number: int) -> Any:
         from ray_asd.stages.fanout import Done
 
-        clips, rejects = [], []
+        clips: list[dict[str, Any]] = []
+        rejects: list[dict[str, Any]] = []
         counts: Counter[str] = Counter()
         for row in rows.to_pylist():
             taken, row = self._check(row)

@@ -133,7 +133,9 @@ def _watched(what: str, board: ActorHandle, steps: int, progress: Progress) -> I
             point = ray.get(board.read.remote())
             if point and point != shown:
                 shown = point
-                progress(f"{what}  loss {point['loss']:.3f}  accuracy {point['accuracy']:.2f}", int(point["step"]), steps)
+                progress(
+                    f"{what}  loss {point['loss']:.3f}  accuracy {point['accuracy']:.2f}", int(point["step"]), steps
+                )
 
     thread = threading.Thread(target=watch, name="progress", daemon=True)
     thread.start()
@@ -242,9 +244,7 @@ def _mean_over_ranks(values: Sequence[Tensor]) -> list[float]:
     return list(stacked.tolist())
 
 
-def _log(
-    state: State, step: int, mean: Sequence[float], settings: Optimisation, board: ActorHandle, rank: int
-) -> bool:
+def _log(state: State, step: int, mean: Sequence[float], settings: Optimisation, board: ActorHandle, rank: int) -> bool:
     """Add a point to the curve and show it; the same answer on every rank: whether to stop.
 
     Raises:

@@ -5,18 +5,22 @@ detector that was not trained at all uses its own bank, each clip left out in tu
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_asd import tables
-from ray_asd.build import Attempt, Outcome, Output, Step
-from ray_asd.config import Audio, Scoring, Usage
+from ray_asd.build import Attempt, Outcome, Output
+from ray_asd.config import Audio, Scoring, Threshold, Usage
 from ray_asd.errors import StageError, UserError
 from ray_asd.stages import embed
 from ray_asd.stages.progress import Progress
+from ray_asd.steps import Step
+
+if TYPE_CHECKING:
+    from ray_asd.scoring.knn import Neighbours
 
 CODE_VERSION = 1
 SCORES = "scores"
@@ -45,12 +49,15 @@ def step(
     settings = embed.Settings.of(usage, audio)
     queries = embed.clips(model, clips, settings, progress)
     bank = embed.clips(model, bank_clips, settings, progress)
+    inputs: dict[str, Step | Output] = {"queries": queries, "bank": bank, "clips": clips}
+    if model:
+        inputs["model"] = model
     return Step(
         stage="score",
         name=model.marker.name if model else embed.FLOOR,
         code_version=CODE_VERSION,
         config=usage.scoring.model_dump(mode="json"),
-        inputs={"queries": queries, "bank": bank, "clips": clips} | ({"model": model} if model else {}),
+        inputs=inputs,
         work=lambda attempt, inputs: _work(attempt, inputs, usage.scoring, progress),
         units=clips.marker.counts["test"],
         on_ray=False,
@@ -63,8 +70,6 @@ def _splits(clips: Output) -> str:
 
 
 def _work(attempt: Attempt, inputs: Mapping[str, Output], scoring: Scoring, progress: Progress) -> Outcome:
-    from ray_asd.scoring.knn import Bank
-
     model = inputs.get("model")
     held_out = _held_out(model)
     banked = inputs["bank"].table(embed.EMBEDDINGS)
@@ -85,11 +90,10 @@ def _work(attempt: Attempt, inputs: Mapping[str, Output], scoring: Scoring, prog
                 f"{machine_type} section {section}: {enrolled.num_rows} training clips to compare with; "
                 f"more than neighbours={scoring.neighbours} are needed"
             )
-        scale = _standardisation(_vectors(enrolled)) if model is None else (np.float32(0), np.float32(1))
-        bank = Bank(_vectors(enrolled, *scale), enrolled["clip_id"].to_pylist())
-        threshold = _threshold(bank, unseen, enrolled, model is None, scale, scoring)
+        detector = _Detector(enrolled, scoring.neighbours, standardise=model is None)
+        threshold = _threshold(detector, unseen, enrolled, scoring.threshold, trained=model is not None)
         thresholds.append({"machine_type": machine_type, "section": section, **threshold})
-        parts.append(_scored(bank, group, scale, scoring, threshold["threshold"], label))
+        parts.append(_scored(detector, group, threshold["threshold"], label))
         done += group.num_rows
         progress("score", done, queries.num_rows)
     scores = pa.concat_tables(parts).sort_by([("clip_id", "ascending")])
@@ -118,34 +122,47 @@ def _groups(queries: pa.Table) -> Iterator[tuple[tuple[str, str], pa.Table]]:
         yield (key["machine_type"], key["section"]), queries.filter(chosen)
 
 
-def _vectors(rows: pa.Table, mean: Any = np.float32(0), std: Any = np.float32(1)) -> np.ndarray:
-    flat = rows["embedding"].combine_chunks().flatten().to_numpy()
-    return (flat.reshape(rows.num_rows, -1) - mean) / std
+class _Detector:
+    """The k-NN of one machine type and section.
 
+    Unlike trained embeddings, the floor's features share a level that is no direction: ``standardise`` takes it out,
+    by mean and deviation of the bank.
+    """
 
-def _standardisation(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of the bank's floor features: unlike embeddings, they share a level that is no direction."""
-    std = vectors.std(axis=0)
-    return vectors.mean(axis=0), np.where(std > 0, std, 1)
+    def __init__(self, enrolled: pa.Table, neighbours: int, standardise: bool) -> None:
+        from ray_asd.scoring.knn import Bank
+
+        self.neighbours = neighbours
+        self._scale: tuple[np.ndarray, np.ndarray] | None = None
+        if standardise:
+            vectors = self._vectors(enrolled)
+            std = vectors.std(axis=0)
+            self._scale = vectors.mean(axis=0), np.where(std > 0, std, np.float32(1))
+        self._bank = Bank(self._vectors(enrolled), enrolled["clip_id"].to_pylist())
+
+    def search(self, clips: pa.Table) -> "Neighbours":
+        """The nearest enrolled clips of each of ``clips``, never the clip itself."""
+        return self._bank.search(self._vectors(clips), self.neighbours, exclude=clips["clip_id"].to_pylist())
+
+    def _vectors(self, clips: pa.Table) -> np.ndarray:
+        flat: np.ndarray = clips["embedding"].combine_chunks().flatten().to_numpy()
+        vectors = flat.reshape(clips.num_rows, -1)
+        return vectors if self._scale is None else (vectors - self._scale[0]) / self._scale[1]
 
 
 def _threshold(
-    bank: Any, unseen: pa.Table, enrolled: pa.Table, is_floor: bool, scale: tuple[Any, Any], scoring: Scoring
+    detector: _Detector, unseen: pa.Table, enrolled: pa.Table, settings: Threshold, trained: bool
 ) -> dict[str, Any]:
     """The THRESHOLDS columns beside machine type and section."""
     from ray_asd.scoring import scores
 
-    settings = scoring.threshold
     if unseen.num_rows:
         source, rows = "calibration", unseen
-    elif is_floor:
+    elif not trained:
         source, rows = "leave_one_out", enrolled
     else:
         source, rows = "none: every normal clip was trained on (calibration_fraction 0)", unseen
-    values = np.empty(0)
-    if rows.num_rows:
-        found = bank.search(_vectors(rows, *scale), scoring.neighbours, exclude=rows["clip_id"].to_pylist())
-        values = scores.clip_scores(found.distances)
+    values = scores.clip_scores(detector.search(rows).distances) if rows.num_rows else np.empty(0)
     if settings.method == "manual":
         source = "manual"
     fit = scores.fit_threshold(values, settings)
@@ -158,17 +175,10 @@ def _threshold(
     }
 
 
-def _scored(
-    bank: Any,
-    group: pa.Table,
-    scale: tuple[Any, Any],
-    scoring: Scoring,
-    threshold: float | None,
-    label: Mapping[str, str],
-) -> pa.Table:
+def _scored(detector: _Detector, group: pa.Table, threshold: float | None, label: Mapping[str, str]) -> pa.Table:
     from ray_asd.scoring import scores
 
-    found = bank.search(_vectors(group, *scale), scoring.neighbours)
+    found = detector.search(group)
     values = scores.clip_scores(found.distances)
     columns = {name: group[name] for name in tables.SCORES.names if name in group.column_names}
     columns |= {

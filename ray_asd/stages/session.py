@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from ray_asd import archive, build
-from ray_asd.build import Output, Planned, Step
+from ray_asd import archive, steps
+from ray_asd.build import Output
+from ray_asd.steps import Planned, Step
 
 Bring = Callable[[Step], Output]
 """The output of a step: found where its marker stands, else made."""
@@ -19,13 +20,13 @@ def session(root: str) -> Iterator[Bring]:
 
         def bring(step: Step) -> Output:
             nonlocal connected
-            planned = build.plan(step, root)
+            planned = steps.plan(step, root)
             if not connected and any(entry.step.on_ray and not entry.done for entry in planned):
                 from ray_asd.stages import cluster
 
                 stack.enter_context(cluster.connected())
                 connected = True
-            return build.ensure(step, root)
+            return steps.ensure(step, root)
 
         yield bring
 
@@ -51,7 +52,7 @@ def estimates(step: Step, root: str) -> list[Estimate]:
         if output.marker.units:
             seconds[output.marker.stage, output.marker.name] = output.marker.seconds / output.marker.units
     found = []
-    for planned in build.plan(step, root):
+    for planned in steps.plan(step, root):
         per_unit = seconds.get((planned.step.stage, planned.step.name))
         found.append(Estimate(planned, None if per_unit is None else per_unit * planned.step.units / 3600))
     return found

@@ -48,7 +48,8 @@ class Prepared(Protocol):
 class Task(Protocol):
     """What travels to the workers."""
 
-    recipe: Recipe
+    @property
+    def recipe(self) -> Recipe: ...
 
     @property
     def settings(self) -> Optimisation: ...

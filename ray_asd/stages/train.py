@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ray_asd.build import Attempt, Outcome, Output, Step
+from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.config import Recipe
 from ray_asd.data.training_set import TrainingSet, held_out
 from ray_asd.models import checkpoints
 from ray_asd.stages import augment, embed
 from ray_asd.stages.progress import Progress
+from ray_asd.steps import Step
 
 if TYPE_CHECKING:
     from ray_asd.models.aam import AAMSoftmax
