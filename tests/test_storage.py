@@ -165,7 +165,9 @@ def test_fetch_keeps_a_checked_copy(bucket: str) -> None:
     assert copy.parent == Path(os.environ[storage.CACHE_VARIABLE])
 
 
-def test_fetch_refuses_other_content_and_leaves_nothing(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_refuses_other_content_and_leaves_nothing(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(storage.CACHE_VARIABLE, str(tmp_path / "cache"))
     place = storage.join(bucket, "weights")
     storage.write(place, b"abd")
@@ -349,7 +351,9 @@ def _forget_clients() -> None:
     s3.Client.clear_instance_cache()
 
 
-@pytest.mark.parametrize("failures", [["lost"], ["lost", "lost"], ["lost", "terse"], ["conflict"], ["conflict", "lost"]])
+@pytest.mark.parametrize(
+    "failures", [["lost"], ["lost", "lost"], ["lost", "terse"], ["conflict"], ["conflict", "lost"]]
+)
 def test_create_survives_lost_answers_and_conflicts(bucket: str, failures: list[str]) -> None:
     with failing(*failures):
         assert storage.create(f"{bucket}/marker", b"mine")
@@ -385,7 +389,10 @@ def test_a_missing_bucket_is_never_an_empty_folder(s3: str) -> None:
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "s3://bucket: no credentials .* set AWS_ACCESS_KEY_ID"),
+        (
+            {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None},
+            "s3://bucket: no credentials .* set AWS_ACCESS_KEY_ID",
+        ),
         ({"AWS_SECRET_ACCESS_KEY": None}, "s3://bucket: no credentials .*missing: AWS_SECRET_ACCESS_KEY"),
         ({"AWS_PROFILE": "night"}, r"s3://bucket: no credentials .*\(night\)"),
         ({"AWS_ENDPOINT_URL": "minio"}, "s3://bucket: Invalid endpoint: minio"),

@@ -41,9 +41,13 @@ def test_metrics_has_a_column_for_each_cell() -> None:
 
 
 def test_conform_orders_casts_and_drops() -> None:
-    table = pa.table({"size_bytes": pa.array([44], pa.int16()), "more": [1], "detail": [""]} | {
-        "reason": ["silent"], "uri": ["s3://b/a.wav"],
-    })
+    table = pa.table(
+        {"size_bytes": pa.array([44], pa.int16()), "more": [1], "detail": [""]}
+        | {
+            "reason": ["silent"],
+            "uri": ["s3://b/a.wav"],
+        }
+    )
     assert tables.conform(table, tables.REJECTS) == pa.Table.from_pylist([REJECT], schema=tables.REJECTS)
 
 

@@ -72,7 +72,7 @@ def step(source: Source, worker: Worker, progress: Progress) -> Step:
         stage="ingest",
         name=source.name,
         code_version=CODE_VERSION,
-        config=options | {"dataset": source.name, "listing": digest_of(versions)},
+        config=options | {"dataset": source.name, "source": source.uri, "listing": digest_of(versions)},
         inputs={},
         work=lambda attempt, inputs: _work(attempt, listing, source.name, worker, progress),
         units=len(listing.clips) + len(listing.rejected),
