@@ -226,5 +226,5 @@ def test_usage_takes_what_needs_no_new_training() -> None:
     assert config.usage(recipe) == config.Usage(
         inference=recipe.inference, scoring=recipe.scoring, resources=recipe.resources
     )
-    with pytest.raises(UserError, match="^settings: unknown key 'training'; allowed: inference, scoring, resources$"):
+    with pytest.raises(UserError, match=r"^settings: unknown key 'training'; allowed: inference, scoring, resources$"):
         config.usage(recipe, ("training.steps=3",))

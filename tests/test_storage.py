@@ -1,9 +1,6 @@
 """Storage behaves the same on disk and in an object store: each test with ``root`` runs on both."""
 
 import concurrent.futures
-import hashlib
-import http.client
-import http.server
 import multiprocessing
 import os
 import pickle
@@ -12,12 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import ClassVar
 
 import boto3
 import pyarrow as pa
@@ -284,142 +278,3 @@ def leftovers(root: str) -> list[str]:
     """Names of everything in the folder, hidden files too."""
     client, path = storage.filesystem(root)
     return sorted(storage.name(found) for found in client.find(path))
-
-
-class Proxy(http.server.BaseHTTPRequestHandler):
-    """Hands requests on to the object store; ``failures`` says what happens to the next PUTs."""
-
-    protocol_version = "HTTP/1.1"
-    upstream = ""
-    failures: ClassVar[list[str]] = []
-
-    def handle_one(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        failure = self.failures.pop(0) if self.failures and self.command == "PUT" else None
-        if failure == "conflict":
-            self._answer(409, {}, b"<Error><Code>ConditionalRequestConflict</Code></Error>")
-            return
-        connection = http.client.HTTPConnection(self.upstream)
-        connection.request(self.command, self.path, body, dict(self.headers))
-        response = connection.getresponse()
-        answer = response.read()
-        if failure == "lost":
-            self.close_connection = True
-        elif failure == "terse" and response.status == 412:
-            self._answer(412, {}, b"<Error><Code>PreconditionFailed</Code></Error>")
-        else:
-            self._answer(response.status, dict(response.headers), answer)
-
-    do_GET = do_HEAD = do_PUT = handle_one  # noqa: N815
-
-    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.send_response_only(status)
-        for name, value in ({"Content-Length": str(len(body))} | headers).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-
-@contextmanager
-def new_client() -> Iterator[pytest.MonkeyPatch]:
-    """Clients made inside read an environment of their own, and none of them is used afterwards."""
-    with pytest.MonkeyPatch.context() as environment:
-        _forget_clients()
-        yield environment
-    _forget_clients()
-
-
-@contextmanager
-def failing(*failures: str) -> Iterator[None]:
-    """An object store whose next PUTs fail in the named ways."""
-    Proxy.upstream = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
-    Proxy.failures = list(failures)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server, new_client() as environment:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-        try:
-            yield
-        finally:
-            server.shutdown()
-    assert Proxy.failures == []
-
-
-def _forget_clients() -> None:
-    from ray_asd import s3
-
-    storage._remote.cache_clear()
-    s3.Client.clear_instance_cache()
-
-
-@pytest.mark.parametrize(
-    "failures", [["lost"], ["lost", "lost"], ["lost", "terse"], ["conflict"], ["conflict", "lost"]]
-)
-def test_create_survives_lost_answers_and_conflicts(bucket: str, failures: list[str]) -> None:
-    with failing(*failures):
-        assert storage.create(f"{bucket}/marker", b"mine")
-    assert storage.read(f"{bucket}/marker") == b"mine"
-
-
-@pytest.mark.parametrize("failure", ["none", "terse", "lost", "conflict"])
-def test_create_of_another_is_refused_whatever_happens(bucket: str, failure: str) -> None:
-    storage.write(f"{bucket}/marker", b"theirs")
-    with failing(failure):
-        assert not storage.create(f"{bucket}/marker", b"mine")
-    assert storage.read(f"{bucket}/marker") == b"theirs"
-
-
-def test_a_missing_bucket_is_never_an_empty_folder(s3: str) -> None:
-    calls = [
-        storage.read,
-        storage.exists,
-        storage.is_folder,
-        storage.files,
-        storage.folders,
-        storage.last_write,
-        storage.sha256,
-        lambda uri: list(storage.listing(uri)),
-        lambda uri: storage.write(uri, b"1"),
-        lambda uri: storage.create(uri, b"1"),
-    ]
-    for call in calls:
-        with pytest.raises(UserError, match="^s3://no-such-bucket: no such bucket$"):
-            call("s3://no-such-bucket/key")
-
-
-@pytest.mark.parametrize(
-    ("variables", "message"),
-    [
-        (
-            {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None},
-            "s3://bucket: no credentials .* set AWS_ACCESS_KEY_ID",
-        ),
-        ({"AWS_SECRET_ACCESS_KEY": None}, "s3://bucket: no credentials .*missing: AWS_SECRET_ACCESS_KEY"),
-        ({"AWS_PROFILE": "night"}, r"s3://bucket: no credentials .*\(night\)"),
-        ({"AWS_ENDPOINT_URL": "minio"}, "s3://bucket: Invalid endpoint: minio"),
-    ],
-)
-def test_wrong_settings_are_the_users(s3: str, variables: dict[str, str | None], message: str) -> None:
-    with new_client() as environment:
-        environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        for variable, value in variables.items():
-            if value is None:
-                environment.delenv(variable)
-            else:
-                environment.setenv(variable, value)
-        with pytest.raises(UserError, match=message) as caught:
-            storage.read("s3://bucket/key")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_store_that_cannot_be_reached(s3: str) -> None:
-    with new_client() as environment:
-        environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-        environment.setenv("AWS_MAX_ATTEMPTS", "1")
-        with pytest.raises(StageError, match="cannot reach object storage: .*http://127.0.0.1:9") as caught:
-            storage.read("s3://bucket/key")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_bucket_name_that_cannot_be(s3: str) -> None:
-    with pytest.raises(UserError, match="Invalid bucket name"):
-        storage.read("s3://my bucket/key")

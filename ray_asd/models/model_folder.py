@@ -4,7 +4,6 @@
 original checkpoint is asked for again. ``weights.safetensors`` holds the tensors, whose sha256 stands in the card.
 """
 
-import json
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,40 +11,17 @@ from importlib import metadata
 from pathlib import Path
 
 import safetensors.torch
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 
 from ray_asd import __version__, storage
-from ray_asd.config import SAMPLE_RATE, Recipe
 from ray_asd.errors import UserError
 from ray_asd.models import backbones
 from ray_asd.models.aam import AAMSoftmax
+from ray_asd.models.card import CARD, WEIGHTS, ModelCard, read_card
 from ray_asd.models.checkpoints import Checkpoint
 from ray_asd.models.embedder import ClipEmbedder, assemble
 
-FORMAT_VERSION = 1
-CARD = "model.json"
-WEIGHTS = "weights.safetensors"
 _PACKAGES = ("torch", "transformers", "safetensors")
-
-
-class ModelCard(BaseModel):
-    """What a saved model is, where it comes from and what it was trained on."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format_version: int = FORMAT_VERSION
-    system: str  # the row's name in every table
-    recipe: Recipe
-    checkpoint: Checkpoint  # what training started from, and the backbone's architecture
-    sample_rate: int = SAMPLE_RATE  # Hz
-    normalize: bool  # zero mean and unit variance per clip, as resolved for this backbone
-    conditions: list[str]  # class names in the order of the classifier's rows
-    held_out: list[str]  # clip_ids that were kept from training, to calibrate thresholds on
-    steps: int  # of training
-    layer_weights: list[float] | None  # of the weighted sum, from the first layer's input to the last layer
-    versions: dict[str, str]
-    weights_sha256: str
 
 
 @dataclass(frozen=True)
@@ -115,24 +91,3 @@ def load(card: Path, weights: Path) -> SavedModel:
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise UserError(f"{weights}: its tensors do not fit the recipe in {card}") from error
     return SavedModel(system.eval(), aam.eval(), description)
-
-
-def read_card(card: Path) -> ModelCard:
-    """The validated card of a model folder.
-
-    Raises:
-        UserError: it is missing, no card, or written in another format.
-    """
-    try:
-        values = json.loads(card.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{card}: no model card; a model folder holds {CARD} and {WEIGHTS}") from error
-    version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
-        raise UserError(f"{card}: model format {version!r}; this program reads format {FORMAT_VERSION}")
-    try:
-        return ModelCard.model_validate(values)
-    except ValidationError as error:
-        mistake = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in mistake["loc"])
-        raise UserError(f"{card}: {where}: {mistake['msg']}") from error

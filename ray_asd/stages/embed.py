@@ -16,6 +16,7 @@ from ray_asd import build, config, tables
 from ray_asd.build import Attempt, File, Outcome, Output
 from ray_asd.config import Audio, Inference, TransformerPooling, Usage, Worker
 from ray_asd.errors import StageError
+from ray_asd.models.card import CARD, WEIGHTS, read_card
 from ray_asd.stages.progress import Progress
 from ray_asd.steps import Step
 
@@ -80,8 +81,6 @@ def use(model: str, recipe: str | None, overrides: tuple[str, ...]) -> Used:
     if model == FLOOR:
         usage = config.usage(config.load(recipe) if recipe else Usage(), overrides)
         return Used(None, usage, Settings.of(usage, Audio()), None)
-    from ray_asd.models.model_folder import CARD, read_card
-
     output = build.resolve(model, "train", "tfp")
     own = read_card(output.fetch(CARD)).recipe
     usage = config.usage(config.load(recipe) if recipe else own, overrides)
@@ -135,12 +134,11 @@ def _embed_chunks(
     attempt: Attempt, inputs: Mapping[str, Output], key: Mapping[str, Any], settings: Settings, progress: Progress
 ) -> Outcome:
     from ray_asd.data.training_set import TrainingSet
-    from ray_asd.models.model_folder import read_card
     from ray_asd.stages import fanout
 
     model = inputs["model"]
     sets = [output for name, output in inputs.items() if name != "model"]
-    held_out = read_card(model.fetch("model.json")).held_out
+    held_out = read_card(model.fetch(CARD)).held_out
     total = len(TrainingSet(sets, held_out))
     done = fanout.run(
         "embed chunks",
@@ -224,6 +222,6 @@ def _load(model: Output, settings: Settings) -> Any:
     from ray_asd.models import model_folder
 
     torch.set_num_threads(settings.inference.threads)
-    saved = model_folder.load(model.fetch(model_folder.CARD), model.fetch(model_folder.WEIGHTS))
+    saved = model_folder.load(model.fetch(CARD), model.fetch(WEIGHTS))
     saved.system.recipe = saved.system.recipe.model_copy(update={"inference": settings.inference})
     return saved.system.to("cuda" if settings.worker.gpus else "cpu")

@@ -6,9 +6,8 @@ holds no random state, and the only things that carry over are the weights and t
 
 import math
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +57,7 @@ class Board:
     def __init__(self) -> None:
         self.point: dict[str, float] = {}
         self.stopping = False
+        self.diverged: str | None = None
 
     def write(self, point: dict[str, float]) -> bool:
         """Returns whether to stop."""
@@ -70,6 +70,13 @@ class Board:
     def stop(self) -> None:
         self.stopping = True
 
+    def fail(self, diverged: str) -> None:
+        self.diverged = diverged
+
+    def failure(self) -> str | None:
+        """Why there is no point in another try."""
+        return self.diverged
+
 
 def fit(what: str, task: Task, worker: Worker, attempt: Attempt, progress: Progress) -> State:
     """Train ``task`` to its last step, going on from the newest checkpoint beside ``attempt``.
@@ -77,7 +84,8 @@ def fit(what: str, task: Task, worker: Worker, attempt: Attempt, progress: Progr
     Raises:
         UserError: the cluster can never hold the workers.
         LeaseLost: another process took this run over.
-        StageError: workers failed more than ``MAX_FAILURES`` times, or SIGTERM stopped the run at a checkpoint.
+        StageError: workers failed more than ``MAX_FAILURES`` times, the loss is not finite, or SIGTERM stopped the run
+            at a checkpoint.
     """
     fence = attempt.fence
     assert fence is not None, "training is an exclusive stage"
@@ -104,12 +112,19 @@ def fit(what: str, task: Task, worker: Worker, attempt: Attempt, progress: Progr
             checkpoint_config=CheckpointConfig(num_to_keep=None),  # ours are dropped by training_state
         ),
     )
-    with cluster.stopping(lambda: board.stop.remote()), _watched(what, board, settings.steps, progress):
-        try:
-            trainer.fit()
-        except TrainingFailedError as error:
-            fence.check()
-            raise StageError(f"{what}: {_worker_error(error)}") from error
+    pool = ThreadPoolExecutor(1)  # off the main thread Ray Train leaves Ctrl-C alone: its handler ends with code 0
+    fitting = pool.submit(trainer.fit)
+    pool.shutdown(wait=False)
+    try:
+        with cluster.stopping(lambda: board.stop.remote()):
+            _watch(fitting, what, board, settings.steps, progress)
+        fitting.result()
+    except TrainingFailedError as error:
+        fence.check()
+        raise StageError(f"{what}: {_worker_error(error)}") from error
+    diverged = ray.get(board.failure.remote())
+    if diverged:
+        raise StageError(f"{what}: {diverged}")
     state = _load(fence, training_state.latest(fence))
     if state is None or state.step < settings.steps:
         done = state.step if state else 0
@@ -122,28 +137,16 @@ def _worker_error(error: TrainingFailedError) -> str:
     return first_line(next(iter(failures.values()), error))
 
 
-@contextmanager
-def _watched(what: str, board: ActorHandle, steps: int, progress: Progress) -> Iterator[None]:
-    """Show what the board says while the block runs."""
-    ended = threading.Event()
-
-    def watch() -> None:
-        shown: dict[str, float] = {}
-        while not ended.wait(_POLL_SECONDS):
-            point = ray.get(board.read.remote())
-            if point and point != shown:
-                shown = point
-                progress(
-                    f"{what}  loss {point['loss']:.3f}  accuracy {point['accuracy']:.2f}", int(point["step"]), steps
-                )
-
-    thread = threading.Thread(target=watch, name="progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+def _watch(fitting: "Future[Any]", what: str, board: ActorHandle, steps: int, progress: Progress) -> None:
+    """Show what the board says until ``fitting`` ends."""
+    shown: dict[str, float] = {}
+    running = True
+    while running:
+        running = bool(wait([fitting], _POLL_SECONDS).not_done)
+        point = ray.get(board.read.remote())
+        if point and point != shown:
+            shown = point
+            progress(f"{what}  loss {point['loss']:.3f}  accuracy {point['accuracy']:.2f}", int(point["step"]), steps)
 
 
 def _train(job: dict[str, Any]) -> None:
@@ -173,11 +176,15 @@ def _train(job: dict[str, Any]) -> None:
     every = max(1, settings.steps // _POINTS)
     for step in range(state.step, settings.steps):
         _reseed(seed, step, rank)
-        loss, accuracy = worker.step(step, sampler.draws(step, rank, world_size))
+        result = worker.step(step, sampler.draws(step, rank, world_size))
         last = step + 1 == settings.steps
         stop = False
         if step % every == 0 or last:
-            stop = _log(state, step, _mean_over_ranks([loss, accuracy]), settings, job["board"], rank)
+            mean = _mean_over_ranks(result)
+            if not math.isfinite(mean[0]):  # on all ranks; an exception would only make Ray try it again
+                ray.get(job["board"].fail.remote(_diverged(mean[0], step, settings)))
+                return
+            stop = _log(state, step, mean, settings, job["board"], rank)
         if stop or last or (step + 1) % settings.checkpoint_every == 0:
             state.step = step + 1
             _checkpoint(worker.saved(state), fence, rank)
@@ -244,18 +251,16 @@ def _mean_over_ranks(values: Sequence[Tensor]) -> list[float]:
     return list(stacked.tolist())
 
 
-def _log(state: State, step: int, mean: Sequence[float], settings: Optimisation, board: ActorHandle, rank: int) -> bool:
-    """Add a point to the curve and show it; the same answer on every rank: whether to stop.
+def _diverged(loss: float, step: int, settings: Optimisation) -> str:
+    return (
+        f"the loss is {loss} at step {step}; a smaller learning_rate than {settings.learning_rate:g}, more "
+        "warmup_steps or a gradient_clip may help"
+    )
 
-    Raises:
-        StageError: the loss is not finite.
-    """
+
+def _log(state: State, step: int, mean: Sequence[float], settings: Optimisation, board: ActorHandle, rank: int) -> bool:
+    """Add a point to the curve and show it; the same answer on every rank: whether to stop."""
     loss, accuracy = mean
-    if not math.isfinite(loss):
-        raise StageError(
-            f"the loss is {loss} at step {step}; a smaller learning_rate than {settings.learning_rate:g}, more "
-            "warmup_steps or a gradient_clip may help"
-        )
     point = {"step": step + 1, "loss": loss, "accuracy": accuracy, "learning_rate": learning_rate_at(step, settings)}
     state.curve.append(point)
     stop = torch.zeros(1, device=ray.train.torch.get_device())

@@ -15,6 +15,7 @@ from ray_asd import tables
 from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.config import Audio, Scoring, Threshold, Usage
 from ray_asd.errors import StageError, UserError
+from ray_asd.models.card import CARD, read_card
 from ray_asd.stages import embed
 from ray_asd.stages.progress import Progress
 from ray_asd.steps import Step
@@ -90,7 +91,7 @@ def _work(attempt: Attempt, inputs: Mapping[str, Output], scoring: Scoring, prog
                 f"{machine_type} section {section}: {enrolled.num_rows} training clips to compare with; "
                 f"more than neighbours={scoring.neighbours} are needed"
             )
-        detector = _Detector(enrolled, scoring.neighbours, standardise=model is None)
+        detector = _Detector(enrolled, scoring.neighbours)
         threshold = _threshold(detector, unseen, enrolled, scoring.threshold, trained=model is not None)
         thresholds.append({"machine_type": machine_type, "section": section, **threshold})
         parts.append(_scored(detector, group, threshold["threshold"], label))
@@ -110,9 +111,7 @@ def _work(attempt: Attempt, inputs: Mapping[str, Output], scoring: Scoring, prog
 def _held_out(model: Output | None) -> list[str]:
     if model is None:
         return []
-    from ray_asd.models import model_folder
-
-    return model_folder.read_card(model.fetch(model_folder.CARD)).held_out
+    return read_card(model.fetch(CARD)).held_out
 
 
 def _groups(queries: pa.Table) -> Iterator[tuple[tuple[str, str], pa.Table]]:
@@ -123,31 +122,22 @@ def _groups(queries: pa.Table) -> Iterator[tuple[tuple[str, str], pa.Table]]:
 
 
 class _Detector:
-    """The k-NN of one machine type and section.
+    """The k-NN of one machine type and section."""
 
-    Unlike trained embeddings, the floor's features share a level that is no direction: ``standardise`` takes it out,
-    by mean and deviation of the bank.
-    """
-
-    def __init__(self, enrolled: pa.Table, neighbours: int, standardise: bool) -> None:
+    def __init__(self, enrolled: pa.Table, neighbours: int) -> None:
         from ray_asd.scoring.knn import Bank
 
         self.neighbours = neighbours
-        self._scale: tuple[np.ndarray, np.ndarray] | None = None
-        if standardise:
-            vectors = self._vectors(enrolled)
-            std = vectors.std(axis=0)
-            self._scale = vectors.mean(axis=0), np.where(std > 0, std, np.float32(1))
-        self._bank = Bank(self._vectors(enrolled), enrolled["clip_id"].to_pylist())
+        self._bank = Bank(_vectors(enrolled), enrolled["clip_id"].to_pylist())
 
     def search(self, clips: pa.Table) -> "Neighbours":
         """The nearest enrolled clips of each of ``clips``, never the clip itself."""
-        return self._bank.search(self._vectors(clips), self.neighbours, exclude=clips["clip_id"].to_pylist())
+        return self._bank.search(_vectors(clips), self.neighbours, exclude=clips["clip_id"].to_pylist())
 
-    def _vectors(self, clips: pa.Table) -> np.ndarray:
-        flat: np.ndarray = clips["embedding"].combine_chunks().flatten().to_numpy()
-        vectors = flat.reshape(clips.num_rows, -1)
-        return vectors if self._scale is None else (vectors - self._scale[0]) / self._scale[1]
+
+def _vectors(clips: pa.Table) -> np.ndarray:
+    flat: np.ndarray = clips["embedding"].combine_chunks().flatten().to_numpy()
+    return flat.reshape(clips.num_rows, -1)
 
 
 def _threshold(

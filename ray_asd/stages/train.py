@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ray_asd.build import Attempt, Outcome, Output
-from ray_asd.config import Recipe
+from ray_asd.config import Recipe, Usage
 from ray_asd.data.training_set import TrainingSet, held_out
 from ray_asd.models import checkpoints
+from ray_asd.models.card import CARD, WEIGHTS
 from ray_asd.stages import augment, embed
 from ray_asd.stages.progress import Progress
 from ray_asd.steps import Step
@@ -127,12 +128,11 @@ def _train_pooling(attempt: Attempt, inputs: Mapping[str, Output], recipe: Recip
     from ray_asd.models.pooling import TransformerPooling
     from ray_asd.stages import loop, tasks
 
-    base = model_folder.load(inputs["model"].fetch(model_folder.CARD), inputs["model"].fetch(model_folder.WEIGHTS))
+    base = model_folder.load(inputs["model"].fetch(CARD), inputs["model"].fetch(WEIGHTS))
     card = base.card
-    # What the backbone was fine-tuned with stands; only the pooling is new.
-    recipe = card.recipe.model_copy(
-        update={"transformer_pooling": recipe.transformer_pooling, "aam": recipe.aam, "resources": recipe.resources}
-    )
+    # What the backbone was fine-tuned with stands: an equal stage of another recipe may have done it.
+    ours = ("transformer_pooling", "aam", *Usage.model_fields)
+    recipe = card.recipe.model_copy(update={name: getattr(recipe, name) for name in ours})
     task = tasks.Pooling(recipe, inputs["chunks"])
     state = loop.fit("train pooling", task, recipe.resources.train, attempt, progress)
     aam = tasks.new_head(recipe, len(card.conditions))
@@ -155,7 +155,7 @@ def _saved(
 
     with TemporaryDirectory() as folder:
         card = model_folder.save(Path(folder), system, aam, training)
-        names = (model_folder.CARD, model_folder.WEIGHTS)
+        names = (CARD, WEIGHTS)
         files = [attempt.put_file(name, Path(folder) / name) for name in names]
     files.append(attempt.put_table(CURVE, pa.Table.from_pylist(state.curve)))
     summary = {"system": card.system, "seed": card.recipe.seed, "loss": state.curve[-1]["loss"]}

@@ -12,9 +12,10 @@ from small_models import make_recipe, noise, reference_model, save
 from ray_asd.errors import UserError
 from ray_asd.models import embedder, model_folder
 from ray_asd.models.aam import AAMSoftmax
+from ray_asd.models.card import CARD, WEIGHTS, read_card
 from ray_asd.models.checkpoints import resolve
 from ray_asd.models.embedder import ClipEmbedder
-from ray_asd.models.model_folder import CARD, WEIGHTS, SavedModel, Training
+from ray_asd.models.model_folder import SavedModel, Training
 
 TFP = {"steps": 1, "batch_size": 1, "feedforward": 32, "window_seconds": 0.2, "hop_seconds": 0.1}
 
@@ -72,7 +73,7 @@ def test_the_original_checkpoint_is_not_needed_again(tmp_path: Path) -> None:
 def test_the_card_explains_the_model(tmp_path: Path) -> None:
     system, aam, training = trained(family="wav2vec2", seed=5)
     written = model_folder.save(tmp_path, system, aam, training)
-    card = model_folder.read_card(tmp_path / CARD)
+    card = read_card(tmp_path / CARD)
     assert card.model_dump_json() == written.model_dump_json()
     assert card.recipe == system.recipe
     assert card.system == "wav2vec2+WS (random:tiny)"
