@@ -8,7 +8,6 @@ UserError for a bucket or credentials that are not there and StageError for a st
 import glob
 import hashlib
 import os
-import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import pyarrow.fs
 
 from ray_asd.errors import StageError, UserError, unknown
 
-CACHE_VARIABLE = "RAY_ASD_CACHE"  # environment: where copies of remote files are kept, default below the temp folder
+CACHE_VARIABLE = "RAY_ASD_CACHE"  # environment: where copies of remote files are kept, default ~/.cache/ray_asd
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,8 +250,7 @@ def fetch(uri: str, digest: str) -> Path:
     """
     if not is_remote(uri):
         return Path(uri)
-    default = Path(tempfile.gettempdir()) / f"ray_asd-cache-{os.getuid()}"
-    cache = Path(os.environ.get(CACHE_VARIABLE, default))
+    cache = Path(os.environ.get(CACHE_VARIABLE, Path.home() / ".cache" / "ray_asd"))
     copy = cache / digest
     if not copy.exists():
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
