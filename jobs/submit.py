@@ -14,52 +14,59 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import click
 import requests
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from ray_asd.console import FAILED, REFUSED, complain
-from ray_asd.errors import UserError, unknown
+from ray_asd.console import FAILED, complain, run
+from ray_asd.errors import StageError, UserError, unknown
 
-JOBS = Path(__file__).parent
+JOBS = Path(__file__).resolve().parent
 POLL_SECONDS = 0.5
+_NO_ANSWER = (ConnectionError, RuntimeError, RayError, requests.RequestException)
+_WORKING_DIR = "Uploaded, and what the job runs in: a folder that holds jobs/; by default this checkout."
+_ENV = "Pass this environment variable on; repeatable. Whoever may see the cluster's jobs can read its value."
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option("--address", envvar=["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"], help="Of the dashboard; or RAY_ADDRESS.")
-@click.option("--working-dir", default=str(JOBS.parent), help="What the job runs in, uploaded; by default this checkout.")
-@click.option("--submission-id", help="A name that no other job of the cluster has: the same one twice is refused.")
-@click.option("--python", default=sys.executable, help="Absolute path of the interpreter on the cluster.")
-@click.option("--env", multiple=True, help="Pass this variable on, repeatable. Whoever sees the job can read its value.")
+@click.option(
+    "--working-dir", type=click.Path(exists=True, file_okay=False), default=str(JOBS.parent), help=_WORKING_DIR
+)
+@click.option("--submission-id", help="A name that no job of the cluster had yet: a second one is refused.")
+@click.option(
+    "--python", default=sys.executable, help="The interpreter on the cluster; by default the path of this one."
+)
+@click.option("--env", "variables", multiple=True, help=_ENV)
 @click.argument("name")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def submit(
-    address: str | None,
-    working_dir: str,
-    submission_id: str | None,
-    python: str,
-    env: tuple[str, ...],
-    name: str,
-    arguments: tuple[str, ...],
-) -> int:
+def submit(address: str | None, name: str, python: str, arguments: tuple[str, ...], **options: Any) -> int:
     """Run jobs/NAME.py with ARGUMENTS on a Ray cluster."""
     command = _command(python, name, arguments)
-    missing = [variable for variable in env if variable not in os.environ]
-    if missing:
-        raise UserError(f"--env {missing[0]}: no such environment variable here")
-    runtime_env = {"working_dir": working_dir, "env_vars": {variable: os.environ[variable] for variable in env}}
+    environment = _environment(options["variables"])
     client = _connected(address)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    job = _submitted(client, command, runtime_env, submission_id)
-    click.echo(f"job {job}: {command}", err=True)
     try:
-        return _exit_code(_followed(client, job))
-    except KeyboardInterrupt:
-        client.stop_job(job)
-        return _exit_code(_ended(client, job))
+        job = _submitted(client, command, options["submission_id"], options["working_dir"], environment)
+        click.echo(f"job {job}: {command}", err=True)
+        try:
+            return _exit_code(_followed(client, job))
+        except KeyboardInterrupt:
+            client.stop_job(job)
+            return _exit_code(_ended(client, job))
+    except _NO_ANSWER as error:
+        raise StageError(str(error)) from error
+
+
+def _environment(variables: tuple[str, ...]) -> dict[str, str]:
+    for variable in variables:
+        if variable not in os.environ:
+            raise UserError(f"--env {variable}: no such environment variable here")
+    return {variable: os.environ[variable] for variable in variables}
 
 
 def _command(python: str, name: str, arguments: tuple[str, ...]) -> str:
@@ -74,19 +81,23 @@ def _command(python: str, name: str, arguments: tuple[str, ...]) -> str:
 def _connected(address: str | None) -> JobSubmissionClient:
     if address:
         os.environ["RAY_API_SERVER_ADDRESS"] = address  # which Ray prefers to any argument
+    place = address or "this machine"
     try:
         return JobSubmissionClient()
-    except (ConnectionError, requests.RequestException) as error:
-        raise UserError(f"no Ray dashboard answers at {address or 'this machine'}: {error}") from error
+    except AuthenticationError as error:
+        raise UserError(f"{place} refuses the token that RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH give") from error
+    except _NO_ANSWER as error:
+        raise UserError(f"no Ray dashboard answers at {place}: {error}") from error
 
 
 def _submitted(
-    client: JobSubmissionClient, command: str, runtime_env: dict[str, object], submission_id: str | None
+    client: JobSubmissionClient, command: str, submission_id: str | None, folder: str, environment: dict[str, str]
 ) -> str:
+    runtime_env = {"working_dir": folder, "env_vars": environment}
     try:
         return str(client.submit_job(entrypoint=command, runtime_env=runtime_env, submission_id=submission_id))
     except RuntimeError as error:
-        if submission_id and "already exists" in str(error):  # Ray answers with a traceback of its server
+        if submission_id and "already exists" in str(error):  # within a traceback of Ray's server
             raise UserError(f"--submission-id {submission_id!r}: the cluster has had a job of that name") from error
         raise
 
@@ -117,23 +128,12 @@ def _exit_code(details: JobDetails) -> int:
     """The entrypoint's own where it failed by itself, else 1."""
     if details.status == JobStatus.SUCCEEDED:
         return 0
-    click.echo(f"job {details.submission_id}: {details.message}", err=True)
     own = details.driver_exit_code or 0
-    return own if details.status == JobStatus.FAILED and own > 0 else FAILED
-
-
-def main() -> None:
-    """Entry point: every expected error is one line and an exit code."""
-    logging.disable(logging.WARNING)  # Ray tells of every file that it packs
-    try:
-        code = submit.main(standalone_mode=False)
-    except (click.UsageError, UserError) as error:
-        message = error.format_message() if isinstance(error, click.UsageError) else str(error)
-        code = complain(message, REFUSED)
-    except (RuntimeError, ConnectionError, requests.RequestException, AuthenticationError) as error:
-        code = complain(str(error), FAILED)
-    sys.exit(code)
+    if details.status == JobStatus.FAILED and own > 0:
+        return own
+    return complain(f"job {details.submission_id} {details.status.lower()}: {details.message}", FAILED)
 
 
 if __name__ == "__main__":
-    main()
+    logging.disable(logging.WARNING)  # Ray tells of every file that it packs
+    run(submit, "submit.py")

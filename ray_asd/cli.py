@@ -3,32 +3,37 @@
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 done but more files rejected than allowed.
 """
 
-import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
-from ray_asd import __version__, archive, build, config, report, storage
-from ray_asd.console import FAILED, REFUSED, Progress, bring, complain, summary
-from ray_asd.errors import StageError, UserError
+from ray_asd import __version__, archive, build, config, report, storage, tables
+from ray_asd.console import Progress, bring, run, summary
+from ray_asd.errors import UserError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+class _InOrderOfUse(click.Group):
+    """Help lists the commands as they stand below, not by letter."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrderOfUse, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__)
 def cli() -> None:
     """Anomalous sound detection with large pre-trained audio models, as distributed batch jobs on Ray."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point of ``ray-asd`` and of the jobs: every expected error is one line and an exit code."""
-    try:
-        code = cli.main(arguments, prog_name="ray-asd", standalone_mode=False)
-    except (click.UsageError, UserError) as error:
-        message = error.format_message() if isinstance(error, click.UsageError) else str(error)
-        code = complain(message, REFUSED)
-    except (StageError, KeyboardInterrupt, click.Abort) as error:
-        code = complain(str(error) or "interrupted", FAILED)
-    sys.exit(code or 0)
+    """Entry point of ``ray-asd`` and of the jobs."""
+    run(cli, "ray-asd", arguments)
+
+
+def _command(example: str) -> Callable[[Callable[..., None]], click.Command]:
+    """A command named by the first word of its example, which its help shows on one line of its own."""
+    return cli.command(example.split()[0], epilog=f"\b\nExample: ray-asd {example}")
 
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print one machine-readable summary line last on stdout.")
@@ -40,7 +45,7 @@ _model = click.option("--model", metavar="URI", required=True, help="An output o
 _recipe_for_use = click.option("--recipe", help="Take inference, scoring and resources from this recipe.")
 
 
-@cli.command(epilog="Example: ray-asd demo --out ray_asd_demo")
+@_command("demo --out ray_asd_demo")
 @click.option("--out", "root", metavar="DIR", default="ray_asd_demo", show_default=True, help="Where everything goes.")
 @click.option("--seed", default=0, show_default=True, help="Of the fleet and of the training.")
 @_set
@@ -56,9 +61,9 @@ def demo(root: str, seed: int, overrides: tuple[str, ...], as_json: bool) -> Non
         click.echo(done.table, err=as_json)
 
 
-@cli.command(epilog="Example: ray-asd simulate fleet --machines fan,valve --train 100 --test 20")
+@_command("simulate fleet --machines fan,valve --train 100 --test 20")
 @click.argument("out")
-@click.option("--machines", help="Comma-separated machine types; all seven by default.")
+@click.option("--machines", metavar="A,B", help="Comma-separated machine types; all seven by default.")
 @click.option("--train", "train_source", default=990, show_default=True, help="Source training clips per machine.")
 @click.option("--train-target", default=10, show_default=True, help="Target training clips per machine.")
 @click.option("--test", default=50, show_default=True, help="Test clips per machine, domain and label.")
@@ -82,12 +87,12 @@ def simulate(out: str, machines: str | None, workers: int, as_json: bool, **flee
         result.outputs, result.counts = {"dataset": out}, {"clips": count}
 
 
-@cli.command(epilog="Example: ray-asd ingest fleet --out runs")
+@_command("ingest fleet --out runs")
 @click.argument("source", metavar="SRC")
 @_out
 @click.option("--layout", default="auto", show_default=True, help="How files are named: auto, dcase2023, flat, csv.")
 @click.option("--machine-type", help="Of a flat folder.")
-@click.option("--split", help="train, calibration, test or supplemental, where neither folder nor CSV says it.")
+@click.option("--split", type=click.Choice(tables.SPLITS), help="Where neither folder nor CSV says it.")
 @click.option("--dataset", help="First part of every clip_id; the source's own name by default.")
 @click.option("--max-rejects", type=click.IntRange(0), help="End with exit code 3 when more files are rejected.")
 @_dry_run
@@ -106,7 +111,7 @@ def ingest(source: str, root: str, max_rejects: int | None, dry_run: bool, as_js
             result.gate = f"{rejects} files were rejected; --max-rejects allows {max_rejects}"
 
 
-@cli.command(epilog="Example: ray-asd train --recipe tiny --clips runs/ingest/fleet-0123456789ab --out runs")
+@_command("train --recipe tiny --clips runs/ingest/fleet-0123456789ab --out runs")
 @click.option("--recipe", required=True, help="A packaged recipe (tiny, paper) or a path ending in .yaml.")
 @_clips
 @_out
@@ -124,7 +129,7 @@ def train(recipe: str, clips: str, root: str, overrides: tuple[str, ...], dry_ru
         bring(result, root, step, "model", dry_run=dry_run)
 
 
-@cli.command(epilog="Example: ray-asd embed --model runs/train/hubert-WS-seed0-0123456789ab --clips URI --out runs")
+@_command("embed --model runs/train/hubert-WS-seed0-0123456789ab --clips URI --out runs")
 @_model
 @_clips
 @_out
@@ -143,9 +148,7 @@ def embed(model: str, clips: str, root: str, dry_run: bool, as_json: bool, **usa
         bring(result, root, step, "embeddings", dry_run=dry_run)
 
 
-@cli.command(
-    epilog="Example: ray-asd score --model runs/tfp/hubert-WS-SA-TFP-seed0-0123456789ab --clips URI --out runs"
-)
+@_command("score --model runs/tfp/hubert-WS-SA-TFP-seed0-0123456789ab --clips URI --out runs")
 @_model
 @_clips
 @click.option("--bank", metavar="URI", help="CLIPS to compare with; by default those the model was trained on.")
@@ -185,7 +188,7 @@ def score(
                 click.echo(f"no {name}: without a threshold there are no decisions", err=True)
 
 
-@cli.command(epilog="Example: ray-asd evaluate --scores runs/score/hubert-WS-seed0-0123456789ab --out runs")
+@_command("evaluate --scores runs/score/hubert-WS-seed0-0123456789ab --out runs")
 @click.option(
     "--scores", metavar="URI", multiple=True, required=True, help="SCORES, repeatable; or a submission folder."
 )
@@ -212,7 +215,7 @@ def evaluate(scores: tuple[str, ...], truth: str | None, root: str, dry_run: boo
             click.echo(report.markdown(report.collect([output])), err=as_json)
 
 
-@cli.command("report", epilog="Example: ray-asd report --runs runs --out report")
+@_command("report --runs runs --out report")
 @click.option("--runs", "root", metavar="ROOT", required=True, help="Where outputs live: a local path or s3://.")
 @click.option("--out", metavar="DIR", required=True, help="Where report.md and report.html go.")
 @_json
@@ -223,27 +226,56 @@ def report_command(root: str, out: str, as_json: bool) -> None:
         result.outputs = {"markdown": markdown, "report": page}
 
 
-@cli.command(epilog="Example: ray-asd ls runs")
+@_command("fetch-weights facebook/hubert-base-ls960 --to s3://models/hubert-base")
+@click.argument("model")
+@click.option("--to", metavar="URI", required=True, help="A local path or s3://, later the recipe's backbone.source.")
+@click.option("--revision", help="Commit, tag or branch on the hub; by default its main branch.")
+@_json
+def fetch_weights(model: str, to: str, revision: str | None, as_json: bool) -> None:
+    """Copy MODEL (a hub checkpoint, a folder or s3://) to one place of your own, pinned at its commit."""
+    from ray_asd.models import checkpoints
+
+    with summary("fetch-weights", None, as_json) as result:
+        copy = checkpoints.mirror(model, revision, to)
+        result.outputs, result.counts, result.reused = {"weights": copy.uri}, {"files": copy.files}, copy.reused
+
+
+@_command("ls runs")
 @click.argument("root")
-def ls(root: str) -> None:
+@_json
+def ls(root: str, as_json: bool) -> None:
     """List the finished stages below ROOT, oldest first."""
-    for output in archive.outputs(storage.absolute(root)):
-        marker = output.marker
-        counts = ", ".join(f"{name} {count}" for name, count in sorted(marker.counts.items()))
-        click.echo(f"{marker.started_at:%Y-%m-%d %H:%M}  {marker.seconds:8.1f} s  {output.uri}  {counts}")
+    with summary("ls", None, as_json) as result:
+        found = archive.outputs(storage.absolute(root))
+        if as_json:
+            result.outputs = _by_folder(found)
+            return
+        for output in found:
+            marker = output.marker
+            counts = ", ".join(f"{name} {count}" for name, count in sorted(marker.counts.items()))
+            click.echo(f"{marker.started_at:%Y-%m-%d %H:%M}  {marker.seconds:8.1f} s  {output.uri}  {counts}")
 
 
-@cli.command(epilog="Example: ray-asd show runs/train/hubert-WS-seed0-0123456789ab")
+@_command("show runs/train/hubert-WS-seed0-0123456789ab")
 @click.argument("uri")
-def show(uri: str) -> None:
+@_json
+def show(uri: str, as_json: bool) -> None:
     """Print the marker of one output as JSON, and the outputs it was made from."""
-    output = archive.find(uri)
-    click.echo(output.marker.model_dump_json(indent=2))
-    for number, parent in enumerate(archive.lineage(output)[1:], start=1):
-        click.echo(f"from {number}: {parent.uri}", err=True)
+    with summary("show", None, as_json) as result:
+        output, *parents = archive.lineage(archive.find(uri))
+        click.echo(output.marker.model_dump_json(indent=2))
+        if as_json:
+            result.outputs, result.counts = _by_folder([output, *parents]), output.marker.counts
+            return
+        for number, parent in enumerate(parents, start=1):
+            click.echo(f"from {number}: {parent.uri}", err=True)
 
 
-@cli.command(epilog="Example: ray-asd gc runs --keep runs/score/hubert-WS-seed0-0123456789ab --dry-run")
+def _by_folder(outputs: Sequence[build.Output]) -> dict[str, str]:
+    return {"/".join(output.uri.split("/")[-2:]): output.uri for output in outputs}
+
+
+@_command("gc runs --keep runs/score/hubert-WS-seed0-0123456789ab --dry-run")
 @click.argument("root")
 @click.option("--keep", metavar="URI", multiple=True, help="Remove finished outputs too, but for this and its origins.")
 @click.option("--older-than", default=24.0, show_default=True, help="Hours that an unfinished attempt must be old.")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -50,6 +50,19 @@ class Progress:
             click.echo(f"{start}{what}: {done}/{total}{end}", err=True, nl=False)
 
 
+def run(command: click.Command, name: str, arguments: list[str] | None = None) -> NoReturn:
+    """Run a command line and exit; every expected error is one line and an exit code."""
+    try:
+        code = command.main(arguments, prog_name=name, standalone_mode=False)
+    except click.UsageError as error:
+        code = complain(error.format_message(), REFUSED)
+    except UserError as error:
+        code = complain(str(error), REFUSED)
+    except (StageError, KeyboardInterrupt, click.Abort) as error:
+        code = complain(str(error) or "interrupted", FAILED)
+    sys.exit(code)
+
+
 def complain(message: str, code: int) -> int:
     """Print one line on stderr; returns ``code``."""
     click.echo(f"ray-asd: {' '.join(message.split())}", err=True)
@@ -58,10 +71,13 @@ def complain(message: str, code: int) -> int:
 
 @contextmanager
 def summary(command: str, root: str | None, as_json: bool) -> Iterator[Result]:
-    """Collect the block's result; then tell it and keep it as ``<root>/status/<command>-<time>.json``."""
+    """Collect the block's result; then tell it, keep it as ``<root>/status/<command>-<time>.json`` and end.
+
+    What went wrong is told before the summary, so that this is the last line of a job's log, which is one stream.
+    """
     begun, result = time.monotonic(), Result()
 
-    def tell(status: str, error: str | None) -> None:
+    def end(status: str, code: int = 0, problem: str | None = None) -> None:
         told = {
             "command": command,
             "status": status,
@@ -69,26 +85,28 @@ def summary(command: str, root: str | None, as_json: bool) -> Iterator[Result]:
             "counts": dict(result.counts),
             "seconds": round(time.monotonic() - begun, 3),
             "reused": result.reused,
-        } | ({"error": error} if error else {})
+        } | ({"error": problem} if problem else {})
+        if problem:
+            complain(problem, code)
         if root and status != "refused":
             name = f"{command}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}.json"
             storage.write(storage.join(root, "status", name), json.dumps(told, indent=1).encode())
         if as_json:
             click.echo(json.dumps(told))
-        elif not error or result.gate:
+        elif status in ("done", "gate"):
             _show(result)
+        if code:
+            sys.exit(code)
 
     try:
         yield result
     except UserError as error:
-        tell("refused", str(error))
-        raise
+        end("refused", REFUSED, str(error))
     except (StageError, KeyboardInterrupt) as error:
-        tell("failed", str(error) or "interrupted")
-        raise
-    tell("gate" if result.gate else "done", result.gate)
+        end("failed", FAILED, str(error) or "interrupted")
     if result.gate:
-        sys.exit(complain(result.gate, GATE))
+        end("gate", GATE, result.gate)
+    end("done")
 
 
 def _show(result: Result) -> None:

@@ -72,7 +72,10 @@ def collect(outputs: Sequence[build.Output]) -> list[Row]:
 def markdown(rows: Sequence[Row]) -> str:
     """A Markdown table; the widths are padded so that it reads as text too."""
     machines = _machines(rows)
-    table = [_header(machines), *(row.cells(machines) for row in rows)]
+    table = [
+        [cell.replace("|", r"\|") for cell in line]
+        for line in [_header(machines), *(row.cells(machines) for row in rows)]
+    ]
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in table

@@ -130,15 +130,19 @@ def decode(data: bytes, channel: int | Literal["mean"], limits: Limits = DEFAULT
         return resample(np.concatenate(mono), Fraction(SAMPLE_RATE, file.samplerate))
 
 
-def read_waveform(uri: str, channel: int | Literal["mean"]) -> Waveform:
-    """``decode`` of the file at ``uri``.
+def read_waveform(uri: str, channel: int | Literal["mean"], recorded_hash: str | None = None) -> Waveform:
+    """``decode`` of the file at ``uri``, which still has its ``recorded_hash`` where one is given.
 
     Raises:
         BadAudio: there is none, or it cannot be decoded; the detail names it.
+        StageError: its content is not the recorded one.
         UserError: it has no such channel.
     """
     try:
-        return decode(storage.read(uri), channel)
+        data = storage.read(uri)
+        if recorded_hash not in (None, content_hash(data)):
+            raise StageError(f"{uri}: the recording has changed since it was ingested; ingest it again")
+        return decode(data, channel)
     except FileNotFoundError as error:
         raise BadAudio("missing", uri) from error
     except BadAudio as error:

@@ -87,6 +87,12 @@ class TrainingSet:
         rows = rows.filter(pc.invert(pc.is_in(_parents(rows), pa.array(held_out, pa.string()))))
         if not rows.num_rows:
             raise UserError(f"no clips to train on: {len(held_out)} held out of {len(origin)}")
+        unknown = rows.filter(pc.is_null(rows["condition"])).column("clip_id").to_pylist()
+        if unknown:
+            raise UserError(
+                f"{len(unknown)} of {rows.num_rows} training clips have no condition, the first one is {min(unknown)}; "
+                "allowed: a known condition for each"
+            )
         self.rows = rows.sort_by([("clip_id", "ascending")])
         self._outputs = outputs
         self._columns = {name: self.rows.column(name).to_pylist() for name in ("origin", "shard", "offset", "length")}

@@ -28,6 +28,7 @@ FAMILIES = {
 """Values of ``model_type`` in a checkpoint's config.json that each family takes; the first one is its random model."""
 
 CONFIG = "config.json"
+SOURCE = "source.json"  # in a mirror: where its files came from, and their digests
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -47,7 +48,12 @@ class Checkpoint:
     source: str  # hub id, absolute directory, s3:// URI or random:<size>
     identity: dict[str, str]  # enters digests: repository and commit, or sha256 per file, or size, family and seed
     config: dict[str, Any]  # the parsed config.json
-    weights: tuple[str, ...] = field(default=())  # names of the weight files; none when random
+    files: tuple[str, ...] = field(default=())  # config.json, the weights' index if there is one, weights
+
+    @property
+    def weights(self) -> list[str]:
+        """Names of the weight files; none when random."""
+        return [name for name in self.files if not name.endswith(".json")]
 
 
 def resolve(backbone: Backbone, seed: int) -> Checkpoint:
@@ -59,10 +65,8 @@ def resolve(backbone: Backbone, seed: int) -> Checkpoint:
     source = backbone.checkpoint
     if source.startswith("random:"):
         checkpoint = _random(source.removeprefix("random:"), backbone.family, seed)
-    elif storage.is_remote(source) or source.startswith(("/", ".", "~")) or os.path.isdir(source):
-        checkpoint = _in_folder(storage.absolute(source))
     else:
-        checkpoint = _on_hub(source, backbone.revision)
+        checkpoint = _found(source, backbone.revision)
     kind = checkpoint.config.get("model_type")
     if kind not in FAMILIES[backbone.family]:
         known = [name for name, kinds in FAMILIES.items() if kind in kinds]
@@ -78,11 +82,66 @@ def fetch(checkpoint: Checkpoint) -> list[Path]:
     Raises:
         UserError: a file is gone or is no longer the one that was identified.
     """
-    identity = checkpoint.identity
-    if "commit" not in identity:
-        uris = {name: storage.join(checkpoint.source, name) for name in checkpoint.weights}
-        return [storage.fetch(uri, identity[name]) for name, uri in uris.items()]
-    return [_download(checkpoint.source, name, identity["commit"]) for name in checkpoint.weights]
+    return [_local(checkpoint, name) for name in checkpoint.weights]
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A copy of a checkpoint: where, how many files, and whether it was there already."""
+
+    uri: str
+    files: int
+    reused: bool
+
+
+def mirror(source: str, revision: str | None, to: str) -> Mirror:
+    """Copy the checkpoint at ``source`` (hub id, folder or s3://) to ``to``, which can then be a ``backbone.source``.
+
+    ``source.json`` there says where it came from. It is written last: where it stands, nothing is copied again.
+
+    Raises:
+        UserError: ``source`` is no checkpoint, or ``to`` holds something else.
+    """
+    if source.startswith("random:"):
+        raise UserError(f"{source} has no files to copy; allowed: a hub id, a local directory, an s3:// URI")
+    to = storage.absolute(to)
+    there = _origin(to)
+    if there and there["source"] == source and there["commit"] and revision in (None, there["commit"]):
+        return Mirror(to, len(there["files"]), reused=True)
+    checkpoint = _found(source, revision)
+    copies = {name: _local(checkpoint, name) for name in checkpoint.files}
+    digests = {name: storage.sha256(str(path)) for name, path in copies.items()}
+    present = {entry.path for entry in storage.listing(to)} - {SOURCE}
+    for name in sorted(present):
+        if name not in digests or storage.sha256(storage.join(to, name)) != digests[name]:
+            raise UserError(f"{to} holds a {name} that is not of {source}; allowed: an empty place, or its own mirror")
+    for name in digests.keys() - present:
+        storage.upload(copies[name], storage.join(to, name))
+    origin = {"source": checkpoint.source, "commit": checkpoint.identity.get("commit"), "files": digests}
+    if there is None:
+        storage.write(storage.join(to, SOURCE), json.dumps(origin, indent=1).encode())
+    return Mirror(to, len(digests), reused=there is not None)
+
+
+def _origin(uri: str) -> dict[str, Any] | None:
+    """What a mirror's source.json says; None where there is none."""
+    if not storage.exists(storage.join(uri, SOURCE)):
+        return None
+    return _parsed(uri, SOURCE, lambda name: storage.read(storage.join(uri, name)))
+
+
+def _found(source: str, revision: str | None) -> Checkpoint:
+    if storage.is_remote(source) or source.startswith(("/", ".", "~")) or os.path.isdir(source):
+        return _in_folder(storage.absolute(source))
+    return _on_hub(source, revision)
+
+
+def _local(checkpoint: Checkpoint, name: str) -> Path:
+    """A local copy of one of the checkpoint's files."""
+    commit = checkpoint.identity.get("commit")
+    if commit:
+        return _download(checkpoint.source, name, commit)
+    return storage.fetch(storage.join(checkpoint.source, name), checkpoint.identity[name])
 
 
 def _random(size: str, family: str, seed: int) -> Checkpoint:
@@ -114,12 +173,14 @@ def _in_folder(uri: str) -> Checkpoint:
     def read(name: str) -> bytes:
         return storage.read(storage.join(uri, name))
 
-    weights = _weight_files(uri, present, read)
-    missing = [name for name in weights if not storage.exists(storage.join(uri, name))]
+    files = (CONFIG, *_weight_files(uri, present, read))
+    missing = [name for name in files if not storage.exists(storage.join(uri, name))]
     if missing:
         raise UserError(f"{uri}: the weights index lists {missing[0]}, which is not there")
-    identity = {name: storage.sha256(storage.join(uri, name)) for name in (CONFIG, *weights)}
-    return Checkpoint(uri, identity, _parsed(uri, CONFIG, read), weights)
+    recorded = (_origin(uri) or {}).get("files", {}) if storage.is_remote(uri) else {}  # checked when fetched
+    weights = {name: digest for name, digest in recorded.items() if name in files and not name.endswith(".json")}
+    identity = {name: weights.get(name) or storage.sha256(storage.join(uri, name)) for name in files}
+    return Checkpoint(uri, identity, _parsed(uri, CONFIG, read), files)
 
 
 def _on_hub(repository: str, revision: str | None) -> Checkpoint:
@@ -134,11 +195,11 @@ def _on_hub(repository: str, revision: str | None) -> Checkpoint:
     def read(name: str) -> bytes:
         return _download(repository, name, commit).read_bytes()
 
-    weights = _weight_files(repository, [name for name in WEIGHTS if name in names], read)
-    if CONFIG not in names or not names.issuperset(weights):
+    files = (CONFIG, *_weight_files(repository, [name for name in WEIGHTS if name in names], read))
+    if not names.issuperset(files):
         raise UserError(f"{repository}: not a complete Hugging Face checkpoint; it lacks {CONFIG} or some weights")
     identity = {"repository": repository, "commit": commit}
-    return Checkpoint(repository, identity, _parsed(repository, CONFIG, read), weights)
+    return Checkpoint(repository, identity, _parsed(repository, CONFIG, read), files)
 
 
 def _cached_names(repository: str, revision: str | None) -> set[str]:
@@ -166,7 +227,7 @@ def _unreachable(repository: str, revision: str | None, error: Exception) -> Use
 
 
 def _weight_files(place: str, present: list[str], read: Callable[[str], bytes]) -> tuple[str, ...]:
-    """Names of the files that hold the weights, given those of ``WEIGHTS`` that are there."""
+    """Names of the files that hold the weights, after their index; given those of ``WEIGHTS`` that are there."""
     if not present:
         raise UserError(f"{place}: no weights; one of {', '.join(WEIGHTS)} is needed")
     if not present[0].endswith(".json"):
@@ -174,7 +235,7 @@ def _weight_files(place: str, present: list[str], read: Callable[[str], bytes]) 
     shards = _parsed(place, present[0], read).get("weight_map")
     if not isinstance(shards, dict) or any(os.path.basename(str(name)) != name for name in shards.values()):
         raise UserError(f"{place}: {present[0]} is no index of weight files beside it")
-    return tuple(sorted(set(shards.values())))
+    return (present[0], *sorted(set(shards.values())))
 
 
 def _parsed(place: str, name: str, read: Callable[[str], bytes]) -> dict[str, Any]:

@@ -97,7 +97,7 @@ class _Decode:
         index: list[dict[str, Any]] = []
         offset = 0
         for row in rows.to_pylist():
-            original = read_waveform(row["uri"], self.audio.channel)
+            original = read_waveform(row["uri"], self.audio.channel, row["content_hash"])
             for wave, changes in self._versions(row, original):
                 deviation = np.sqrt(wave.var(dtype=np.float64) + NORMALISATION_EPSILON)
                 place = {"shard": path, "offset": offset, "length": len(wave)}

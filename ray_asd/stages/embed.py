@@ -171,7 +171,8 @@ class _Clips:
     def __call__(self, rows: pa.Table, attempt: Attempt, number: int) -> Any:
         from ray_asd.data.audio import read_waveform
 
-        embeddings = self.embed([read_waveform(uri, self.channel) for uri in rows.column("uri").to_pylist()])
+        recordings = rows.select(["uri", "content_hash"]).to_pylist()
+        embeddings = self.embed([read_waveform(row["uri"], self.channel, row["content_hash"]) for row in recordings])
         schema = tables.embeddings(embeddings.shape[1])
         kept = rows.select([name for name in schema.names if name != "embedding"])
         table = kept.append_column("embedding", _vectors(embeddings))

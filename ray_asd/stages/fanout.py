@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -44,8 +45,12 @@ class Shard(Protocol):
 
 class _ShardWorker:
     def __init__(self, make: Callable[[], Shard], attempt: Attempt) -> None:
-        self.work = make()
+        self.make = make
         self.attempt = attempt
+
+    @cached_property
+    def work(self) -> Shard:
+        return self.make()
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         number = rows.column(_NUMBER)[0].as_py()
@@ -118,7 +123,7 @@ def _numbered(rows: pa.Table, number: int) -> pa.Table:
 
 def first_line(error: BaseException) -> str:
     """What went wrong at the bottom of Ray's chain of causes, without its traceback."""
-    while error.__cause__ is not None:
+    while error.__cause__ is not None and not isinstance(error, RayTaskError):
         error = error.__cause__
     inner = error.cause if isinstance(error, RayTaskError) else error
     lines = [line.strip() for line in str(inner).splitlines() if line.strip()]

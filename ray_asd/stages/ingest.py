@@ -166,7 +166,7 @@ def _work(attempt: Attempt, listing: Listing, dataset: str, worker: Worker, prog
     if counts["clips"] + counts["rejects"] != seen:
         raise StageError(f"{seen} files went in; {counts['clips']} clips and {counts['rejects']} rejects came out")
     content = f"{counts.pop(_CONTENT, 0) % 2**256:064x}"
-    return Outcome(files, counts, {"layout": listing.layout}, content)
+    return Outcome(files, {"clips": 0, "rejects": 0, **counts}, {"layout": listing.layout}, content)
 
 
 def _row_digest(row: Mapping[str, Any]) -> int:

@@ -21,6 +21,7 @@ from ray.actor import ActorHandle
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor, nn
 
 from ray_asd import storage
@@ -91,7 +92,8 @@ def fit(what: str, task: Task, worker: Worker, attempt: Attempt, progress: Progr
     assert fence is not None, "training is an exclusive stage"
     settings = task.settings
     cluster.check_fits(what, worker, settings.workers)
-    board = Board.remote()  # type: ignore[attr-defined]
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    board = Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
     filesystem, path = storage.arrow(training_state.root(fence))
     resources = {"CPU": worker.cpus, "GPU": worker.gpus, "memory": (worker.memory_gb or 0) * cluster.GIB}
     trainer = TorchTrainer(

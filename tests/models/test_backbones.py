@@ -20,7 +20,7 @@ from ray_asd.config import RANDOM_SIZES, Backbone
 from ray_asd.errors import UserError
 from ray_asd.models import backbones
 from ray_asd.models.backbones import SpeechBackbone
-from ray_asd.models.checkpoints import FAMILIES, Checkpoint, resolve
+from ray_asd.models.checkpoints import FAMILIES, Checkpoint, mirror, resolve
 
 
 def load(source: str, family: str = "hubert", seed: int = 0, **settings: object) -> SpeechBackbone:
@@ -54,6 +54,14 @@ def test_hidden_states_equal_transformers(architecture: str, weights: str, tmp_p
     assert_same_states(ours, model)
     assert ours.hidden_size == TINY["hidden_size"]
     assert ours.normalize == architecture.endswith("-layer")
+
+
+def test_a_mirrored_checkpoint_loads_as_the_original(tmp_path: Path, bucket: str) -> None:
+    model = reference_model("hubert-group")
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    mirror(str(tmp_path), None, bucket)
+    assert_same_states(load(bucket), model)
 
 
 def test_min_samples_is_the_shortest_waveform_that_gives_a_frame() -> None:

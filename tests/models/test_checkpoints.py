@@ -5,12 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 
+from ray_asd import storage
 from ray_asd.config import Backbone
-from ray_asd.errors import UserError
-from ray_asd.models.checkpoints import fetch, resolve
+from ray_asd.errors import StageError, UserError
+from ray_asd.models.checkpoints import Mirror, fetch, mirror, resolve
 
 
 def folder(path: Path, model_type: str = "hubert", **files: bytes) -> Path:
@@ -38,7 +39,7 @@ def test_neither_torch_nor_transformers_is_imported() -> None:
 def test_random_weights_are_identified_by_size_family_and_seed() -> None:
     checkpoint = resolve(hubert("random:tiny"), 7)
     assert checkpoint.identity == {"random": "tiny", "family": "hubert", "seed": "7"}
-    assert checkpoint.weights == ()
+    assert checkpoint.weights == []
 
 
 def test_a_folder_is_identified_by_its_content_wherever_it_lies(tmp_path: Path) -> None:
@@ -62,14 +63,14 @@ def test_a_relative_folder_becomes_absolute(tmp_path: Path, monkeypatch: pytest.
 
 def test_safetensors_are_preferred_to_bin(tmp_path: Path) -> None:
     both = folder(tmp_path / "both", pytorch_model__bin=b"old", model__safetensors=b"new")
-    assert resolve(hubert(both), 0).weights == ("model.safetensors",)
+    assert resolve(hubert(both), 0).weights == ["model.safetensors"]
 
 
 @pytest.mark.parametrize("index", ["model__safetensors__index__json", "pytorch_model__bin__index__json"])
 def test_an_index_stands_for_its_shards(tmp_path: Path, index: str) -> None:
     content = json.dumps({"weight_map": {"a": "part-2", "b": "part-1", "c": "part-2"}}).encode()
     sharded = folder(tmp_path / "sharded", **{index: content, "part-1": b"1", "part-2": b"2"})
-    assert resolve(hubert(sharded), 0).weights == ("part-1", "part-2")
+    assert resolve(hubert(sharded), 0).weights == ["part-1", "part-2"]
     (sharded / "part-2").unlink()
     with pytest.raises(UserError, match="lists part-2, which is not there"):
         resolve(hubert(sharded), 0)
@@ -137,3 +138,80 @@ def test_a_cached_commit_needs_no_network(tmp_path: Path, monkeypatch: pytest.Mo
     assert fetch(checkpoint) == [snapshot / "pytorch_model.bin"]
     with pytest.raises(UserError, match="someone/hubert at revision main"):
         resolve(hubert("someone/hubert", "main"), 0)
+
+
+def sharded(path: Path) -> Path:
+    index = json.dumps({"weight_map": {"a": "part-1", "b": "part-2"}}).encode()
+    return folder(path, model__safetensors__index__json=index, **{"part-1": b"1", "part-2": b"2"}, README=b"not copied")
+
+
+def test_a_mirror_is_the_same_checkpoint_elsewhere(tmp_path: Path, root: str) -> None:
+    source = sharded(tmp_path / "source")
+    assert mirror(str(source), None, root) == Mirror(root, files=4, reused=False)
+    names = ["config.json", "model.safetensors.index.json", "part-1", "part-2", "source.json"]
+    assert [entry.path for entry in storage.listing(root)] == names
+    origin = json.loads(storage.read(f"{root}/source.json"))
+    assert (origin["source"], origin["commit"]) == (str(source), None)
+    assert origin["files"]["part-1"] == hashlib.sha256(b"1").hexdigest()
+    copy = resolve(hubert(root), 0)
+    assert copy.identity == resolve(hubert(source), 0).identity
+    assert [path.read_bytes() for path in fetch(copy)] == [b"1", b"2"]
+
+
+def test_a_mirror_made_again_is_left_alone_and_one_broken_off_goes_on(tmp_path: Path, root: str) -> None:
+    source = str(sharded(tmp_path / "source"))
+    mirror(source, None, root)
+    storage.remove(f"{root}/source.json")
+    storage.remove(f"{root}/part-2")
+    kept = storage.stat(f"{root}/part-1")
+    assert mirror(source, None, root) == Mirror(root, files=4, reused=False)
+    assert mirror(source, None, root) == Mirror(root, files=4, reused=True)
+    assert storage.read(f"{root}/part-2") == b"2"
+    assert storage.stat(f"{root}/part-1") == kept
+
+
+@pytest.mark.parametrize(("name", "content"), [("model__safetensors", b"mine"), ("notes__txt", b"")])
+def test_a_mirror_writes_over_nothing(tmp_path: Path, name: str, content: bytes) -> None:
+    source = folder(tmp_path / "source", model__safetensors=b"weights")
+    target = folder(tmp_path / "target", **{name: content})
+    found = name.replace("__", ".")
+    with pytest.raises(UserError, match=rf"target holds a {found} that is not of .*/source; allowed: an empty place"):
+        mirror(str(source), None, str(target))
+    assert (target / found).read_bytes() == content
+    assert not (target / "source.json").exists()
+
+
+def test_a_mirror_in_an_object_store_is_not_read_to_be_identified_but_checked_when_fetched(
+    tmp_path: Path, bucket: str
+) -> None:
+    mirror(str(folder(tmp_path / "source", model__safetensors=b"weights")), None, bucket)
+    identity = resolve(hubert(bucket), 0).identity
+    storage.write(f"{bucket}/model.safetensors", b"others")
+    assert resolve(hubert(bucket), 0).identity == identity
+    with pytest.raises(StageError, match=r"model\.safetensors: its content is not the recorded one"):
+        fetch(resolve(hubert(bucket), 0))
+
+
+def test_a_mirror_of_a_hub_commit_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cache = tmp_path / "cache"
+    folder(cache / "models--someone--hubert" / "snapshots" / commit, pytorch_model__bin=b"weights")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    target = str(tmp_path / "target")
+    assert not mirror("someone/hubert", commit, target).reused
+    assert json.loads(storage.read(f"{target}/source.json"))["commit"] == commit
+    shutil.rmtree(cache)  # now nothing but the mirror is left
+    assert mirror("someone/hubert", commit, target).reused
+    assert mirror("someone/hubert", None, target).reused
+    with pytest.raises(UserError, match="someone/hubert at revision main: not found"):
+        mirror("someone/hubert", "main", target)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("random:tiny", "random:tiny has no files to copy; allowed: a hub id"), ("/nonexistent", r"no config\.json")],
+)
+def test_what_cannot_be_mirrored_is_refused(tmp_path: Path, source: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        mirror(source, None, str(tmp_path / "target"))

@@ -1,0 +1,105 @@
+"""A whole small system from recordings to metrics, for the tests of the stages."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ray_asd import build, config, steps
+from ray_asd.build import Output
+from ray_asd.config import Recipe, Worker
+from ray_asd.data.simulate import Fleet
+from ray_asd.stages import evaluate, ingest, score, train
+from ray_asd.stages.progress import silent
+
+FLEET = Fleet(machines=("fan", "valve"), train_source=16, train_target=4, test=3, seconds=2.0)
+RECIPE = config.load(
+    "tiny",
+    (
+        "augmentation.speeds=[0.9]",
+        "augmentation.modes=[resample]",
+        "embedding.dim=16",
+        "training.steps=4",
+        "training.batch_size=4",
+        "training.workers=1",
+        "transformer_pooling.steps=3",
+        "transformer_pooling.batch_size=4",
+        "transformer_pooling.feedforward=32",
+        "transformer_pooling.window_seconds=1",
+        "transformer_pooling.hop_seconds=0.5",
+        "transformer_pooling.workers=1",
+        "scoring.threshold.method=quantile",  # 2 of the 20 training clips of each machine are held out
+        "scoring.threshold.false_positive_rate=0.4",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The outputs of one system; ``base`` is the fine-tuned backbone that ``model`` puts its pooling on."""
+
+    root: str
+    recordings: str
+    clips: Output
+    model: Output
+    scores: Output
+    metrics: Output
+
+    @property
+    def base(self) -> Output:
+        return parent(self.model, "model")
+
+    @property
+    def chunks(self) -> Output:
+        return parent(self.model, "chunks")
+
+    @property
+    def originals(self) -> Output:
+        return parent(self.base, "originals")
+
+    @property
+    def variants(self) -> Output:
+        return parent(self.base, "variants")
+
+    @property
+    def embeddings(self) -> Output:
+        return parent(self.scores, "queries")
+
+    def tables(self) -> Iterator[tuple[str, Output, str]]:
+        """Name, output and folder of every table."""
+        yield "CLIPS", self.clips, ingest.CLIPS
+        yield "TRAINING_SET", self.originals, "index"
+        yield "TRAINING_SET variants", self.variants, "index"
+        yield "chunks", self.chunks, "chunks"
+        yield "EMBEDDINGS", self.embeddings, "embeddings"
+        yield "SCORES", self.scores, score.SCORES
+        yield "THRESHOLDS", self.scores, score.THRESHOLDS
+        yield "METRICS", self.metrics, evaluate.METRICS
+
+
+def parent(output: Output, name: str) -> Output:
+    """The input of ``output`` called ``name``."""
+    return build.resolve(output.marker.inputs[name].uri, *("ingest", "augment", "train", "tfp", "embed", "score"))
+
+
+def ingested(recordings: str, root: str, **options: str) -> Output:
+    """CLIPS of ``recordings``."""
+    return steps.ensure(ingest.step(ingest.Source(recordings, **options), Worker(), silent), root)
+
+
+def scored(
+    model: Output | None, clips: Output, root: str, recipe: Recipe = RECIPE, bank: Output | None = None
+) -> Output:
+    """SCORES of the test clips of ``clips``."""
+    return steps.ensure(score.step(model, clips, bank or clips, recipe, recipe.audio, silent), root)
+
+
+def built(recordings: str, root: str) -> Chain:
+    """Everything, from ``recordings`` to METRICS."""
+    clips = ingested(recordings, root, dataset="fleet")
+    model = steps.ensure(train.system(RECIPE, clips, silent), root)
+    scores = scored(model, clips, root)
+    return Chain(root, recordings, clips, model, scores, steps.ensure(evaluate.step([scores], silent), root))
+
+
+def contents(output: Output) -> Mapping[str, bytes]:
+    """Every committed file by its path."""
+    return {file.path: output.read(file.path) for file in output.marker.files}

@@ -1,0 +1,219 @@
+"""What ``ray job submit`` starts, and ``jobs/submit.py`` against a Ray head of its own, with dashboard and token."""
+
+import json
+import os
+import runpy
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ray_asd import cli, storage
+from ray_asd.data import simulate
+
+JOBS = Path(__file__).parents[1] / "jobs"
+NAMES = sorted(path.stem for path in JOBS.glob("*.py") if path.stem != "submit")
+AWS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running Ray head: its dashboard, its token and the environment of its clients."""
+
+    address: str
+    token: str
+    environment: dict[str, str]
+
+    def submit(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(JOBS / "submit.py"), *arguments]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=300, check=False)
+
+    def job(self, submission_id: str) -> dict[str, Any]:
+        """What the cluster itself says of a job."""
+        url = f"{self.address}/api/jobs/{submission_id}"
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {self.token}"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+
+def _free_ports(count: int) -> list[str]:
+    """Ephemeral ports, which lie above the range that Ray's workers use."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [str(found.getsockname()[1]) for found in sockets]
+    for found in sockets:
+        found.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def head(s3: str) -> Iterator[Head]:
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: sockets below it allow 107 characters
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", *AWS))}
+    clean |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "OMP_NUM_THREADS": "1"}
+    port, dashboard, agent, client = _free_ports(4)
+    options = {"port": port, "dashboard-port": dashboard, "dashboard-agent-listen-port": agent}
+    options |= {"ray-client-server-port": client, "dashboard-host": "127.0.0.1", "temp-dir": str(folder / "ray")}
+    options |= {"num-cpus": "2", "object-store-memory": "200000000"}
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--disable-usage-stats"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, *(f"--{name}={value}" for name, value in options.items())],
+            env=clean, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        aws = {name: os.environ[name] for name in AWS}
+        started = Head(f"http://127.0.0.1:{dashboard}", token.read_text(), clean | aws)
+        try:
+            _wait_for_agent(process, started, agent)
+            yield started
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait_for_agent(process: subprocess.Popen[bytes], head: Head, port: str) -> None:
+    """Jobs can be submitted once the node's agent listens."""
+    deadline = time.monotonic() + 120
+    node = socket.gethostbyname(socket.gethostname())
+    while time.monotonic() < deadline and process.poll() is None:
+        for host in ("127.0.0.1", node):
+            with socket.socket() as probe:
+                if probe.connect_ex((host, int(port))) == 0:
+                    return
+        time.sleep(0.2)
+    raise RuntimeError("the Ray head did not start")
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Eight recordings and one file that is none."""
+    folder = tmp_path_factory.mktemp("source") / "fleet"
+    fleet = simulate.Fleet(machines=("fan",), train_source=3, train_target=1, test=1, seconds=2.0)
+    simulate.write(fleet, str(folder), 1, lambda done, total: None)
+    (folder / "fan" / "train" / "section_00_source_train_normal_9999_x_1.wav").write_bytes(b"RIFF")
+    return str(folder)
+
+
+def test_there_is_a_job_for_every_command_that_works_on_data() -> None:
+    at_the_desk = {"ls", "show", "gc", "fetch-weights"}
+    assert set(NAMES) == set(cli.cli.commands) - at_the_desk
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_job_is_the_command_of_its_name(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = JOBS / f"{name}.py"
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(path), run_name="__main__")
+    assert ended.value.code == 0
+    assert f"Usage: ray-asd {name}" in capsys.readouterr().out
+    assert f"jobs/{name}.py " in path.read_text()
+
+
+def test_a_job_passes_its_arguments_and_exit_code_on() -> None:
+    command = [sys.executable, str(JOBS / "train.py"), "--recipe", "nonsense", "--clips", "c", "--out", "o"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "unknown recipe 'nonsense'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--address", "http://127.0.0.1:1", "--", "ls"], "unknown job 'ls'; allowed: demo, embed"),
+        (["--python", "python", "--", "demo"], "--python 'python': an absolute path is needed"),
+        (["--env", "NOT_SET_ANYWHERE", "demo"], "--env NOT_SET_ANYWHERE: no such environment variable"),
+        (["--address", "http://127.0.0.1:1", "demo"], "no Ray dashboard answers at http://127.0.0.1:1"),
+        (
+            ["--working-dir", "/nonexistent", "demo"],
+            "Invalid value for '--working-dir': Directory '/nonexistent' does not exist.",
+        ),
+        (["--addres", "x", "demo"], "No such option"),
+        ([], "Missing argument 'NAME'"),
+    ],
+)
+def test_a_wrong_submission_is_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, str(JOBS / "submit.py"), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_the_real_exit_code_comes_back(head: Head, recordings: str, bucket: str) -> None:
+    forwarded = [argument for name in AWS for argument in ("--env", name)]
+    ingest = ["ingest", recordings, "--out", bucket, "--json"]
+    gated = head.submit(
+        "--address", head.address, "--submission-id", "gated", *forwarded, "--", *ingest, "--max-rejects", "0"
+    )
+    assert gated.returncode == 3, gated.stderr
+    summary = json.loads(gated.stdout.splitlines()[-1])
+    assert summary["status"] == "gate"  # stdout and stderr are one log there, and the summary still its last line
+    assert summary["counts"]["clips"] == 8
+    assert summary["counts"]["rejects"] == 1
+    assert storage.exists(f"{summary['outputs']['clips']}/marker.json")
+    job = head.job("gated")
+    assert job["driver_exit_code"] == 3
+    assert job["job_id"], "its driver has joined this cluster, not started a Ray of its own"
+    assert sorted(job["runtime_env"]["env_vars"]) == sorted(AWS)
+
+    again = head.submit("--address", head.address, *forwarded, "--", *ingest)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout.splitlines()[-1])["reused"] is True
+
+    twice = head.submit("--address", head.address, "--submission-id", "gated", "demo")
+    assert twice.returncode == 2
+    assert twice.stderr.splitlines()[-1] == "ray-asd: --submission-id 'gated': the cluster has had a job of that name"
+
+
+def test_a_refused_job_ends_with_2_and_no_credentials_go_with_it(head: Head) -> None:
+    """The address comes from RAY_ADDRESS here."""
+    command = ["--submission-id", "refused", "train", "--recipe", "nonsense", "--clips", "c", "--out", "o"]
+    done = Head(head.address, head.token, head.environment | {"RAY_ADDRESS": head.address}).submit(*command)
+    assert done.returncode == 2
+    assert "ray-asd: unknown recipe 'nonsense'" in done.stdout
+    assert not head.job("refused")["runtime_env"].get("env_vars")
+
+
+def test_sigterm_stops_the_job(head: Head, tmp_path: Path) -> None:
+    endless = ["simulate", str(tmp_path / "fleet")]  # thousands of clips
+    command = [sys.executable, str(JOBS / "submit.py"), "--address", head.address, "--submission-id", "endless"]
+    with subprocess.Popen([*command, *endless], env=head.environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any("simulate:" in line for line in process.stdout)
+        process.terminate()
+        assert process.wait(60) == 1
+    assert head.job("endless")["status"] == "STOPPED"
+
+
+def test_a_wrong_token_is_one_line(head: Head, tmp_path: Path) -> None:
+    wrong = tmp_path / "token"
+    wrong.write_text(secrets.token_hex(32))
+    stranger = Head(head.address, head.token, head.environment | {"RAY_AUTH_TOKEN_PATH": str(wrong)})
+    done = stranger.submit("--address", head.address, "demo")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"{head.address} refuses the token" in done.stderr
