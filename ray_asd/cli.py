@@ -246,7 +246,7 @@ def fetch_weights(model: str, to: str, revision: str | None, as_json: bool) -> N
 def ls(root: str, as_json: bool) -> None:
     """List the finished stages below ROOT, oldest first."""
     with summary("ls", None, as_json) as result:
-        found = archive.outputs(storage.absolute(root))
+        found = archive.outputs(_existing(root))
         if as_json:
             result.outputs = _by_folder(found)
             return
@@ -271,6 +271,13 @@ def show(uri: str, as_json: bool) -> None:
             click.echo(f"from {number}: {parent.uri}", err=True)
 
 
+def _existing(root: str) -> str:
+    root = storage.absolute(root)
+    if not storage.is_folder(root):
+        raise UserError(f"{root}: no such folder; allowed: a ROOT that earlier commands wrote to")
+    return root
+
+
 def _by_folder(outputs: Sequence[build.Output]) -> dict[str, str]:
     return {"/".join(output.uri.split("/")[-2:]): output.uri for output in outputs}
 
@@ -278,12 +285,12 @@ def _by_folder(outputs: Sequence[build.Output]) -> dict[str, str]:
 @_command("gc runs --keep runs/score/hubert-WS-seed0-0123456789ab --dry-run")
 @click.argument("root")
 @click.option("--keep", metavar="URI", multiple=True, help="Remove finished outputs too, but for this and its origins.")
-@click.option("--older-than", default=24.0, show_default=True, help="Hours that an unfinished attempt must be old.")
+@click.option("--older-than", type=click.FloatRange(0), default=24, show_default=True, help="Hours without a write.")
 @_dry_run
 @_json
 def gc(root: str, keep: tuple[str, ...], older_than: float, dry_run: bool, as_json: bool) -> None:
     """Remove what killed runs left below ROOT, and, with --keep, what the kept outputs do not need."""
-    root = storage.absolute(root)
+    root = _existing(root)
     with summary("gc", None if dry_run else root, as_json) as result:
         found = archive.leftovers(root, list(keep), older_than * 3600)
         for leftover in found:

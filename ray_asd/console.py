@@ -60,7 +60,7 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
         code = complain(str(error), REFUSED)
     except (StageError, KeyboardInterrupt, click.Abort) as error:
         code = complain(str(error) or "interrupted", FAILED)
-    sys.exit(code)
+    sys.exit(code or 0)
 
 
 def complain(message: str, code: int) -> int:

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,15 +42,24 @@ def connected() -> Iterator[None]:
     with _stoppable():
         if not address:
             _use_private_token()
+            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
             options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         try:
+            _knock(address)
             ray.init(address=address, **options)
-        except ConnectionError as error:
-            raise UserError(f"RAY_ADDRESS={address!r}: no Ray cluster answers there") from error
+        except OSError as error:
+            raise UserError(f"RAY_ADDRESS={address!r}: no Ray cluster answers there ({error})") from error
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Fail at once where nobody listens: Ray itself would try for a quarter of an hour."""
+    host, _, port = (address or "").rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @cache

@@ -7,7 +7,7 @@ holds no random state, and the only things that carry over are the weights and t
 import math
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from ray.actor import ActorHandle
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from torch import Tensor, nn
 
 from ray_asd import storage
@@ -32,13 +31,13 @@ from ray_asd.errors import StageError
 from ray_asd.lease import Fence
 from ray_asd.models.aam import margin_at
 from ray_asd.stages import cluster, training_state
+from ray_asd.stages.board import put_up, watch
 from ray_asd.stages.fanout import first_line
 from ray_asd.stages.progress import Progress
 from ray_asd.stages.tasks import Prepared, Task
 
 MAX_FAILURES = 3  # of workers, before the stage fails
 _POINTS = 200  # of the loss curve
-_POLL_SECONDS = 0.5
 
 
 @dataclass
@@ -49,34 +48,6 @@ class State:
     model: dict[str, Any]
     optimizer: dict[str, Any]
     curve: list[dict[str, float]] = field(default_factory=list)
-
-
-@ray.remote(num_cpus=0)
-class Board:
-    """Where rank 0 writes how far it is and reads whether it shall stop."""
-
-    def __init__(self) -> None:
-        self.point: dict[str, float] = {}
-        self.stopping = False
-        self.diverged: str | None = None
-
-    def write(self, point: dict[str, float]) -> bool:
-        """Returns whether to stop."""
-        self.point = point
-        return self.stopping
-
-    def read(self) -> dict[str, float]:
-        return self.point
-
-    def stop(self) -> None:
-        self.stopping = True
-
-    def fail(self, diverged: str) -> None:
-        self.diverged = diverged
-
-    def failure(self) -> str | None:
-        """Why there is no point in another try."""
-        return self.diverged
 
 
 def fit(what: str, task: Task, worker: Worker, attempt: Attempt, progress: Progress) -> State:
@@ -92,13 +63,11 @@ def fit(what: str, task: Task, worker: Worker, attempt: Attempt, progress: Progr
     assert fence is not None, "training is an exclusive stage"
     settings = task.settings
     cluster.check_fits(what, worker, settings.workers)
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+    board = put_up()
     filesystem, path = storage.arrow(training_state.root(fence))
     resources = {"CPU": worker.cpus, "GPU": worker.gpus, "memory": (worker.memory_gb or 0) * cluster.GIB}
     trainer = TorchTrainer(
-        _train,
-        train_loop_config={"task": task, "fence": fence, "board": board},
+        lambda: _train(task, fence, board),  # as a config they would be unpickled by Ray Train's controller too
         torch_config=TorchConfig(backend="nccl" if worker.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=settings.workers,
@@ -119,14 +88,14 @@ def fit(what: str, task: Task, worker: Worker, attempt: Attempt, progress: Progr
     pool.shutdown(wait=False)
     try:
         with cluster.stopping(lambda: board.stop.remote()):
-            _watch(fitting, what, board, settings.steps, progress)
+            watch(board, fitting, what, settings.steps, progress)
         fitting.result()
     except TrainingFailedError as error:
         fence.check()
         raise StageError(f"{what}: {_worker_error(error)}") from error
-    diverged = ray.get(board.failure.remote())
-    if diverged:
-        raise StageError(f"{what}: {diverged}")
+    reason = ray.get(board.given_up.remote())
+    if reason:
+        raise StageError(f"{what}: {reason}")
     state = _load(fence, training_state.latest(fence))
     if state is None or state.step < settings.steps:
         done = state.step if state else 0
@@ -139,22 +108,8 @@ def _worker_error(error: TrainingFailedError) -> str:
     return first_line(next(iter(failures.values()), error))
 
 
-def _watch(fitting: "Future[Any]", what: str, board: ActorHandle, steps: int, progress: Progress) -> None:
-    """Show what the board says until ``fitting`` ends."""
-    shown: dict[str, float] = {}
-    running = True
-    while running:
-        running = bool(wait([fitting], _POLL_SECONDS).not_done)
-        point = ray.get(board.read.remote())
-        if point and point != shown:
-            shown = point
-            progress(f"{what}  loss {point['loss']:.3f}  accuracy {point['accuracy']:.2f}", int(point["step"]), steps)
-
-
-def _train(job: dict[str, Any]) -> None:
+def _train(task: Task, fence: Fence, board: ActorHandle) -> None:
     """The loop of one worker."""
-    task: Task = job["task"]
-    fence: Fence = job["fence"]
     settings, seed = task.settings, task.recipe.seed
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
@@ -184,9 +139,9 @@ def _train(job: dict[str, Any]) -> None:
         if step % every == 0 or last:
             mean = _mean_over_ranks(result)
             if not math.isfinite(mean[0]):  # on all ranks; an exception would only make Ray try it again
-                ray.get(job["board"].fail.remote(_diverged(mean[0], step, settings)))
+                ray.get(board.give_up.remote(_diverged(mean[0], step, settings)))
                 return
-            stop = _log(state, step, mean, settings, job["board"], rank)
+            stop = _log(state, step, mean, settings, board, rank)
         if stop or last or (step + 1) % settings.checkpoint_every == 0:
             state.step = step + 1
             _checkpoint(worker.saved(state), fence, rank)

@@ -1,9 +1,9 @@
 """One small system, trained once per test session on disk."""
 
 import pytest
-from stages import chain
 
 from ray_asd.data import simulate
+from stages import chain
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stages import chain
 
 from ray_asd import steps, tables
 from ray_asd.build import Output
@@ -16,6 +15,7 @@ from ray_asd.data.training_set import INDEX, WAVES
 from ray_asd.errors import StageError, UserError
 from ray_asd.stages import augment
 from ray_asd.stages.progress import silent
+from stages import chain
 
 SAME = [name for name in tables.CLIPS.names if name not in ("clip_id", "num_samples", "condition")]
 
@@ -85,7 +85,9 @@ def test_every_speed_in_every_mode_with_the_labels_of_the_parents(system: chain.
 def test_equal_settings_share_one_stage(system: chain.Chain) -> None:
     def uri(audio: Audio = Audio(), **settings: Any) -> str:
         chosen = Augmentation(speeds=(0.9,), modes=("resample",), **settings)
-        return augment.variants(system.clips, audio, chosen, Worker(cpus=2), silent).key(system.root).folder(system.root)
+        return (
+            augment.variants(system.clips, audio, chosen, Worker(cpus=2), silent).key(system.root).folder(system.root)
+        )
 
     assert uri() == system.variants.uri
     assert uri(label_policy="keep") != system.variants.uri
@@ -102,7 +104,7 @@ def test_wrong_clips_are_named(tmp_path: Path) -> None:
     root = str(tmp_path / "root")
     clips = chain.ingested(str(tmp_path / "pump"), root, layout="flat", machine_type="pump")
     step = augment.originals(clips, Audio(channel=2), Worker(), silent)
-    with pytest.raises(UserError, match=r"unknown channel \(of a recording with 2 channels\) '2'; allowed: 0, 1, mean"):
+    with pytest.raises(UserError, match=r"unknown channel .*'2'; allowed: 0, 1, mean"):
         steps.ensure(step, root)
     (folder / "b.wav").write_bytes(audio.encode_wav(noise / 2, 16_000))
     step = augment.originals(clips, Audio(), Worker(), silent)
@@ -115,5 +117,5 @@ def test_nothing_to_train_on(tmp_path: Path) -> None:
     (tmp_path / "pump").mkdir()
     (tmp_path / "pump" / "a.wav").write_bytes(audio.encode_wav(np.random.default_rng(0).uniform(size=8_000), 16_000))
     clips = chain.ingested(str(tmp_path / "pump"), str(tmp_path), layout="flat", machine_type="pump", split="test")
-    with pytest.raises(UserError, match="holds no training clips; allowed: CLIPS with split train$"):
+    with pytest.raises(UserError, match=r"holds no training clips; allowed: CLIPS with split train$"):
         augment.originals(clips, Audio(), Worker(), silent)

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from stages import chain
 
 from ray_asd import steps, storage, tables
 from ray_asd.build import Output
@@ -23,6 +22,7 @@ from ray_asd.models.card import CARD, WEIGHTS
 from ray_asd.models.embedder import ClipEmbedder
 from ray_asd.stages import embed
 from ray_asd.stages.progress import silent
+from stages import chain
 
 DIM = chain.RECIPE.embedding.dim
 

@@ -112,7 +112,7 @@ def test_an_error_while_a_worker_starts(tmp_path: Path) -> None:
     def make() -> Squares:
         raise UserError("weights: missing")
 
-    with pytest.raises(UserError, match="^weights: missing$"):
+    with pytest.raises(UserError, match=r"^weights: missing$"):
         fanout.run("square", make, ROWS, Attempt(str(tmp_path)), shard_rows=3, worker=Worker(), progress=silent)
 
 

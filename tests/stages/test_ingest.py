@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from stages import chain
 
 from ray_asd import steps, storage, tables
 from ray_asd.build import Output
@@ -19,6 +18,7 @@ from ray_asd.errors import UserError
 from ray_asd.stages import ingest
 from ray_asd.stages.progress import silent
 from ray_asd.steps import Step
+from stages import chain
 
 
 def sound(rate: int = 16_000, channels: int = 1, subtype: str = "PCM_16", container: str = "WAV") -> bytes:

@@ -16,8 +16,8 @@ from ray_asd.models import checkpoints
 from ray_asd.stages import loop, tasks, training_state
 from ray_asd.stages.progress import Progress, silent
 
-STEPS = 14
-TRAINING = {"steps": STEPS, "batch_size": 8, "crop_seconds": 0.3, "checkpoint_every": 5}
+STEPS = 26
+TRAINING = {"steps": STEPS, "batch_size": 8, "crop_seconds": 0.3, "checkpoint_every": 10}
 POOLING = {"batch_size": 8, "layers": 1, "feedforward": 32, "dropout": 0.0, "learning_rate": 3e-3}
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -57,13 +57,13 @@ def test_two_workers_fine_tune_as_one_does(clips: Output, tmp_path: Path, family
         place = Fence(str(tmp_path / str(workers)), 1)
         states.append(fit(task, Attempt(f"{place.folder}/attempt", place)))
         kept = [name for name in storage.files(training_state.root(place)) if name.startswith("step-")]
-        assert kept == ["step-00000010-000001.json", f"step-{STEPS:08d}-000001.json"]
+        assert kept == ["step-00000020-000001.json", f"step-{STEPS:08d}-000001.json"]
     alone, together = curves(*states)
     assert alone[0] > 1  # as bad as guessing among three, at scale 32
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
     for state in states:
         assert state.step == STEPS
-        assert all(point["accuracy"] > 0.9 for point in state.curve[-3:])  # learned
+        assert min(point["accuracy"] for point in state.curve[-3:]) > 0.9  # learned
 
 
 def chunk_set(folder: str) -> Output:

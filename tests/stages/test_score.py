@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from stages import chain
 
 from ray_asd import config, steps, tables
 from ray_asd.build import Output
@@ -17,6 +16,7 @@ from ray_asd.errors import UserError
 from ray_asd.models.card import CARD
 from ray_asd.stages import score
 from ray_asd.stages.progress import silent
+from stages import chain
 
 K = chain.RECIPE.scoring.neighbours
 
@@ -77,7 +77,9 @@ def test_thresholds_come_from_clips_that_training_never_saw(system: chain.Chain)
 
 
 def test_the_floor_leaves_each_of_its_clips_out(system: chain.Chain) -> None:
-    settings = chain.RECIPE.model_copy(update={"scoring": config.Scoring(threshold=config.Threshold(method="quantile"))})
+    settings = chain.RECIPE.model_copy(
+        update={"scoring": config.Scoring(threshold=config.Threshold(method="quantile"))}
+    )
     scores = chain.scored(None, system.clips, system.root, settings)
     embeddings = chain.parent(scores, "bank").table("embeddings").to_pylist()
     train = [row for row in embeddings if row["split"] == "train"]
@@ -123,11 +125,13 @@ def test_sections_and_banks_do_not_mix(system: chain.Chain, tmp_path: Path) -> N
     for row in own:
         assert {sections[name] for name in row["neighbours"]} == {row["section"]} == {"01"}
 
-    other = chain.scored(None, clips, system.root, bank=ingested("bank", few.__class__(**{**vars(few), "seed": 6}), "01"))
+    other = chain.scored(
+        None, clips, system.root, bank=ingested("bank", few.__class__(**{**vars(few), "seed": 6}), "01")
+    )
     names = [name for row in other.table(score.SCORES)["neighbours"].to_pylist() for name in row]
     assert {name.partition("/")[0] for name in names} == {"bank"}
 
-    with pytest.raises(UserError, match="fan section 01: 0 training clips to compare with; more than neighbours=2"):
+    with pytest.raises(UserError, match=r"fan section 01: 0 training clips to compare with; more than neighbours=2"):
         chain.scored(None, clips, system.root, bank=system.clips)
 
 
@@ -142,10 +146,10 @@ def test_nothing_to_score_or_to_compare_with(tmp_path: Path) -> None:
         for split in ("train", "test")
     }
     usage, heard = config.Usage(), config.Audio()
-    with pytest.raises(UserError, match="holds no test clips; it has 1 train$"):
+    with pytest.raises(UserError, match=r"holds no test clips; it has 1 train$"):
         score.step(None, clips["train"], clips["train"], usage, heard, silent)
-    with pytest.raises(UserError, match="holds no training clips to compare with; it has 1 test$"):
+    with pytest.raises(UserError, match=r"holds no training clips to compare with; it has 1 test$"):
         score.step(None, clips["test"], clips["test"], usage, heard, silent)
     step = score.step(None, clips["test"], clips["train"], usage, heard, silent)
-    with pytest.raises(UserError, match="1 training clips to compare with; more than neighbours=2 are needed$"):
+    with pytest.raises(UserError, match=r"1 training clips to compare with; more than neighbours=2 are needed$"):
         steps.ensure(step, str(tmp_path))

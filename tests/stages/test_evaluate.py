@@ -1,0 +1,95 @@
+"""METRICS: the official figures, with the floor always among them."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ray_asd import steps, tables
+from ray_asd.build import Output
+from ray_asd.config import Scoring
+from ray_asd.data import audio
+from ray_asd.errors import UserError
+from ray_asd.scoring import bootstrap, metrics
+from ray_asd.stages import evaluate, score
+from ray_asd.stages.progress import silent
+from stages import chain
+
+OFFICIAL = Path(__file__).parents[1] / "scoring" / "official_evaluator"
+SYSTEM, FLOOR = chain.RECIPE.system, score.FLOOR_SYSTEM
+
+
+def floor_of(output: Output) -> Output:
+    (name,) = (name for name in output.marker.inputs if name.startswith("floor"))
+    return chain.parent(output, name)
+
+
+def test_figures_are_the_official_ones_and_the_floor_is_there(system: chain.Chain) -> None:
+    table = system.metrics.table(evaluate.METRICS)
+    assert table.schema.equals(tables.METRICS)
+    floor = floor_of(system.metrics)
+    expected = [
+        metrics.evaluate(system.scores.table(score.SCORES), SYSTEM, 0),
+        metrics.evaluate(floor.table(score.SCORES), FLOOR, None),
+    ]
+    assert table.to_pylist() == pa.concat_tables(expected).to_pylist()
+    summaries = system.metrics.marker.summary["systems"]
+    for figures, output, summary in zip(expected, (system.scores, floor), summaries, strict=True):
+        low, high = bootstrap.interval(output.table(score.SCORES), evaluate.RESAMPLES, level=evaluate.LEVEL)
+        assert summary["score"] == metrics.official_score(figures)
+        assert (summary["low"], summary["high"]) == (low, high)
+    assert system.metrics.marker.counts == {"systems": 2, "sections": 4}
+    assert [file.path for file in system.metrics.files("official")] == ["official/00.csv", "official/01.csv"]
+
+
+def test_the_floor_is_of_the_same_clips_bank_and_settings(system: chain.Chain) -> None:
+    floor = floor_of(system.metrics)
+    assert floor.marker.config == system.scores.marker.config
+    for name in ("queries", "bank"):
+        inputs = [chain.parent(scores, name).marker.inputs["clips"] for scores in (floor, system.scores)]
+        assert inputs[0] == inputs[1]
+
+
+def test_several_systems_share_one_floor(system: chain.Chain) -> None:
+    without_pooling = chain.scored(system.base, system.clips, system.root)
+    output = steps.ensure(evaluate.step([system.scores, without_pooling], silent), system.root)
+    names = [summary["system"] for summary in output.marker.summary["systems"]]
+    assert sorted(names) == sorted([SYSTEM, SYSTEM.replace("+TFP", ""), FLOOR])
+    assert steps.ensure(evaluate.step([floor_of(output)], silent), system.root).marker.counts["systems"] == 1
+    three = chain.RECIPE.model_copy(update={"scoring": Scoring(neighbours=3)})
+    other_settings = chain.scored(system.model, system.clips, system.root, three)
+    with pytest.raises(
+        UserError, match=r"two of the SCORES are of .* with seed 0; one METRICS table takes one of each"
+    ):
+        steps.ensure(evaluate.step([system.scores, other_settings], silent), system.root)
+
+
+def test_a_submission_folder_has_the_official_score(tmp_path: Path) -> None:
+    step = evaluate.submission_step(str(OFFICIAL / "scores"), str(OFFICIAL))
+    output = steps.ensure(step, str(tmp_path))
+    with (OFFICIAL / "expected_result.csv").open(newline="") as file:
+        (expected,) = (float(row[2]) for row in csv.reader(file) if row and row[0] == "official score")
+    (summary,) = output.marker.summary["systems"]
+    assert (summary["system"], summary["seed"]) == ("scores", None)
+    assert summary["score"] == pytest.approx(expected, rel=1e-12)
+    assert summary["low"] < expected < summary["high"]
+    assert output.marker.counts == {"systems": 1, "sections": 7}
+    written = list(csv.reader(output.read("official/00.csv").decode().splitlines()))
+    assert float(written[-1][2]) == summary["score"]
+    assert steps.ensure(step, str(tmp_path)).reused
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_clips_without_labels_cannot_be_judged(tmp_path: Path) -> None:
+    source, rng = tmp_path / "new", np.random.default_rng(0)
+    names = [f"fan/train/section_00_source_train_normal_{number:04d}.wav" for number in range(4)]
+    for name in [*names, "fan/test/section_00_0001.wav", "fan/test/section_00_0002.wav"]:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(audio.encode_wav(rng.uniform(-0.5, 0.5, 16_000), 16_000))
+    root = str(tmp_path / "root")
+    scores = chain.scored(None, chain.ingested(str(source), root), root)
+    assert scores.table(score.SCORES)["label"].null_count == 2
+    with pytest.raises(UserError, match=r"^fan section 00: 0 normal, 0 anomaly, 2 unlabelled clips; both labels"):
+        steps.ensure(evaluate.step([scores], silent), root)

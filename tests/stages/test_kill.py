@@ -1,0 +1,196 @@
+"""Training that is killed and submitted again ends with the very weights of a run that nothing happened to.
+
+Dropout and SpecAugment are on. ``KILL_ROUNDS`` (environment, default 1) is the number of rounds of random kills.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import ray
+from stages import chain
+
+from ray_asd import build, config, storage
+from ray_asd.build import Output
+from ray_asd.stages import train
+from ray_asd.stages.progress import silent
+from ray_asd.steps import Step, ensure
+
+pytestmark = pytest.mark.slow
+
+STEPS, EVERY = 12, 2
+SETTINGS = (
+    "augmentation=null",
+    "transformer_pooling=null",
+    "backbone.dropout=0.1",
+    "backbone.spec_augment=true",
+    "embedding.dim=16",
+    f"training.steps={STEPS}",
+    f"training.checkpoint_every={EVERY}",
+    "training.batch_size=4",
+    "training.crop_seconds=1",
+    "training.workers=2",
+)
+ROUNDS = int(os.environ.get("KILL_ROUNDS", "1"))
+FAULTS = f"""\
+os.rename self step-{2 * EVERY:08d}/state.pt$
+os.rename self step-{3 * EVERY:08d}-\\d+.json$
+os.rename driver step-{4 * EVERY:08d}-\\d+.json$
+os.link driver /marker.json$"""  # in the data; after the data, before its record; the same of all; before the marker
+
+
+class Submission:
+    """One and the same training below one root, submitted as often as a test likes."""
+
+    def __init__(self, system: chain.Chain, root: str) -> None:
+        for output in (system.clips, system.originals):  # the stages before it are done
+            for entry in storage.listing(output.uri):
+                place = storage.join(root, output.uri.removeprefix(f"{system.root}/"), entry.path)
+                storage.write(place, storage.read(storage.join(output.uri, entry.path)))
+        self.root = root
+        self.clips = build.resolve(storage.join(root, system.clips.uri.removeprefix(f"{system.root}/")), "ingest")
+        self.step: Step = train.system(config.load("tiny", SETTINGS), self.clips, silent)
+        self.folder = self.step.key(root).folder(root)
+
+    def here(self) -> Output:
+        """Submit it in this process, whose Ray is up."""
+        output = ensure(self.step, self.root)
+        assert not output.reused
+        return output
+
+    def elsewhere(self, log: Path, **environment: str) -> "subprocess.Popen[bytes]":
+        """Submit it by the command line; its stderr goes to ``log``."""
+        command = [Path(sys.executable).with_name("ray-asd"), "train", "--recipe", "tiny", "--out", self.root]
+        command += ["--clips", self.clips.uri, *(part for setting in SETTINGS for part in ("--set", setting))]
+        with log.open("wb") as stderr:
+            return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, env=os.environ | environment)
+
+    def steps(self) -> int:
+        """After how many steps the newest state was recorded."""
+        names = storage.files(storage.join(self.folder, "checkpoints"))
+        return max((int(name.split("-")[1]) for name in names if name.endswith(".json") and "step-" in name), default=0)
+
+    def wait_for(self, step: int, process: "subprocess.Popen[bytes] | None" = None) -> None:
+        deadline = time.monotonic() + 300
+        while self.steps() < step:
+            assert process is None or process.poll() is None, "it ended too early"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(system: chain.Chain, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """sha256 of the weights and of the loss curve of a run that nothing happened to."""
+    return digests(Submission(system, str(tmp_path_factory.mktemp("undisturbed") / "root")).here())
+
+
+def digests(output: Output) -> dict[str, str]:
+    return {file.path: file.sha256 for file in output.marker.files if file.path != "model.json"}
+
+
+def workers() -> list[int]:
+    """Ids of the training workers' processes below this one."""
+    parents, found = {}, []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if b"RayTrainWorker" in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+        except OSError:  # it ended meanwhile
+            continue
+
+    def is_ours(process: int) -> bool:
+        return process == os.getpid() or (process in parents and is_ours(parents[process]))
+
+    return sorted(filter(is_ours, found))
+
+
+@contextmanager
+def killing_a_worker(submission: Submission, step: int, draw: random.Random) -> Iterator[None]:
+    """Kill one of the workers of this process's Ray as soon as a state after ``step`` is there."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def kill() -> None:
+            submission.wait_for(step)
+            while not workers():
+                time.sleep(0.02)
+            time.sleep(draw.uniform(0, 0.3))
+            os.kill(draw.choice(workers()), signal.SIGKILL)
+
+        killed = pool.submit(kill)
+        yield
+        killed.result()
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_killed_at_random(
+    system: chain.Chain, undisturbed: dict[str, str], root: str, tmp_path: Path, seed: int
+) -> None:
+    """First the driver, then a worker of the next one, each by SIGKILL."""
+    draw = random.Random(seed)
+    submission = Submission(system, root)
+    moments = sorted(draw.sample(range(1, STEPS // EVERY - 1), 2))
+    driver = submission.elsewhere(tmp_path / "log", RAY_ADDRESS=address())
+    submission.wait_for(moments[0] * EVERY, driver)
+    time.sleep(draw.uniform(0, 0.3))
+    driver.kill()
+    assert driver.wait() == -signal.SIGKILL
+    with killing_a_worker(submission, moments[1] * EVERY, draw):
+        output = submission.here()
+    assert digests(output) == undisturbed
+    assert storage.folders(submission.folder) == [output.marker.attempt]
+
+
+def address() -> str:
+    """Of the Ray of these tests."""
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def test_killed_where_it_hurts(system: chain.Chain, undisturbed: dict[str, str], tmp_path: Path) -> None:
+    """On a Ray of its own: twice a worker, then driver and worker at once, then the driver before its marker.
+
+    What is then the newest state loses half of its content.
+    """
+    submission = Submission(system, str(tmp_path / "root"))
+    done = tmp_path / "done"
+    done.mkdir()
+    faults = {"FAULTS": FAULTS, "FAULTS_DONE": str(done), "PYTHONPATH": str(Path(__file__).parent / "faults")}
+    for happened in (["0", "1", "2"], ["0", "1", "2", "3"]):
+        driver = submission.elsewhere(tmp_path / "log", **faults)
+        assert driver.wait(300) == -signal.SIGKILL, (tmp_path / "log").read_text()
+        assert sorted(entry.name for entry in done.iterdir()) == happened
+    assert submission.steps() == STEPS
+    (newest,) = Path(submission.folder).glob(f"checkpoints/*/step-{STEPS:08d}/state.pt")
+    os.truncate(newest, newest.stat().st_size // 2)
+    output = submission.here()
+    assert digests(output) == undisturbed
+    assert storage.folders(submission.folder) == [output.marker.attempt]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_by_signal(
+    system: chain.Chain, undisturbed: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    """SIGTERM waits for a state, Ctrl-C does not; both end with code 1, in one line."""
+    submission = Submission(system, str(tmp_path / "root"))
+    driver = submission.elsewhere(tmp_path / "log", RAY_ADDRESS=address())
+    submission.wait_for(EVERY, driver)
+    driver.send_signal(number)
+    code, log = driver.wait(300), (tmp_path / "log").read_text()
+    assert code == 1, log
+    assert "Traceback" not in log
+    last, stopped = log.splitlines()[-1], submission.steps()
+    if number == signal.SIGINT:
+        assert last == "ray-asd: interrupted"
+        return
+    assert stopped < STEPS
+    assert last == f"ray-asd: train: stopped at step {stopped} of {STEPS}; the same command goes on from there"
+    assert digests(submission.here()) == undisturbed

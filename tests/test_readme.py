@@ -1,0 +1,48 @@
+"""What the README says exists: its commands parse, its recipes load, its files are there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from ray_asd import cli, config
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = sorted(set(re.findall(r"^ray-asd .*$", README, flags=re.MULTILINE)))
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_parse(line: str) -> None:
+    name, *arguments = shlex.split(line, comments=True)[1:]
+    command = cli.cli.commands[name]
+    with click.Context(command, resilient_parsing=False) as context:
+        command.parse_args(context, arguments)
+
+
+def test_every_command_stands_in_the_table() -> None:
+    rows = re.findall(r"^\| `.*?\|", README, flags=re.MULTILINE)
+    named = {name.split()[0] for row in rows for name in re.findall(r"`(.*?)`", row)}
+    assert set(cli.cli.commands) <= named
+
+
+def test_settings_of_the_commands_are_known() -> None:
+    overrides = [found for found in re.findall(r"--set ([\w.]+=[\w.]+)", README) if found != "key=value"]
+    assert overrides
+    config.load("paper", tuple(overrides))
+
+
+def test_files_are_there() -> None:
+    named = re.findall(r"`((?:ray_asd|jobs|tests|\.ci)/[\w./]*|constraints\.txt)`", README)
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_ci_runs_what_the_readme_says() -> None:
+    said = re.search(r"^python3 -m venv .*\bpytest$", README, flags=re.MULTILINE)
+    assert said is not None
+    ran = [line for line in (ROOT / ".ci/run").read_text().splitlines() if line.startswith(("python3", ".venv"))]
+    plain = [re.sub(r" --quiet", "", line).replace("--constraint", "-c").replace("--editable", "-e") for line in ran]
+    assert " && ".join(plain) == said.group()
