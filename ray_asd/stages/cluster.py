@@ -39,20 +39,20 @@ def connected() -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _REPORT_SECONDS)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
-    with _stoppable():
-        if not address:
-            _use_private_token()
-            os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
-            options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        try:
-            _knock(address)
-            ray.init(address=address, **options)
-        except OSError as error:
-            raise UserError(f"RAY_ADDRESS={address!r}: no Ray cluster answers there ({error})") from error
-        try:
+    if not address:
+        _use_private_token()
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
+        options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    try:
+        _knock(address)
+        ray.init(address=address, **options)
+    except OSError as error:
+        raise UserError(f"RAY_ADDRESS={address!r}: no Ray cluster answers there ({error})") from error
+    try:
+        with _stoppable():  # only now, since Ray has put its own handler there, which aborts
             yield
-        finally:
-            ray.shutdown()
+    finally:
+        ray.shutdown()
 
 
 def _knock(address: str | None) -> None:

@@ -58,6 +58,8 @@ class _ShardWorker:
             done = self.work(rows.drop_columns(_NUMBER), self.attempt, number)
         except (UserError, StageError) as error:  # carried back as data: Ray would wrap and repeat it
             result: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
+        except OSError as error:  # Ray would put words of its own where the file's name stood
+            result = {"error": "StageError", "message": first_line(error)}
         else:
             result = {"files": [file.model_dump() for file in done.files], "counts": done.counts}
         return pa.table({"done": [json.dumps(result)], "rows": [rows.num_rows]})

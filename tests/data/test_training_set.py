@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from training_clips import row, training_set
 
 from ray_asd import tables
 from ray_asd.config import SAMPLE_RATE
 from ray_asd.data.training_set import Draw, Sampler, TrainingSet, held_out
 from ray_asd.errors import UserError
+from training_clips import row, training_set
 
 RAMP = np.arange(SAMPLE_RATE, dtype=np.float32)
 

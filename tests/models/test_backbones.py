@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_models import ARCHITECTURES, LAYER, TINY, noise, reference_model, save
 from torch import Tensor, nn
 from transformers import (
     HubertForCTC,
@@ -21,6 +20,7 @@ from ray_asd.errors import UserError
 from ray_asd.models import backbones
 from ray_asd.models.backbones import SpeechBackbone
 from ray_asd.models.checkpoints import FAMILIES, Checkpoint, mirror, resolve
+from small_models import ARCHITECTURES, LAYER, TINY, noise, reference_model, save
 
 
 def load(source: str, family: str = "hubert", seed: int = 0, **settings: object) -> SpeechBackbone:

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_models import ARCHITECTURES, TINY, make_recipe, noise, reference_model, save
 from torch.nn import functional
 from transformers import Wav2Vec2FeatureExtractor
 
@@ -15,6 +14,7 @@ from ray_asd.errors import UserError
 from ray_asd.models import embedder
 from ray_asd.models.checkpoints import resolve
 from ray_asd.models.embedder import WHOLE, Chunking, ClipEmbedder, WeightedSum, normalise, padded, windows
+from small_models import ARCHITECTURES, TINY, make_recipe, noise, reference_model, save
 
 WINDOWS = {"window_seconds": 0.2, "hop_seconds": 0.15}
 TFP = {"steps": 1, "batch_size": 1, "feedforward": 32, "window_seconds": 0.2, "hop_seconds": 0.1}

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from small_models import make_recipe, noise, reference_model, save
 
 from ray_asd.errors import UserError
 from ray_asd.models import embedder, model_folder
@@ -16,6 +15,7 @@ from ray_asd.models.card import CARD, WEIGHTS, read_card
 from ray_asd.models.checkpoints import resolve
 from ray_asd.models.embedder import ClipEmbedder
 from ray_asd.models.model_folder import SavedModel, Training
+from small_models import make_recipe, noise, reference_model, save
 
 TFP = {"steps": 1, "batch_size": 1, "feedforward": 32, "window_seconds": 0.2, "hop_seconds": 0.1}
 

@@ -93,8 +93,13 @@ def test_no_rows_need_no_ray(tmp_path: Path) -> None:
     [
         (UserError("no such channel: 7"), UserError, "^no such channel: 7$"),
         (StageError("clip 7 is gone"), StageError, "^clip 7 is gone$"),
+        (KeyError("seven"), StageError, r"^square: KeyError: .*seven"),
         (ValueError("seven\nis a line too many"), StageError, "^square: ValueError: seven$"),
-        (FileNotFoundError(2, "No such file", "seven"), StageError, r"^square: FileNotFoundError: .*'seven'$"),
+        (
+            FileNotFoundError(2, "No such file", "seven"),
+            StageError,
+            r"^FileNotFoundError: \[Errno 2\] No such file: 'seven'$",
+        ),
     ],
 )
 def test_errors_of_the_work(tmp_path: Path, error: Exception, expected: type[Exception], message: str) -> None:

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 import ray
-from stages import chain
 
 from ray_asd import build, config, storage
 from ray_asd.build import Output
 from ray_asd.stages import train
 from ray_asd.stages.progress import silent
 from ray_asd.steps import Step, ensure
+from stages import chain
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
-from training_clips import hums, recipe, training_set
 
 from ray_asd import build, storage
 from ray_asd.build import Attempt, Key, Outcome, Output
@@ -15,6 +14,7 @@ from ray_asd.lease import Fence
 from ray_asd.models import checkpoints
 from ray_asd.stages import loop, tasks, training_state
 from ray_asd.stages.progress import Progress, silent
+from training_clips import hums, recipe, training_set
 
 STEPS = 26
 TRAINING = {"steps": STEPS, "batch_size": 8, "crop_seconds": 0.3, "checkpoint_every": 10}

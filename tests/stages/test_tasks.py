@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from training_clips import hums, recipe, training_set
 
 from ray_asd import build
 from ray_asd.build import Attempt, Key, Outcome, Output
@@ -16,6 +15,7 @@ from ray_asd.data.training_set import Draw, Sampler
 from ray_asd.errors import UserError
 from ray_asd.models import checkpoints
 from ray_asd.stages import tasks
+from training_clips import hums, recipe, training_set
 
 FAMILIES = ("wav2vec2", "unispeech", "hubert", "wavlm")
 CLIPS = hums(6, pitches=(300.0, 700.0, 1100.0))

@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from stages import chain
-from training_clips import hums, training_set
 
 from ray_asd import config, storage
 from ray_asd.build import Output, new_attempt
@@ -18,6 +16,8 @@ from ray_asd.lease import Fence
 from ray_asd.stages import train
 from ray_asd.stages.progress import silent
 from ray_asd.steps import Step, ensure, plan
+from stages import chain
+from training_clips import hums, training_set
 
 SETTINGS = tuple(f"{key}={json.dumps(value)}" for key, value in [("augmentation", None), ("transformer_pooling", None)])
 
