@@ -1,7 +1,7 @@
 """Scores: cosine k-NN of every clip against the healthy clips of its machine type and section, and thresholds.
 
-The bank is the EMBEDDINGS of the clips the model was trained on. Clips that training never saw set the threshold; a
-detector that was not trained at all uses its own bank, each clip left out in turn.
+The bank is the EMBEDDINGS of the clips the model was trained on, or of others that are enrolled instead. Clips that
+training never saw set the threshold.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_asd import tables
+from ray_asd import build, tables
 from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.config import Audio, Scoring, Threshold, Usage
 from ray_asd.errors import StageError, UserError
@@ -72,7 +72,7 @@ def _splits(clips: Output) -> str:
 
 def _work(attempt: Attempt, inputs: Mapping[str, Output], scoring: Scoring, progress: Progress) -> Outcome:
     model = inputs.get("model")
-    held_out = _held_out(model)
+    held_out, trained = _seen(model)
     banked = inputs["bank"].table(embed.EMBEDDINGS)
     queries = inputs["queries"].table(embed.EMBEDDINGS)
     queries = queries.filter(pc.equal(queries["split"], "test"))
@@ -92,7 +92,8 @@ def _work(attempt: Attempt, inputs: Mapping[str, Output], scoring: Scoring, prog
                 f"more than neighbours={scoring.neighbours} are needed"
             )
         detector = _Detector(enrolled, scoring.neighbours)
-        threshold = _threshold(detector, unseen, enrolled, scoring.threshold, trained=model is not None)
+        untrained = enrolled.filter(pc.invert(pc.is_in(enrolled["clip_id"], trained)))
+        threshold = _threshold(detector, unseen, untrained, scoring.threshold)
         thresholds.append({"machine_type": machine_type, "section": section, **threshold})
         parts.append(_scored(detector, group, threshold["threshold"], label))
         done += group.num_rows
@@ -108,10 +109,14 @@ def _work(attempt: Attempt, inputs: Mapping[str, Output], scoring: Scoring, prog
     return Outcome(files, {"clips": scores.num_rows}, {"system": label["system"], "seed": seed})
 
 
-def _held_out(model: Output | None) -> list[str]:
+def _seen(model: Output | None) -> tuple[list[str], pa.Array]:
+    """clip_ids that the model's training held out, and those it trained on; none of either for the floor."""
     if model is None:
-        return []
-    return read_card(model.fetch(CARD)).held_out
+        return [], pa.array([], pa.string())
+    held_out = read_card(model.fetch(CARD)).held_out
+    clips = build.resolve(model.marker.inputs["clips"].uri, "ingest").table("clips")
+    trained = clips.filter(pc.equal(clips["split"], "train"))["clip_id"].combine_chunks()
+    return held_out, trained.filter(pc.invert(pc.is_in(trained, pa.array(held_out, pa.string()))))
 
 
 def _groups(queries: pa.Table) -> Iterator[tuple[tuple[str, str], pa.Table]]:
@@ -140,18 +145,20 @@ def _vectors(clips: pa.Table) -> np.ndarray:
     return flat.reshape(clips.num_rows, -1)
 
 
-def _threshold(
-    detector: _Detector, unseen: pa.Table, enrolled: pa.Table, settings: Threshold, trained: bool
-) -> dict[str, Any]:
-    """The THRESHOLDS columns beside machine type and section."""
+def _threshold(detector: _Detector, unseen: pa.Table, untrained: pa.Table, settings: Threshold) -> dict[str, Any]:
+    """The THRESHOLDS columns beside machine type and section.
+
+    Fine-tuning pulls its own clips together, so only clips that it never saw say how far a healthy one may be:
+    ``unseen`` ones that are not in the bank, else the bank's ``untrained`` ones, each left out in turn.
+    """
     from ray_asd.scoring import scores
 
     if unseen.num_rows:
         source, rows = "calibration", unseen
-    elif not trained:
-        source, rows = "leave_one_out", enrolled
+    elif untrained.num_rows:
+        source, rows = "leave_one_out", untrained
     else:
-        source, rows = "none: every normal clip was trained on (calibration_fraction 0)", unseen
+        source, rows = "none: every normal clip was trained on (calibration_fraction 0)", untrained
     values = scores.clip_scores(detector.search(rows).distances) if rows.num_rows else np.empty(0)
     if settings.method == "manual":
         source = "manual"

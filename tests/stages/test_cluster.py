@@ -83,3 +83,16 @@ except UserError as error:
     done = run(code, tmp_path, RAY_ADDRESS="127.0.0.1:1")
     (line,) = done.stdout.splitlines()[-1:]
     assert line.startswith("RAY_ADDRESS='127.0.0.1:1': no Ray cluster answers there"), done.stderr
+
+
+def test_ray_does_not_take_sigterm_away(tmp_path: Path) -> None:
+    code = """
+import os, signal
+from ray_asd.stages import cluster
+with cluster.connected():
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = run(code, tmp_path)
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last == "ray_asd.errors.StageError: stopped by SIGTERM; the same command goes on where it was"

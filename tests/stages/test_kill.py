@@ -162,7 +162,8 @@ def test_killed_where_it_hurts(system: chain.Chain, undisturbed: dict[str, str],
     submission = Submission(system, str(tmp_path / "root"))
     done = tmp_path / "done"
     done.mkdir()
-    faults = {"FAULTS": FAULTS, "FAULTS_DONE": str(done), "PYTHONPATH": str(Path(__file__).parent / "faults")}
+    search = os.pathsep.join([str(Path(__file__).parent / "faults"), os.environ.get("PYTHONPATH", "")])
+    faults = {"FAULTS": FAULTS, "FAULTS_DONE": str(done), "PYTHONPATH": search}
     for happened in (["0", "1", "2"], ["0", "1", "2", "3"]):
         driver = submission.elsewhere(tmp_path / "log", **faults)
         assert driver.wait(300) == -signal.SIGKILL, (tmp_path / "log").read_text()

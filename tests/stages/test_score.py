@@ -125,11 +125,15 @@ def test_sections_and_banks_do_not_mix(system: chain.Chain, tmp_path: Path) -> N
     for row in own:
         assert {sections[name] for name in row["neighbours"]} == {row["section"]} == {"01"}
 
-    other = chain.scored(
-        None, clips, system.root, bank=ingested("bank", few.__class__(**{**vars(few), "seed": 6}), "01")
-    )
+    enrolled = ingested("bank", few.__class__(**{**vars(few), "seed": 6}), "01")
+    other = chain.scored(None, clips, system.root, bank=enrolled)
     names = [name for row in other.table(score.SCORES)["neighbours"].to_pylist() for name in row]
     assert {name.partition("/")[0] for name in names} == {"bank"}
+
+    by_model = chain.scored(system.model, clips, system.root, bank=enrolled)
+    (threshold,) = by_model.table(score.THRESHOLDS).to_pylist()  # the model never saw these clips either
+    assert threshold["source"] == "leave_one_out"
+    assert threshold["num_clips"] == 13
 
     with pytest.raises(UserError, match=r"fan section 01: 0 training clips to compare with; more than neighbours=2"):
         chain.scored(None, clips, system.root, bank=system.clips)
