@@ -37,7 +37,7 @@ def test_settings_of_the_commands_are_known() -> None:
 def test_files_are_there() -> None:
     named = re.findall(r"`((?:ray_asd|jobs|tests|\.ci)/[\w./]*|constraints\.txt)`", README)
     assert named
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    assert [name for name in named if "NAME" not in name and not (ROOT / name).exists()] == []
 
 
 def test_the_ci_runs_what_the_readme_says() -> None:

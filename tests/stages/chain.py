@@ -14,6 +14,7 @@ FLEET = Fleet(machines=("fan", "valve"), train_source=16, train_target=4, test=3
 RECIPE = config.load(
     "tiny",
     (
+        "calibration_fraction=0.1",
         "augmentation.speeds=[0.9]",
         "augmentation.modes=[resample]",
         "embedding.dim=16",
