@@ -63,7 +63,7 @@ def test_two_workers_fine_tune_as_one_does(clips: Output, tmp_path: Path, family
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
     for state in states:
         assert state.step == STEPS
-        assert min(point["accuracy"] for point in state.curve[-3:]) > 0.9  # learned
+        assert min(point["accuracy"] for point in state.curve[-3:]) > 0.8  # learned: chance is a third
 
 
 def chunk_set(folder: str) -> Output:
