@@ -16,7 +16,7 @@ from ray_asd.stages import loop, tasks, training_state
 from ray_asd.stages.progress import Progress, silent
 from training_clips import hums, recipe, training_set
 
-STEPS = 26
+STEPS = 30
 TRAINING = {"steps": STEPS, "batch_size": 8, "crop_seconds": 0.3, "checkpoint_every": 10}
 POOLING = {"batch_size": 8, "layers": 1, "feedforward": 32, "dropout": 0.0, "learning_rate": 3e-3}
 
@@ -63,7 +63,7 @@ def test_two_workers_fine_tune_as_one_does(clips: Output, tmp_path: Path, family
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
     for state in states:
         assert state.step == STEPS
-        assert min(point["accuracy"] for point in state.curve[-3:]) > 0.8  # learned: chance is a third
+        assert min(point["accuracy"] for point in state.curve[-3:]) > 0.9  # learned
 
 
 def chunk_set(folder: str) -> Output:
