@@ -61,6 +61,7 @@ class Marker(BaseModel):
     counts: dict[str, int]
     summary: dict[str, Any]
     units: int  # clips or training steps that the work went through
+    held: dict[str, float] = {}  # cpus and gpus that the work held on Ray while it ran
     versions: dict[str, str]
     started_at: datetime
     seconds: float
@@ -122,6 +123,7 @@ class Outcome:
     counts: Mapping[str, int]
     summary: Mapping[str, Any] = field(default_factory=dict)
     content: str | None = None
+    held: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,7 @@ def run(
         counts=dict(outcome.counts),
         summary=dict(outcome.summary),
         units=units,
+        held=dict(outcome.held),
         versions=versions(),
         started_at=started_at,
         seconds=round(time.monotonic() - begun, 3),

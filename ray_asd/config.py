@@ -21,6 +21,7 @@ HUB_CHECKPOINTS = {
     "hubert": "facebook/hubert-base-ls960",
     "wavlm": "microsoft/wavlm-base-plus",
 }
+BASELINES = {"autoencoder": "AutoEncoder", "mobilenet": "MobileNet"}  # method, and name in every table
 Family = Literal["wav2vec2", "unispeech", "hubert", "wavlm"]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -120,6 +121,32 @@ class TransformerPooling(Optimisation):
     dropout: Fraction = 0.1
 
 
+class AutoEncoder(Section):
+    """The challenge's reconstruction baseline (Dohi et al. 2023); the defaults are its published behaviour."""
+
+    epochs: Count = 100
+    batch_size: Count = 256  # feature vectors, each of 5 log-mel frames
+    learning_rate: Positive = 1e-3
+    validation_fraction: Fraction = 0.1  # of the vectors, never trained on; drawn without regard to their clips
+    residual_mean: Literal["batch", "all"] = "batch"  # what residuals are centred on before their covariance
+    residual_divisor: Literal["vectors", "blocks"] = "vectors"  # what their scatter is divided by; 5 blocks a vector
+    checkpoint_every: Count = 2000  # steps
+    threads: Count = 1
+
+
+class MobileNet(Section):
+    """MobileNetV2 as a classifier of conditions; the defaults are those of the challenge's 2021 baseline."""
+
+    epochs: Count = 20
+    batch_size: Count = 32  # patches
+    learning_rate: Positive = 1e-5
+    width: Positive = 0.5  # multiplier of the channels
+    frames: Count = 64  # of a patch
+    hop_frames: Count = 8  # between patches
+    checkpoint_every: Count = 2000  # steps
+    threads: Count = 1
+
+
 class Inference(Section):
     mode: Literal["windows", "whole"] = "windows"
     window_seconds: Positive = 2.0
@@ -140,8 +167,15 @@ class Threshold(Section):
         return self
 
 
+class ReconstructionScore(Section):
+    score: Literal["mse", "mahalanobis"] = "mse"  # mahalanobis: the selective one, the smaller of source and target
+    mahalanobis_of: Literal["mean_residual", "residuals"] = "mean_residual"  # as published; or the mean over residuals
+
+
 class Scoring(Section):
     neighbours: Count = 2  # k of the k-NN
+    autoencoder: ReconstructionScore = ReconstructionScore()
+    mobilenet_class: Literal["recorded", "nearest"] = "recorded"  # the true class: the clip's own, or the best fitting
     threshold: Threshold = Threshold()
 
 
@@ -169,6 +203,7 @@ class Usage(Section):
 
 class Recipe(Usage):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    method: Literal["backbone", "autoencoder", "mobilenet"] = "backbone"  # the paper's, or one of its two baselines
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     audio: Audio = Audio()
     backbone: Backbone
@@ -177,11 +212,15 @@ class Recipe(Usage):
     aam: AAM = AAM()
     training: FineTuning
     transformer_pooling: TransformerPooling | None = None
+    autoencoder: AutoEncoder = AutoEncoder()
+    mobilenet: MobileNet = MobileNet()
     calibration_fraction: Fraction = 0.1  # of the training clips, never trained on, kept to set thresholds
 
     @property
     def system(self) -> str:
         """The row's name in every table: the checkpoint where it is not the family's own, and what is switched on."""
+        if self.method != "backbone":
+            return BASELINES[self.method]
         switches = {"WS": self.backbone.weighted_sum, "SA": self.augmentation, "TFP": self.transformer_pooling}
         stand_in = self.backbone.family == "unispeech" or self.backbone.source
         checkpoint = f" ({self.backbone.checkpoint})" if stand_in else ""
