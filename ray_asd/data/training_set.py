@@ -42,9 +42,9 @@ def held_out(clips: pa.Table, fraction: float, seed: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Draw:
-    """What one row of a global batch is: which clip, and where in it the crop starts, as a share of the room there."""
+    """What one row of a global batch is: which clip or other item, and where a crop starts, as a share of the room."""
 
-    clip: int
+    item: int
     start: float
 
 
@@ -55,8 +55,8 @@ class Sampler:
     run the same run.
     """
 
-    def __init__(self, num_clips: int, batch_size: int, seed: int) -> None:
-        self.num_clips, self.batch_size, self.seed = num_clips, batch_size, seed
+    def __init__(self, num_items: int, batch_size: int, seed: int) -> None:
+        self.num_items, self.batch_size, self.seed = num_items, batch_size, seed
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def draws(self, step: int, rank: int, world_size: int) -> list[Draw]:
@@ -64,12 +64,12 @@ class Sampler:
         share = self.batch_size // world_size
         starts = np.random.default_rng([self.seed, 1, step]).random(self.batch_size)
         rows = range(rank * share, (rank + 1) * share)
-        return [Draw(self._clip(step * self.batch_size + row), float(starts[row])) for row in rows]
+        return [Draw(self._item(step * self.batch_size + row), float(starts[row])) for row in rows]
 
-    def _clip(self, position: int) -> int:
-        epoch, place = divmod(position, self.num_clips)
+    def _item(self, position: int) -> int:
+        epoch, place = divmod(position, self.num_items)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng([self.seed, 0, epoch]).permutation(self.num_clips)
+            self._epoch, self._order = epoch, np.random.default_rng([self.seed, 0, epoch]).permutation(self.num_items)
         return int(self._order[place])
 
 
@@ -138,12 +138,12 @@ class TrainingSet:
         crops = np.empty((len(draws), length), np.float32)
         mean, std = self._mean_and_std
         for crop, draw in zip(crops, draws, strict=True):
-            wave = self.waveform(draw.clip)
+            wave = self.waveform(draw.item)
             start = int(draw.start * (len(wave) - length + 1)) if len(wave) > length else 0
             crop[:] = wave[start : start + length] if len(wave) >= length else np.resize(wave, length)
             if normalize:
-                crop -= mean[draw.clip]
-                crop /= std[draw.clip]
+                crop -= mean[draw.item]
+                crop /= std[draw.item]
         return crops
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub.errors import HFValidationError, HTTPError
 
-from ray_asd import storage
+from ray_asd import build, storage
 from ray_asd.config import RANDOM_SIZES, Backbone
 from ray_asd.errors import UserError, unknown
 
@@ -159,10 +159,12 @@ def _random(size: str, family: str, seed: int) -> Checkpoint:
         "intermediate_size": 4 * hidden,
         "conv_dim": (channels,) * 7,
         "num_conv_pos_embeddings": 16 if size == "tiny" else 128,
+        "num_conv_pos_embedding_groups": hidden // max(16, hidden // 16),  # oneDNN gets bf16 groups under 16 wide wrong
         **_CONVOLUTIONS,
         **(_LAYER_NORM if large else _GROUP_NORM),
     }
-    return Checkpoint(f"random:{size}", {"random": size, "family": family, "seed": str(seed)}, config)
+    identity = {"random": size, "family": family, "seed": str(seed), "config": build.digest_of(config)}
+    return Checkpoint(f"random:{size}", identity, config)
 
 
 def _in_folder(uri: str) -> Checkpoint:

@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray_asd.stages.progress import Progress
 
 _POLL_SECONDS = 0.5
+_NOT_SHOWN = ("step", "learning_rate")
 
 
 @ray.remote(num_cpus=0)
@@ -58,4 +59,5 @@ def watch(board: ActorHandle, training: "Future[Any]", what: str, steps: int, pr
         point = ray.get(board.read.remote())
         if point and point != shown:
             shown = point
-            progress(f"{what}  loss {point['loss']:.3f}  accuracy {point['accuracy']:.2f}", int(point["step"]), steps)
+            measured = (f"{name} {value:.3f}" for name, value in point.items() if name not in _NOT_SHOWN)
+            progress("  ".join([what, *measured]), int(point["step"]), steps)

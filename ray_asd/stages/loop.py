@@ -25,16 +25,15 @@ from torch import Tensor, nn
 
 from ray_asd import storage
 from ray_asd.build import Attempt
-from ray_asd.config import AAM, Optimisation, Worker
-from ray_asd.data.training_set import Sampler
+from ray_asd.config import Optimisation, Worker
+from ray_asd.data.training_set import Draw, Sampler
 from ray_asd.errors import StageError
 from ray_asd.lease import Fence
-from ray_asd.models.aam import margin_at
 from ray_asd.stages import cluster, training_state
 from ray_asd.stages.board import put_up, watch
 from ray_asd.stages.fanout import first_line
 from ray_asd.stages.progress import Progress
-from ray_asd.stages.tasks import Prepared, Task
+from ray_asd.stages.tasks import Measured, Prepared, Task
 
 MAX_FAILURES = 3  # of workers, before the stage fails
 _POINTS = 200  # of the loss curve
@@ -110,24 +109,24 @@ def _worker_error(error: TrainingFailedError) -> str:
 
 def _train(task: Task, fence: Fence, board: ActorHandle) -> None:
     """The loop of one worker."""
-    settings, seed = task.settings, task.recipe.seed
+    settings, seed = task.settings, task.seed
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     fence.check()
     torch.set_num_threads(settings.threads)
     prepared = task.prepare()
-    model = ray.train.torch.prepare_model(prepared.classifier)
+    model = ray.train.torch.prepare_model(prepared.module)
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
     )
-    sampler = Sampler(prepared.num_clips, settings.batch_size, seed)
-    worker = _Worker(prepared, model, optimizer, settings, task.recipe.aam)
+    sampler = Sampler(prepared.num_items, settings.batch_size, seed)
+    worker = _Worker(prepared, model, optimizer, settings)
     if world_size > 1:
         # DDP reorders its buckets after the first backward. A pass thrown away puts that before the first step, so
         # that a resumed run adds up gradients in the same order as one that was never interrupted.
-        worker.backward(sampler.draws(0, rank, world_size), margin=0.0)
+        worker.backward(sampler.draws(0, rank, world_size), step=0)
     newest = training_state.latest(fence) if rank == 0 else None
     state = worker.restore(_load(fence, broadcast_from_rank_zero(newest)))
     every = max(1, settings.steps // _POINTS)
@@ -138,11 +137,13 @@ def _train(task: Task, fence: Fence, board: ActorHandle) -> None:
         stop = False
         if step % every == 0 or last:
             mean = _mean_over_ranks(result)
-            if not math.isfinite(mean[0]):  # on all ranks; an exception would only make Ray try it again
-                ray.get(board.give_up.remote(_diverged(mean[0], step, settings)))
+            if not math.isfinite(mean["loss"]):  # on all ranks; an exception would only make Ray try it again
+                ray.get(board.give_up.remote(_diverged(mean["loss"], step, settings)))
                 return
             stop = _log(state, step, mean, settings, board, rank)
         if stop or last or (step + 1) % settings.checkpoint_every == 0:
+            if last and rank == 0:
+                prepared.finish()
             state.step = step + 1
             _checkpoint(worker.saved(state), fence, rank)
         if stop:
@@ -153,26 +154,26 @@ class _Worker:
     """Model, optimiser and data of one rank."""
 
     def __init__(
-        self, prepared: Prepared, model: nn.Module, optimizer: torch.optim.Optimizer, settings: Optimisation, aam: AAM
+        self, prepared: Prepared, model: nn.Module, optimizer: torch.optim.Optimizer, settings: Optimisation
     ) -> None:
-        self.prepared, self.model, self.optimizer, self.settings, self.aam = prepared, model, optimizer, settings, aam
+        self.prepared, self.model, self.optimizer, self.settings = prepared, model, optimizer, settings
         self.device = next(model.parameters()).device
 
-    def backward(self, draws: Sequence[Any], margin: float) -> tuple[Tensor, Tensor]:
-        """Fresh gradients of these rows; returns loss and accuracy."""
-        inputs, labels = self.prepared.batch(draws)
+    def backward(self, draws: Sequence[Draw], step: int) -> Measured:
+        """Fresh gradients of these items, and what was measured of them."""
+        batch = self.prepared.batch(draws, step)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            loss, accuracy = self.model([part.to(self.device) for part in inputs], labels.to(self.device), margin)
-        loss.backward()
-        return loss.detach(), accuracy
+            measured = self.model(*(part.to(self.device) if isinstance(part, Tensor) else part for part in batch))
+        measured["loss"].backward()
+        return {name: value.detach() for name, value in measured.items()}
 
-    def step(self, step: int, draws: Sequence[Any]) -> tuple[Tensor, Tensor]:
+    def step(self, step: int, draws: Sequence[Draw]) -> Measured:
         settings = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(step, settings)
-        result = self.backward(draws, margin_at(step, settings.steps, self.aam))
+        result = self.backward(draws, step)
         if settings.gradient_clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
         self.optimizer.step()
@@ -181,12 +182,12 @@ class _Worker:
     def restore(self, state: State | None) -> State:
         if state is None:
             return State(0, {}, {})
-        self.prepared.classifier.load_state_dict(state.model)
+        self.prepared.module.load_state_dict(state.model)
         self.optimizer.load_state_dict(state.optimizer)
         return state
 
     def saved(self, state: State) -> State:
-        return State(state.step, self.prepared.classifier.state_dict(), self.optimizer.state_dict(), state.curve)
+        return State(state.step, self.prepared.module.state_dict(), self.optimizer.state_dict(), state.curve)
 
 
 def learning_rate_at(step: int, settings: Optimisation) -> float:
@@ -200,12 +201,12 @@ def _reseed(seed: int, step: int, rank: int) -> None:
     np.random.seed(int(numbers[1]))  # transformers draws SpecAugment's masks from here
 
 
-def _mean_over_ranks(values: Sequence[Tensor]) -> list[float]:
-    stacked = torch.stack([value.float() for value in values])
+def _mean_over_ranks(measured: Measured) -> dict[str, float]:
+    stacked = torch.stack([value.float() for value in measured.values()])
     if torch.distributed.is_initialized():
         torch.distributed.all_reduce(stacked)
         stacked /= torch.distributed.get_world_size()
-    return list(stacked.tolist())
+    return dict(zip(measured, stacked.tolist(), strict=True))
 
 
 def _diverged(loss: float, step: int, settings: Optimisation) -> str:
@@ -215,10 +216,11 @@ def _diverged(loss: float, step: int, settings: Optimisation) -> str:
     )
 
 
-def _log(state: State, step: int, mean: Sequence[float], settings: Optimisation, board: ActorHandle, rank: int) -> bool:
+def _log(
+    state: State, step: int, mean: dict[str, float], settings: Optimisation, board: ActorHandle, rank: int
+) -> bool:
     """Add a point to the curve and show it; the same answer on every rank: whether to stop."""
-    loss, accuracy = mean
-    point = {"step": step + 1, "loss": loss, "accuracy": accuracy, "learning_rate": learning_rate_at(step, settings)}
+    point = {"step": step + 1, **mean, "learning_rate": learning_rate_at(step, settings)}
     state.curve.append(point)
     stop = torch.zeros(1, device=ray.train.torch.get_device())
     if rank == 0:

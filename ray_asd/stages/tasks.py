@@ -1,7 +1,8 @@
 """What can be trained: fine-tuning the backbone on crops, and transformer pooling on the chunks of whole clips.
 
 Both are the same classification of conditions with AAM-softmax (paper section on attribute classification); they
-differ in what a batch is. B batch, T samples, C chunks, E embedding size.
+differ in what a batch is. The baselines are tasks too, in a module of their own. B batch, T samples, C chunks, E
+embedding size.
 """
 
 from collections.abc import Sequence
@@ -16,32 +17,49 @@ from ray_asd.build import Output
 from ray_asd.config import Optimisation, Recipe, TransformerPooling
 from ray_asd.data.training_set import Draw, TrainingSet
 from ray_asd.models import backbones, embedder, pooling
-from ray_asd.models.aam import AAMSoftmax
+from ray_asd.models.aam import AAMSoftmax, margin_at
 from ray_asd.models.checkpoints import Checkpoint
 
 
 class Classifier(nn.Module):
-    """An encoder and its AAM-softmax head as one module, since DDP wants a single forward."""
+    """An encoder and its AAM-softmax head as one module, since DDP wants a single forward.
+
+    Args of forward: class indices [B], the margin, and what the encoder takes.
+    """
 
     def __init__(self, encoder: nn.Module, aam: AAMSoftmax) -> None:
         super().__init__()
         self.encoder = encoder
         self.aam = aam
 
-    def forward(self, inputs: Sequence[Tensor], labels: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-        """-> mean loss, and the share of right answers, both scalars."""
+    def forward(self, labels: Tensor, margin: float, *inputs: Tensor) -> "Measured":
         loss, cosine = self.aam(self.encoder(*inputs), labels, margin)
-        return loss, (cosine.argmax(dim=1) == labels).float().mean()
+        return {"loss": loss, "accuracy": share_right(cosine, labels)}
+
+
+Measured = dict[str, Tensor]
+"""Scalars of one batch by name; the ``loss`` is what training lowers."""
+
+
+def share_right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Share of rows whose largest logit [B, classes] is their label's [B]."""
+    return (logits.argmax(dim=1) == labels).float().mean()
 
 
 class Prepared(Protocol):
-    """A task as loaded by a worker."""
+    """A task as loaded by a worker: a module whose forward takes a batch to what is measured of it."""
 
-    classifier: Classifier
-    num_clips: int
+    num_items: int
 
-    def batch(self, draws: Sequence[Draw]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Inputs of the encoder and class indices [B], on the CPU."""
+    @property
+    def module(self) -> nn.Module: ...
+
+    def batch(self, draws: Sequence[Draw], step: int) -> tuple[Tensor | float, ...]:
+        """Arguments of the module's forward for these draws of ``num_items``, on the CPU."""
+        ...
+
+    def finish(self) -> None:
+        """Called after the last step, on rank 0, before the module's state is stored for good."""
         ...
 
 
@@ -49,7 +67,7 @@ class Task(Protocol):
     """What travels to the workers."""
 
     @property
-    def recipe(self) -> Recipe: ...
+    def seed(self) -> int: ...
 
     @property
     def settings(self) -> Optimisation: ...
@@ -67,6 +85,10 @@ class FineTuning:
     held_out: Sequence[str]
 
     @property
+    def seed(self) -> int:
+        return self.recipe.seed
+
+    @property
     def settings(self) -> Optimisation:
         return self.recipe.training
 
@@ -74,21 +96,38 @@ class FineTuning:
         return PreparedFineTuning(self)
 
 
-class PreparedFineTuning:
+class _Classification:
+    """The half of a prepared task that is the same for every encoder."""
+
+    labels: np.ndarray  # int64 [num_items]
+
+    def __init__(self, task: "FineTuning | Pooling") -> None:
+        self._aam, self._steps = task.recipe.aam, task.settings.steps
+
+    def _batch(self, draws: Sequence[Draw], step: int, inputs: tuple[Tensor, ...]) -> tuple[Tensor | float, ...]:
+        labels = torch.from_numpy(self.labels[[draw.item for draw in draws]])
+        return labels, margin_at(step, self._steps, self._aam), *inputs
+
+    def finish(self) -> None:
+        """There is nothing left to do."""
+
+
+class PreparedFineTuning(_Classification):
     """Inputs of the encoder: crops [B, T]."""
 
     def __init__(self, task: FineTuning) -> None:
+        super().__init__(task)
         recipe = task.recipe
         self.data = TrainingSet(task.sets, task.held_out)
-        self.num_clips = len(self.data)
+        self.labels = self.data.labels
+        self.num_items = len(self.data)
         self.system = embedder.build(recipe, task.checkpoint)
-        self.classifier = Classifier(self.system.embedder, new_head(recipe, len(self.data.conditions)))
+        self.module = Classifier(self.system.embedder, new_head(recipe, len(self.data.conditions)))
         self._seconds = recipe.training.crop_seconds
 
-    def batch(self, draws: Sequence[Draw]) -> tuple[tuple[Tensor, ...], Tensor]:
+    def batch(self, draws: Sequence[Draw], step: int) -> tuple[Tensor | float, ...]:
         crops = self.data.crops(draws, self._seconds, self.system.embedder.backbone.normalize)
-        labels = self.data.labels[[draw.clip for draw in draws]]
-        return (torch.from_numpy(crops),), torch.from_numpy(labels)
+        return self._batch(draws, step, (torch.from_numpy(crops),))
 
 
 @dataclass(frozen=True)
@@ -99,6 +138,10 @@ class Pooling:
     chunks: Output
 
     @property
+    def seed(self) -> int:
+        return self.recipe.seed
+
+    @property
     def settings(self) -> TransformerPooling:
         assert self.recipe.transformer_pooling is not None
         return self.recipe.transformer_pooling
@@ -107,10 +150,11 @@ class Pooling:
         return PreparedPooling(self)
 
 
-class PreparedPooling:
+class PreparedPooling(_Classification):
     """Inputs of the encoder: zero-padded chunk embeddings [B, C, E] and the mask of what is no padding [B, C]."""
 
     def __init__(self, task: Pooling) -> None:
+        super().__init__(task)
         table = task.chunks.table("chunks").sort_by([("clip_id", "ascending")])
         conditions = table.column("condition").to_pylist()
         self.conditions = sorted(set(conditions))
@@ -119,15 +163,15 @@ class PreparedPooling:
         flat = table.column("chunks").combine_chunks()
         self._offsets = flat.offsets.to_numpy()
         self._values = flat.values.values.to_numpy().reshape(-1, dim)
-        self.num_clips = table.num_rows
+        self.num_items = table.num_rows
         with backbones.seeded(task.recipe.seed):
             encoder = pooling.TransformerPooling(dim, task.settings)
-        self.classifier = Classifier(encoder, new_head(task.recipe, len(self.conditions)))
+        self.module = Classifier(encoder, new_head(task.recipe, len(self.conditions)))
 
-    def batch(self, draws: Sequence[Draw]) -> tuple[tuple[Tensor, ...], Tensor]:
-        clips = [draw.clip for draw in draws]
-        chunks = [torch.tensor(self._values[self._offsets[clip] : self._offsets[clip + 1]]) for clip in clips]
-        return embedder.padded(chunks), torch.from_numpy(self.labels[clips])
+    def batch(self, draws: Sequence[Draw], step: int) -> tuple[Tensor | float, ...]:
+        ends = [self._offsets[draw.item : draw.item + 2] for draw in draws]
+        chunks = [torch.tensor(self._values[start:end]) for start, end in ends]
+        return self._batch(draws, step, embedder.padded(chunks))
 
 
 def new_head(recipe: Recipe, num_classes: int) -> AAMSoftmax:

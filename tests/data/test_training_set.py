@@ -68,7 +68,7 @@ def drawn(sampler: Sampler, steps: range, world_size: int = 1) -> list[Draw]:
 
 
 def test_every_epoch_is_another_permutation() -> None:
-    draws = [draw.clip for draw in drawn(Sampler(10, 4, seed=0), range(5))]  # 20 rows: two epochs
+    draws = [draw.item for draw in drawn(Sampler(10, 4, seed=0), range(5))]  # 20 rows: two epochs
     assert sorted(draws[:10]) == sorted(draws[10:]) == list(range(10))
     assert draws[:10] != draws[10:]
     assert draws[:10] != list(range(10))
@@ -90,7 +90,7 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
 
 def test_a_batch_larger_than_the_set_repeats_clips_at_other_places() -> None:
     draws = Sampler(3, 8, seed=0).draws(0, 0, 1)
-    assert sorted(Counter(draw.clip for draw in draws).values()) == [2, 3, 3]
+    assert sorted(Counter(draw.item for draw in draws).values()) == [2, 3, 3]
     assert len({draw.start for draw in draws}) == 8
 
 

@@ -38,7 +38,9 @@ def test_neither_torch_nor_transformers_is_imported() -> None:
 
 def test_random_weights_are_identified_by_size_family_and_seed() -> None:
     checkpoint = resolve(hubert("random:tiny"), 7)
-    assert checkpoint.identity == {"random": "tiny", "family": "hubert", "seed": "7"}
+    assert checkpoint.identity.items() >= {"random": "tiny", "family": "hubert", "seed": "7"}.items()
+    others = [resolve(hubert("random:small"), 7), resolve(Backbone(family="wav2vec2", source="random:tiny"), 7)]
+    assert len({other.identity["config"] for other in [checkpoint, *others]}) == 3
     assert checkpoint.weights == []
 
 

@@ -33,18 +33,19 @@ def fine_tuning(clips: Output, recipe: Recipe, held_out: Sequence[str] = ()) -> 
 
 
 def loss_of(prepared: tasks.Prepared, rows: int = 4, precision: torch.dtype | None = None) -> torch.Tensor:
-    inputs, labels = prepared.batch(Sampler(prepared.num_clips, rows, seed=0).draws(0, 0, 1))
+    draws = Sampler(prepared.num_items, rows, seed=0).draws(0, 0, 1)
+    batch = prepared.batch(draws, step=10_000)  # when the whole margin is there
     with torch.autocast("cpu", precision or torch.bfloat16, enabled=precision is not None):
-        loss, _ = prepared.classifier(inputs, labels, margin=0.2)
+        loss = prepared.module(*batch)["loss"]
     assert isinstance(loss, torch.Tensor)
     return loss
 
 
 def without_gradient(prepared: tasks.Prepared) -> tuple[list[str], list[str]]:
     """Names of parameters that are trained but got no gradient in one step, and of those that are not trained."""
-    prepared.classifier.train()
+    prepared.module.train()
     loss_of(prepared).backward()
-    parameters = list(prepared.classifier.named_parameters())
+    parameters = list(prepared.module.named_parameters())
     unused = [name for name, value in parameters if value.requires_grad and value.grad is None]
     return unused, [name for name, value in parameters if not value.requires_grad]
 
@@ -69,7 +70,7 @@ def test_what_is_frozen_is_not_trained_and_the_rest_is(
     unused, fixed = without_gradient(prepared)
     assert unused == []
     part = f"encoder.backbone.model.{fixed_part}"
-    everything = [name for name, _ in prepared.classifier.named_parameters()]
+    everything = [name for name, _ in prepared.module.named_parameters()]
     assert set(fixed) >= {name for name in everything if name.startswith(part)}
     assert {"aam.weight", "encoder.projection.weight", "encoder.weighted_sum.weights"}.isdisjoint(fixed)
 
@@ -85,24 +86,25 @@ def test_bfloat16_is_close_to_float32(clips: Output, family: str) -> None:
 
 def test_a_fine_tuning_batch_is_crops_and_their_classes(clips: Output) -> None:
     prepared = fine_tuning(clips, recipe(), held_out=["fleet/000.wav"])
-    assert prepared.num_clips == 5
-    (crops,), labels = prepared.batch([Draw(4, 0.0), Draw(0, 0.0)])  # clips 005 and 001
+    assert prepared.num_items == 5
+    labels, margin, crops = prepared.batch([Draw(4, 0.0), Draw(0, 0.0)], step=0)  # clips 005 and 001
     assert crops.shape == (2, 8000)
     assert labels.tolist() == [2, 1]
     assert labels.dtype == torch.int64
+    assert margin == 0.0
     np.testing.assert_array_equal(crops[1], CLIPS[1][2][:8000])
 
 
 def test_wav2vec2_hears_normalised_crops(clips: Output) -> None:
-    (crops,), _ = fine_tuning(clips, recipe(backbone={"family": "wav2vec2"})).batch([Draw(0, 0.0)])
+    *_, crops = fine_tuning(clips, recipe(backbone={"family": "wav2vec2"})).batch([Draw(0, 0.0)], step=0)
     assert crops.std().item() == pytest.approx(1, abs=0.05)
 
 
 def test_the_start_depends_on_the_seed_alone(clips: Output) -> None:
     torch.manual_seed(1)
-    first = fine_tuning(clips, recipe()).classifier.state_dict()
+    first = fine_tuning(clips, recipe()).module.state_dict()
     torch.manual_seed(2)
-    again, other = (fine_tuning(clips, recipe(seed=seed)).classifier.state_dict() for seed in (0, 1))
+    again, other = (fine_tuning(clips, recipe(seed=seed)).module.state_dict() for seed in (0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["aam.weight"], other["aam.weight"])
 
@@ -132,8 +134,8 @@ def chunk_set(folder: Path) -> Output:
 
 def test_a_pooling_batch_is_padded_chunks_and_their_mask(tmp_path: Path) -> None:
     prepared = tasks.Pooling(recipe(transformer_pooling=POOLING), chunk_set(tmp_path)).prepare()
-    assert prepared.num_clips == 3
-    (chunks, valid), labels = prepared.batch([Draw(0, 0.5), Draw(2, 0.5), Draw(1, 0.5)])  # a, c, b
+    assert prepared.num_items == 3
+    labels, _, chunks, valid = prepared.batch([Draw(0, 0.5), Draw(2, 0.5), Draw(1, 0.5)], step=0)  # a, c, b
     assert labels.tolist() == [0, 1, 1]
     assert valid.tolist() == [[True, True, True], [True, False, False], [True, True, False]]
     expected = torch.tensor([[1.0, 1.1, 1.2], [0.0, 0.0, 0.0], [2.0, 2.1, 0.0]])
