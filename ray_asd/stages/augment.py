@@ -78,7 +78,7 @@ def _work(
     written = done.counts.get("clips", 0)
     if written != rows.num_rows * variants:
         raise StageError(f"{rows.num_rows} clips x {variants} variants went in, {written} came out")
-    return Outcome(done.files, done.counts)
+    return Outcome(done.files, done.counts, held=done.held)
 
 
 class _Decode:

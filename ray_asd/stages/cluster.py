@@ -8,6 +8,8 @@ import shutil
 import signal
 import socket
 import tempfile
+import threading
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -21,6 +23,8 @@ from ray_asd.config import Worker
 from ray_asd.errors import StageError, UserError
 
 _REPORT_SECONDS = "0.2"  # how often Ray Train's controller looks at its workers; its default makes each report wait 2 s
+_CAPACITY_SECONDS = 2.0  # how often a waiter looks whether the cluster has grown
+_ROUNDING = 1e-6  # of fractional CPUs and GPUs
 GIB = 1 << 30
 
 _on_stop: list[Callable[[], None]] = []
@@ -107,22 +111,69 @@ def check_fits(what: str, worker: Worker, count: int = 1) -> None:
         UserError: names what is asked for and what is there.
     """
     have = ray.cluster_resources()
-    need = {"CPU": worker.cpus * count, "GPU": worker.gpus * count, "memory": (worker.memory_gb or 0) * GIB * count}
-    for resource, amount in need.items():
-        if amount > have.get(resource, 0):
+    for resource, amount in needs(worker).items():
+        if amount * count > have.get(resource, 0):
             raise UserError(
-                f"{what} needs {_amount(resource, amount)} ({count} worker(s)); "
+                f"{what} needs {_amount(resource, amount * count)} ({count} worker(s)); "
                 f"the cluster has {_amount(resource, have.get(resource, 0))}"
             )
 
 
-def workers_that_fit(worker: Worker) -> int:
-    """How many workers of that size the whole cluster holds at once, at least one."""
-    have: Mapping[str, float] = ray.cluster_resources()
-    fits = [have.get("CPU", 0) / worker.cpus if worker.cpus else float("inf")]
-    if worker.gpus:
-        fits.append(have.get("GPU", 0) / worker.gpus)
-    return max(1, int(min(*fits, have.get("CPU", 1))))
+class Budget:
+    """What the cluster holds, shared by all that this process runs on it at once: first come, first served.
+
+    Trainers and Ray Data pipelines know nothing of each other; whoever asks for more than is free would wait inside
+    Ray with part of it in hand. Here work waits before it starts, and holds all it needs or nothing.
+    """
+
+    def __init__(self, capacity: Callable[[], Mapping[str, float]]) -> None:
+        self._capacity = capacity
+        self._held: Counter[str] = Counter()
+        self._queue: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, worker: Worker, least: int, most: int) -> Iterator[int]:
+        """Wait for ``least`` workers, then hold as many as are free up to ``most``; the block is told how many."""
+        ticket = object()
+        with self._changed:
+            self._queue.append(ticket)
+            try:
+                while self._queue[0] is not ticket or self._fit(worker, least) < least:
+                    self._changed.wait(_CAPACITY_SECONDS)
+                count = min(most, self._fit(worker, most))
+                taken = Counter({name: amount * count for name, amount in needs(worker).items()})
+                self._held += taken
+            finally:
+                self._queue.remove(ticket)
+                self._changed.notify_all()
+        try:
+            yield count
+        finally:
+            with self._changed:
+                self._held -= taken
+                self._changed.notify_all()
+
+    def _fit(self, worker: Worker, most: int) -> int:
+        """How many workers are free, at most ``most``."""
+        capacity = self._capacity()
+        free = {name: capacity.get(name, 0) - self._held[name] for name in needs(worker)}
+        rooms = [int(free[name] / amount + _ROUNDING) for name, amount in needs(worker).items()]
+        return max(0, min([most, *(rooms or [int(capacity.get("CPU", 1))])]))
+
+
+def needs(worker: Worker) -> dict[str, float]:
+    """What one such worker takes of a node, by Ray's names; nothing that it takes none of."""
+    amounts = {"CPU": worker.cpus, "GPU": worker.gpus, "memory": (worker.memory_gb or 0) * GIB}
+    return {name: amount for name, amount in amounts.items() if amount}
+
+
+budget = Budget(lambda: ray.cluster_resources())
+
+
+def held(worker: Worker, count: int) -> dict[str, float]:
+    """The cpus and gpus of ``count`` workers, as markers record them."""
+    return {"cpus": worker.cpus * count, "gpus": worker.gpus * count}
 
 
 def _amount(resource: str, amount: float) -> str:

@@ -127,7 +127,7 @@ def _embed_clips(attempt: Attempt, inputs: Mapping[str, Output], settings: Setti
     )
     if done.counts.get("clips", 0) != rows.num_rows:
         raise StageError(f"{rows.num_rows} clips went in, {done.counts.get('clips', 0)} embeddings came out")
-    return Outcome(done.files, done.counts)
+    return Outcome(done.files, done.counts, held=done.held)
 
 
 def _embed_chunks(
@@ -152,7 +152,7 @@ def _embed_chunks(
     )
     if done.counts.get("clips", 0) != total:
         raise StageError(f"{total} training clips went in, {done.counts.get('clips', 0)} came out")
-    return Outcome(done.files, done.counts)
+    return Outcome(done.files, done.counts, held=done.held)
 
 
 class _Clips:

@@ -10,7 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -31,10 +31,11 @@ NO_PROGRESS_SECONDS = 900  # a pipeline that stands still for so long fails inst
 
 @dataclass(frozen=True)
 class Done:
-    """What one shard, or all of them together, wrote and counted."""
+    """What one shard, or all of them together, wrote and counted; and what all of them held on Ray."""
 
     files: list[File]
     counts: dict[str, int]
+    held: dict[str, float] = field(default_factory=dict)
 
 
 class Shard(Protocol):
@@ -76,7 +77,7 @@ def run(
     workers: int | None = None,
     progress: Progress,
 ) -> Done:
-    """Do ``make()``'s work on every shard of ``rows``, at most ``workers`` at a time (None: as many as fit).
+    """Do ``make()``'s work on every shard of ``rows``, at most ``workers`` at a time (None: as many as are free).
 
     Raises:
         StageError, UserError: as the work raised them; or Ray could not bring the work to its end.
@@ -84,39 +85,47 @@ def run(
     if not rows.num_rows:
         return Done([], {})
     shards = -(-rows.num_rows // shard_rows)
+    blocks = [_numbered(rows.slice(number * shard_rows, shard_rows), number) for number in range(shards)]
     cluster.check_fits(what, worker)
-    size = min(workers or cluster.workers_that_fit(worker), shards)
+    _configure_ray_data()
+    with cluster.budget.hold(worker, 1, min(workers or shards, shards)) as size:
+        pipeline = ray.data.from_arrow(blocks).map_batches(
+            _ShardWorker,
+            fn_constructor_args=(make, attempt),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
+            **_options(worker),
+        )
+        try:
+            return _collected(what, pipeline, rows.num_rows, cluster.held(worker, size), progress)
+        except RayError as error:
+            raise StageError(f"{what}: {first_line(error)}") from error
+
+
+def _options(worker: Worker) -> dict[str, Any]:
     options: dict[str, Any] = {"num_cpus": worker.cpus, "num_gpus": worker.gpus}
     if worker.memory_gb:
         options["memory"] = worker.memory_gb * cluster.GIB
     if worker.labels:
         options["label_selector"] = worker.labels
-    _configure_ray_data()
-    blocks = [_numbered(rows.slice(number * shard_rows, shard_rows), number) for number in range(shards)]
-    pipeline = ray.data.from_arrow(blocks).map_batches(
-        _ShardWorker,
-        fn_constructor_args=(make, attempt),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
-        **options,
-    )
+    return options
+
+
+def _collected(what: str, pipeline: ray.data.Dataset, total: int, held: dict[str, float], progress: Progress) -> Done:
     files: list[File] = []
     counts: Counter[str] = Counter()
     finished = 0
-    progress(what, finished, rows.num_rows)
-    try:
-        for row in pipeline.iter_rows():
-            done = json.loads(row["done"])
-            if "error" in done:
-                raise (UserError if done["error"] == "UserError" else StageError)(done["message"])
-            files += [File(**file) for file in done["files"]]
-            counts.update(done["counts"])
-            finished += row["rows"]
-            progress(what, finished, rows.num_rows)
-    except RayError as error:
-        raise StageError(f"{what}: {first_line(error)}") from error
-    return Done(files, dict(counts))
+    progress(what, finished, total)
+    for row in pipeline.iter_rows():
+        done = json.loads(row["done"])
+        if "error" in done:
+            raise (UserError if done["error"] == "UserError" else StageError)(done["message"])
+        files += [File(**file) for file in done["files"]]
+        counts.update(done["counts"])
+        finished += row["rows"]
+        progress(what, finished, total)
+    return Done(files, dict(counts), held)
 
 
 def _numbered(rows: pa.Table, number: int) -> pa.Table:

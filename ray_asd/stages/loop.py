@@ -62,16 +62,42 @@ def fit(what: str, task: Task, worker: Worker, attempt: Attempt, progress: Progr
     assert fence is not None, "training is an exclusive stage"
     settings = task.settings
     cluster.check_fits(what, worker, settings.workers)
+    with cluster.budget.hold(worker, settings.workers, settings.workers):
+        _run(what, task, worker, fence, progress)
+    state = _load(fence, training_state.latest(fence))
+    if state is None or state.step < settings.steps:
+        done = state.step if state else 0
+        raise StageError(f"{what}: stopped at step {done} of {settings.steps}; the same command goes on from there")
+    return state
+
+
+def _run(what: str, task: Task, worker: Worker, fence: Fence, progress: Progress) -> None:
+    """Train until the workers end by themselves, which may be before the last step."""
     board = put_up()
+    pool = ThreadPoolExecutor(1)  # off the main thread Ray Train leaves Ctrl-C alone: its handler ends with code 0
+    fitting = pool.submit(_trainer(task, worker, fence, board).fit)
+    pool.shutdown(wait=False)
+    try:
+        with cluster.stopping(lambda: board.stop.remote()):
+            watch(board, fitting, what, task.settings.steps, progress)
+        fitting.result()
+    except TrainingFailedError as error:
+        fence.check()
+        raise StageError(f"{what}: {_worker_error(error)}") from error
+    reason = ray.get(board.given_up.remote())
+    if reason:
+        raise StageError(f"{what}: {reason}")
+
+
+def _trainer(task: Task, worker: Worker, fence: Fence, board: ActorHandle) -> TorchTrainer:
     filesystem, path = storage.arrow(training_state.root(fence))
-    resources = {"CPU": worker.cpus, "GPU": worker.gpus, "memory": (worker.memory_gb or 0) * cluster.GIB}
-    trainer = TorchTrainer(
+    return TorchTrainer(
         lambda: _train(task, fence, board),  # as a config they would be unpickled by Ray Train's controller too
         torch_config=TorchConfig(backend="nccl" if worker.gpus else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=settings.workers,
+            num_workers=task.settings.workers,
             use_gpu=worker.gpus > 0,
-            resources_per_worker={name: amount for name, amount in resources.items() if amount},
+            resources_per_worker=cluster.needs(worker),
             label_selector=worker.labels or None,
         ),
         run_config=RunConfig(
@@ -82,24 +108,6 @@ def fit(what: str, task: Task, worker: Worker, attempt: Attempt, progress: Progr
             checkpoint_config=CheckpointConfig(num_to_keep=None),  # ours are dropped by training_state
         ),
     )
-    pool = ThreadPoolExecutor(1)  # off the main thread Ray Train leaves Ctrl-C alone: its handler ends with code 0
-    fitting = pool.submit(trainer.fit)
-    pool.shutdown(wait=False)
-    try:
-        with cluster.stopping(lambda: board.stop.remote()):
-            watch(board, fitting, what, settings.steps, progress)
-        fitting.result()
-    except TrainingFailedError as error:
-        fence.check()
-        raise StageError(f"{what}: {_worker_error(error)}") from error
-    reason = ray.get(board.given_up.remote())
-    if reason:
-        raise StageError(f"{what}: {reason}")
-    state = _load(fence, training_state.latest(fence))
-    if state is None or state.step < settings.steps:
-        done = state.step if state else 0
-        raise StageError(f"{what}: stopped at step {done} of {settings.steps}; the same command goes on from there")
-    return state
 
 
 def _worker_error(error: TrainingFailedError) -> str:

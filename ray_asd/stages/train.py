@@ -108,7 +108,7 @@ def _fine_tune(
 ) -> Outcome:
     from ray_asd.models import embedder
     from ray_asd.models.model_folder import Training
-    from ray_asd.stages import loop, tasks
+    from ray_asd.stages import cluster, loop, tasks
 
     clips = inputs["clips"].table("clips")
     kept_back = held_out(clips, recipe.calibration_fraction, recipe.seed)
@@ -119,14 +119,16 @@ def _fine_tune(
     state = loop.fit("train", task, recipe.resources.train, attempt, progress)
     trained = embedder.build(recipe, checkpoint)
     _take_over(trained.embedder, aam, state)
-    return _saved(attempt, trained, aam, Training(checkpoint, conditions, kept_back, recipe.training.steps), state)
+    held = cluster.held(recipe.resources.train, recipe.training.workers)
+    training = Training(checkpoint, conditions, kept_back, recipe.training.steps)
+    return _saved(attempt, trained, aam, training, state, held)
 
 
 def _train_pooling(attempt: Attempt, inputs: Mapping[str, Output], recipe: Recipe, progress: Progress) -> Outcome:
     from ray_asd.models import model_folder
     from ray_asd.models.embedder import ClipEmbedder
     from ray_asd.models.pooling import TransformerPooling
-    from ray_asd.stages import loop, tasks
+    from ray_asd.stages import cluster, loop, tasks
 
     base = model_folder.load(inputs["model"].fetch(CARD), inputs["model"].fetch(WEIGHTS))
     card = base.card
@@ -139,7 +141,8 @@ def _train_pooling(attempt: Attempt, inputs: Mapping[str, Output], recipe: Recip
     pooling = TransformerPooling(recipe.embedding.dim, task.settings)
     _take_over(pooling, aam, state)
     training = model_folder.Training(card.checkpoint, card.conditions, card.held_out, task.settings.steps)
-    return _saved(attempt, ClipEmbedder(base.system.embedder, pooling, recipe), aam, training, state)
+    held = cluster.held(recipe.resources.train, task.settings.workers)
+    return _saved(attempt, ClipEmbedder(base.system.embedder, pooling, recipe), aam, training, state, held)
 
 
 def _take_over(encoder: Any, aam: "AAMSoftmax", state: "State") -> None:
@@ -149,7 +152,12 @@ def _take_over(encoder: Any, aam: "AAMSoftmax", state: "State") -> None:
 
 
 def _saved(
-    attempt: Attempt, system: "ClipEmbedder", aam: "AAMSoftmax", training: "Training", state: "State"
+    attempt: Attempt,
+    system: "ClipEmbedder",
+    aam: "AAMSoftmax",
+    training: "Training",
+    state: "State",
+    held: Mapping[str, float],
 ) -> Outcome:
     from ray_asd.models import model_folder
 
@@ -159,4 +167,5 @@ def _saved(
         files = [attempt.put_file(name, Path(folder) / name) for name in names]
     files.append(attempt.put_table(CURVE, pa.Table.from_pylist(state.curve)))
     summary = {"system": card.system, "seed": card.recipe.seed, "loss": state.curve[-1]["loss"]}
-    return Outcome(files, {"conditions": len(card.conditions), "held_out": len(card.held_out)}, summary)
+    counts = {"conditions": len(card.conditions), "held_out": len(card.held_out)}
+    return Outcome(files, counts, summary, held=held)

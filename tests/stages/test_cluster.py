@@ -5,10 +5,13 @@ import signal
 import stat
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import ray
+from ray.exceptions import RayError
 
 from ray_asd.config import Worker
 from ray_asd.errors import StageError, UserError
@@ -23,13 +26,69 @@ def test_a_ray_that_is_there_is_joined_and_left_running() -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_what_fits() -> None:
+def test_what_can_never_fit_is_refused() -> None:
     cluster.check_fits("training", Worker(cpus=1), 2)
     with pytest.raises(UserError, match=r"^training needs 3 CPU \(3 worker\(s\)\); the cluster has 2 CPU$"):
         cluster.check_fits("training", Worker(cpus=1), 3)
-    fits = {cpus: cluster.workers_that_fit(Worker(cpus=cpus)) for cpus in (0, 0.5, 1, 2, 3)}
-    assert fits == {0: 2, 0.5: 2, 1: 2, 2: 1, 3: 1}
-    assert cluster.workers_that_fit(Worker(cpus=1, gpus=1)) == 1
+
+
+def room(**resources: float) -> cluster.Budget:
+    return cluster.Budget(lambda: resources)
+
+
+@pytest.mark.parametrize(
+    ("worker", "workers"),
+    [
+        (Worker(cpus=0), 2),  # no more than there are CPUs to run them on
+        (Worker(cpus=0.1), 20),
+        (Worker(cpus=0.5), 4),
+        (Worker(cpus=1), 2),
+        (Worker(cpus=2), 1),
+        (Worker(cpus=1, gpus=1), 1),
+        (Worker(cpus=1, memory_gb=2), 1),
+    ],
+)
+def test_work_holds_what_is_free(worker: Worker, workers: int) -> None:
+    budget = room(CPU=2, GPU=1, memory=3 * cluster.GIB)
+    for _ in range(3):  # and gives all of it back
+        with budget.hold(worker, 1, 100) as held:
+            assert held == workers
+    with budget.hold(worker, 1, 1) as held:
+        assert held == 1
+
+
+def test_nothing_starts_before_its_share_is_free_and_none_is_overtaken() -> None:
+    budget, log = room(CPU=2), list[str]()
+
+    def work(name: str, least: int, most: int) -> None:
+        with budget.hold(Worker(), least, most) as held:
+            log.append(f"{name} {held}")
+
+    with ThreadPoolExecutor(3) as pool:
+        with budget.hold(Worker(), 1, 1):
+            for name, least in (("pair", 2), ("single", 1)):
+                pool.submit(work, name, least, least)
+                time.sleep(0.2)
+            assert log == []  # the single one would fit, but came after
+        pool.shutdown(wait=True)
+    assert log == ["pair 2", "single 1"]
+
+
+def test_who_gives_up_waiting_holds_up_nobody() -> None:
+    capacity = {"CPU": 1.0}
+
+    def gone() -> dict[str, float]:
+        if not capacity:
+            raise RayError("the cluster is gone")
+        return capacity
+
+    budget = cluster.Budget(gone)
+    capacity.clear()
+    with pytest.raises(RayError), budget.hold(Worker(), 1, 1):
+        pass
+    capacity["CPU"] = 1.0
+    with budget.hold(Worker(), 1, 1) as held:
+        assert held == 1
 
 
 def test_sigterm_breaks_a_run_off_unless_something_knows_how_to_end_it() -> None:
