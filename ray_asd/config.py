@@ -21,7 +21,6 @@ HUB_CHECKPOINTS = {
     "hubert": "facebook/hubert-base-ls960",
     "wavlm": "microsoft/wavlm-base-plus",
 }
-BASELINES = {"autoencoder": "AutoEncoder", "mobilenet": "MobileNet"}  # method, and name in every table
 Family = Literal["wav2vec2", "unispeech", "hubert", "wavlm"]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -219,8 +218,12 @@ class Recipe(Usage):
     @property
     def system(self) -> str:
         """The row's name in every table: the checkpoint where it is not the family's own, and what is switched on."""
-        if self.method != "backbone":
-            return BASELINES[self.method]
+        if self.method == "autoencoder":
+            return {"mse": "AutoEncoder (MSE)", "mahalanobis": "AutoEncoder (Mahalanobis)"}[
+                self.scoring.autoencoder.score
+            ]
+        if self.method == "mobilenet":
+            return "MobileNet"
         switches = {"WS": self.backbone.weighted_sum, "SA": self.augmentation, "TFP": self.transformer_pooling}
         stand_in = self.backbone.family == "unispeech" or self.backbone.source
         checkpoint = f" ({self.backbone.checkpoint})" if stand_in else ""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from ray_asd import storage
+from ray_asd import steps, storage
 from ray_asd.build import Output
 from ray_asd.errors import StageError, UserError
 from ray_asd.steps import Step
@@ -123,8 +123,8 @@ def bring(result: Result, root: str, step: Step, *names: str, dry_run: bool = Fa
     from ray_asd.stages.session import estimates, session
 
     if dry_run:
-        for estimate in estimates(step, root):
-            click.echo(_planned(estimate))
+        for estimate in estimates(steps.plan(step, root), root):
+            click.echo(planned(estimate))
         return None
     with session(root) as build:
         output = build(step)
@@ -133,14 +133,15 @@ def bring(result: Result, root: str, step: Step, *names: str, dry_run: bool = Fa
     return output
 
 
-def _planned(estimate: "Estimate") -> str:
-    planned, step = estimate.planned, estimate.planned.step
-    if planned.done:
-        return f"done   {planned.uri}"
+def planned(estimate: "Estimate") -> str:
+    """One line of a dry run."""
+    step, uri = estimate.planned.step, estimate.planned.uri
+    if estimate.planned.done:
+        return f"done   {uri}"
     workers = "as many workers as fit" if step.workers is None else f"{step.workers} worker(s)"
     size = "" if step.bytes is None else f", {step.bytes / 1e9:.2f} GB written"
     hours = "no estimate: none of its kind has run below this root"
     if estimate.hours is not None:
         hours = f"about {estimate.hours:.2f} h, {estimate.gpu_hours:.2f} GPU-hours"
     place = f"{workers} of {step.worker.cpus:g} CPU, {step.worker.gpus:g} GPU" if step.on_ray else "in this process"
-    return f"to do  {planned.uri}: {step.units} units, {place}{size}, {hours}"
+    return f"to do  {uri}: {step.units} units, {place}{size}, {hours}"

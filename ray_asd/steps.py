@@ -37,40 +37,46 @@ class Step:
     exclusive: bool = False
     on_ray: bool = True
 
-    def key(self, root: str) -> Key:
-        inputs = {name: _source(step, root) for name, step in self.inputs.items()}
+    def key(self, root: str, find: "Find" = build.find) -> Key:
+        inputs = {name: _source(step, root, find) for name, step in self.inputs.items()}
         return Key(self.stage, self.name, self.code_version, self.config, inputs)
 
 
-def _source(step: Step | Output, root: str) -> Source:
+Find = Callable[[str], Output | None]
+"""``build.find``, or one that remembers its answers, for plans of many steps."""
+
+
+def _source(step: Step | Output, root: str, find: Find) -> Source:
     if isinstance(step, Output):
         return step.source
-    key = step.key(root)
-    done = build.find(key.folder(root))
+    key = step.key(root, find)
+    done = find(key.folder(root))
     return done.source if done else Source(digest=key.digest, uri=key.folder(root))
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A step, where its output is or will be, and what is there already."""
+    """A step, where its output is or will be, what is there already, and the URIs of the steps it waits for."""
 
     step: Step
     uri: str
     done: Output | None
+    waits_for: tuple[str, ...]
 
 
-def plan(step: Step, root: str) -> list[Planned]:
+def plan(step: Step, root: str, find: Find = build.find) -> list[Planned]:
     """``step`` and all steps it needs, inputs first, each once. Those below a finished step are left out."""
     found: dict[str, Planned] = {}
 
-    def visit(step: Step) -> None:
-        uri = step.key(root).folder(root)
-        done = build.find(uri)
-        if not done:
-            for parent in step.inputs.values():
-                if isinstance(parent, Step):
-                    visit(parent)
-        found.setdefault(uri, Planned(step, uri, done))
+    def visit(step: Step) -> str:
+        uri = step.key(root, find).folder(root)
+        if uri not in found:
+            done = find(uri)
+            parents = (
+                () if done else tuple(visit(parent) for parent in step.inputs.values() if isinstance(parent, Step))
+            )
+            found[uri] = Planned(step, uri, done, parents)
+        return uri
 
     visit(step)
     return list(found.values())

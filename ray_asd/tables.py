@@ -4,6 +4,8 @@
                              |                |
                              +-----embed------+--> EMBEDDINGS --score--> SCORES --evaluate--> METRICS --> report
 
+A baseline goes from CLIPS and model to DIRECT scores instead of EMBEDDINGS, and on to SCORES.
+
 A ``clip_id`` is the data set's name and the POSIX path below its source (``fleet/fan/test/a.wav``): unique across
 machine types, and the same on disk and on S3. A null means unknown, never zero or empty.
 """
@@ -86,6 +88,15 @@ TRAINING_SET = pa.schema(
 A status-augmented clip carries ``parent_clip_id``, its ``speed`` factor and its ``mode``; an original has speed 1.
 ``mean`` and ``std`` are the whole waveform's, for backbones that want normalised input."""
 
+DIRECT = pa.schema(
+    [
+        *_CLIP_KEYS,
+        pa.field("machine_id", pa.string()),
+        pa.field("score", pa.float64(), nullable=False),
+    ]
+)
+"""One row per clip that a baseline has scored by itself, without a bank."""
+
 SCORES = pa.schema(
     [
         *_CLIP_KEYS,
@@ -127,6 +138,26 @@ METRICS = pa.schema(
     ]
 )
 """One row per system, machine type and section. The all-machine figure and its interval stand in the marker."""
+
+CELLS = pa.schema(
+    [
+        pa.field("system", pa.string(), nullable=False),
+        pa.field("seeds", pa.list_(pa.int64()), nullable=False),
+        *(pa.field(name, pa.float64(), nullable=False) for name in ("mean", "low", "high")),
+        pa.field("std", pa.float64()),
+    ]
+)
+"""One row per compared system: mean and standard deviation of its all-machine figure over its seeds, and the interval
+of the mean over clips. ``std`` is null with one seed; the floor has no seeds."""
+
+PAIRS = pa.schema(
+    [
+        pa.field("system_a", pa.string(), nullable=False),
+        pa.field("system_b", pa.string(), nullable=False),
+        *(pa.field(name, pa.float64(), nullable=False) for name in ("difference", "low", "high")),
+    ]
+)
+"""One row per pair of compared systems: by how much the figure of a exceeds b's, and the paired interval over clips."""
 
 
 def embeddings(dim: int) -> pa.Schema:

@@ -174,7 +174,7 @@ def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> No
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("stepz=1", "unknown key 'stepz'; allowed: .*name, seed, audio, backbone.*"),
+        ("stepz=1", "unknown key 'stepz'; allowed: .*name, method, seed, audio, backbone.*"),
         ("training.stepz=1", "unknown key 'training.stepz'; allowed: steps, batch_size, .*crop_seconds"),
         ("transformer_pooling.x=1", "unknown key 'transformer_pooling.x'; allowed: .*layers, heads.*"),
         ("scoring.threshold.x=1", "unknown key 'scoring.threshold.x'; allowed: method, false_positive_rate, value"),

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from urllib.parse import unquote
 
 from ray_asd.errors import UserError, unknown
 from ray_asd.tables import SPLITS
@@ -181,6 +182,11 @@ def condition(machine_type: str, attributes: Mapping[str, str]) -> str:
     escape = str.maketrans({character: f"%{ord(character):02X}" for character in "%=|"})
     pairs = [f"{key.translate(escape)}={value.translate(escape)}" for key, value in sorted(attributes.items())]
     return "|".join([machine_type.translate(escape), *pairs])
+
+
+def machine_type_of(condition: str) -> str:
+    """The machine type that a condition is of."""
+    return unquote(condition.partition("|")[0])
 
 
 def clip_id(dataset: str, path: str) -> str:

@@ -76,14 +76,18 @@ class Sampler:
 class TrainingSet:
     """The clips of one or more ``augment`` outputs, less those held out and all variants of them.
 
+    With ``machine_type`` only those of that one.
+
     Raises:
         UserError: nothing is left to train on, or a clip has no condition.
     """
 
-    def __init__(self, outputs: Sequence[Output], held_out: Sequence[str]) -> None:
+    def __init__(self, outputs: Sequence[Output], held_out: Sequence[str], machine_type: str | None = None) -> None:
         parts = [output.table(INDEX, tables.TRAINING_SET) for output in outputs]
         origin = np.repeat(np.arange(len(parts)), [part.num_rows for part in parts])
         rows = pa.concat_tables(parts).append_column("origin", pa.array(origin))
+        if machine_type is not None:
+            rows = rows.filter(pc.equal(rows["machine_type"], machine_type))
         rows = rows.filter(pc.invert(pc.is_in(_parents(rows), pa.array(held_out, pa.string()))))
         if not rows.num_rows:
             raise UserError(f"no clips to train on: {len(held_out)} held out of {len(origin)}")

@@ -22,13 +22,14 @@ class ModelCard(BaseModel):
     format_version: int = FORMAT_VERSION
     system: str  # the row's name in every table
     recipe: Recipe
-    checkpoint: Checkpoint  # what training started from, and the backbone's architecture
+    checkpoint: Checkpoint | None  # what training started from, and the backbone's architecture; None: a baseline
     sample_rate: int = SAMPLE_RATE  # Hz
-    normalize: bool  # zero mean and unit variance per clip, as resolved for this backbone
-    conditions: list[str]  # class names in the order of the classifier's rows
+    normalize: bool | None = None  # zero mean and unit variance per clip, as resolved for this backbone
+    conditions: list[str]  # class names in the order of the classifier's rows; none for an AutoEncoder
+    machine_types: list[str] = []  # of an AutoEncoder, in the order of its tensors' numbers
     held_out: list[str]  # clip_ids that were kept from training, to calibrate thresholds on
     steps: int  # of training
-    layer_weights: list[float] | None  # of the weighted sum, from the first layer's input to the last layer
+    layer_weights: list[float] | None = None  # of the weighted sum, from the first layer's input to the last layer
     versions: dict[str, str]
     weights_sha256: str
 

@@ -1,19 +1,24 @@
-"""The saved model: a card that explains it, and tensors. Nothing else is needed to embed; nothing in it is code.
+"""The saved model: a card that explains it, and tensors. Nothing else is needed to use it; nothing in it is code.
 
 ``model.json`` holds everything but the tensors, the backbone's architecture included, so that neither the hub nor the
 original checkpoint is asked for again. ``weights.safetensors`` holds the tensors, whose sha256 stands in the card.
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from ray_asd import __version__, storage
+from ray_asd.config import Recipe
 from ray_asd.errors import UserError
 from ray_asd.models import backbones
 from ray_asd.models.aam import AAMSoftmax
@@ -37,43 +42,74 @@ class SavedModel:
 class Training:
     """What the training knows and the weights do not tell."""
 
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | None
     conditions: Sequence[str]
     held_out: Sequence[str]
     steps: int
 
 
 def save(folder: Path, system: ClipEmbedder, aam: AAMSoftmax, training: Training) -> ModelCard:
-    """Write the two files into ``folder``, which is created; returns the card.
+    """Write the two files of a fine-tuned backbone into ``folder``, which is created; returns the card.
 
     Args:
         system: trained, its parameters on any device.
         aam: the classifier it was trained with; one row per condition.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.contiguous() for name, value in system.state_dict().items()}
-    tensors |= {f"aam.{name}": value.contiguous() for name, value in aam.state_dict().items()}
-    safetensors.torch.save_file(tensors, folder / WEIGHTS)
     weighted_sum = system.embedder.weighted_sum
+    tensors = system.state_dict() | {f"aam.{name}": value for name, value in aam.state_dict().items()}
+    facts = {
+        "normalize": system.embedder.backbone.normalize,
+        "layer_weights": weighted_sum.weights.tolist() if weighted_sum else None,
+    }
+    return save_tensors(folder, tensors, system.recipe, training, facts)
+
+
+def save_tensors(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    recipe: Recipe,
+    training: Training,
+    facts: Mapping[str, Any] = MappingProxyType({}),
+) -> ModelCard:
+    """Write the two files of any model into ``folder``, which is created; ``facts`` are further fields of the card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file({name: value.contiguous() for name, value in tensors.items()}, folder / WEIGHTS)
     card = ModelCard(
-        system=system.recipe.system,
-        recipe=system.recipe,
+        system=recipe.system,
+        recipe=recipe,
         checkpoint=training.checkpoint,
-        normalize=system.embedder.backbone.normalize,
         conditions=list(training.conditions),
         held_out=list(training.held_out),
         steps=training.steps,
-        layer_weights=weighted_sum.weights.tolist() if weighted_sum else None,
         versions={"python": platform.python_version(), "ray_asd": __version__}
         | {name: metadata.version(name) for name in _PACKAGES},
         weights_sha256=storage.sha256(str(folder / WEIGHTS)),
+        **facts,
     )
     (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n")
     return card
 
 
 def load(card: Path, weights: Path) -> SavedModel:
-    """The model of a local ``model.json`` and its ``weights.safetensors``.
+    """The fine-tuned backbone of a local ``model.json`` and its ``weights.safetensors``.
+
+    Raises:
+        UserError: see :func:`load_tensors`; or it is another kind of model.
+    """
+    description, tensors = load_tensors(card, weights)
+    recipe, checkpoint = description.recipe, description.checkpoint
+    if checkpoint is None:
+        raise UserError(f"{card}: a {recipe.method} has no embeddings; allowed: a fine-tuned backbone")
+    system = assemble(recipe, backbones.build(checkpoint, recipe.backbone))
+    aam = AAMSoftmax(recipe.embedding.dim, len(description.conditions), recipe.aam.scale)
+    with fitting(weights, card):
+        aam.load_state_dict({"weight": tensors.pop("aam.weight")})
+        system.load_state_dict(tensors)
+    return SavedModel(system.eval(), aam.eval(), description)
+
+
+def load_tensors(card: Path, weights: Path) -> tuple[ModelCard, dict[str, Tensor]]:
+    """The card and the tensors of any model.
 
     Raises:
         UserError: a file is missing, the card is no card or of another format, or the weights are not the card's.
@@ -81,13 +117,14 @@ def load(card: Path, weights: Path) -> SavedModel:
     description = read_card(card)
     if not weights.is_file() or storage.sha256(str(weights)) != description.weights_sha256:
         raise UserError(f"{weights}: missing, or not the weights that {card} describes")
-    recipe = description.recipe
-    system = assemble(recipe, backbones.build(description.checkpoint, recipe.backbone))
-    aam = AAMSoftmax(recipe.embedding.dim, len(description.conditions), recipe.aam.scale)
+    with fitting(weights, card):
+        return description, safetensors.torch.load_file(weights)
+
+
+@contextmanager
+def fitting(weights: Path, card: Path) -> Iterator[None]:
+    """Loading the tensors of ``weights`` into what ``card`` describes: where they do not fit, a UserError says so."""
     try:
-        tensors = safetensors.torch.load_file(weights)
-        aam.load_state_dict({"weight": tensors.pop("aam.weight")})
-        system.load_state_dict(tensors)
+        yield
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise UserError(f"{weights}: its tensors do not fit the recipe in {card}") from error
-    return SavedModel(system.eval(), aam.eval(), description)

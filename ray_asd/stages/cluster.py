@@ -27,7 +27,10 @@ _CAPACITY_SECONDS = 2.0  # how often a waiter looks whether the cluster has grow
 _ROUNDING = 1e-6  # of fractional CPUs and GPUs
 GIB = 1 << 30
 
+_STOPPED = "stopped by SIGTERM; the same command goes on where it was"
+
 _on_stop: list[Callable[[], None]] = []
+_stop_requested = threading.Event()
 
 
 @contextmanager
@@ -83,6 +86,8 @@ def _use_private_token() -> None:
 def stopping(action: Callable[[], None]) -> Iterator[None]:
     """While the block runs, SIGTERM calls ``action`` and lets the block end by itself instead of breaking it off."""
     _on_stop.append(action)
+    if _stop_requested.is_set():
+        action()
     try:
         yield
     finally:
@@ -93,10 +98,12 @@ def stopping(action: Callable[[], None]) -> Iterator[None]:
 def _stoppable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         if not _on_stop:
-            raise StageError("stopped by SIGTERM; the same command goes on where it was")
-        for action in _on_stop:
+            raise StageError(_STOPPED)
+        _stop_requested.set()
+        for action in [*_on_stop]:  # another thread may change it
             action()
 
+    _stop_requested.clear()
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
@@ -134,13 +141,19 @@ class Budget:
 
     @contextmanager
     def hold(self, worker: Worker, least: int, most: int) -> Iterator[int]:
-        """Wait for ``least`` workers, then hold as many as are free up to ``most``; the block is told how many."""
+        """Wait for ``least`` workers, then hold as many as are free up to ``most``; the block is told how many.
+
+        Raises:
+            StageError: SIGTERM came first.
+        """
         ticket = object()
         with self._changed:
             self._queue.append(ticket)
             try:
                 while self._queue[0] is not ticket or self._fit(worker, least) < least:
                     self._changed.wait(_CAPACITY_SECONDS)
+                    if _stop_requested.is_set():
+                        raise StageError(_STOPPED)
                 count = min(most, self._fit(worker, most))
                 taken = Counter({name: amount * count for name, amount in needs(worker).items()})
                 self._held += taken
@@ -166,6 +179,13 @@ def needs(worker: Worker) -> dict[str, float]:
     """What one such worker takes of a node, by Ray's names; nothing that it takes none of."""
     amounts = {"CPU": worker.cpus, "GPU": worker.gpus, "memory": (worker.memory_gb or 0) * GIB}
     return {name: amount for name, amount in amounts.items() if amount}
+
+
+def room(worker: Worker, count: int) -> int:
+    """How many groups of ``count`` such workers the whole cluster holds at once."""
+    have = ray.cluster_resources()
+    rooms = [have.get(name, 0) / (amount * count) for name, amount in (needs(worker) or {"CPU": 1}).items()]
+    return int(min(rooms) + _ROUNDING)
 
 
 budget = Budget(lambda: ray.cluster_resources())

@@ -39,7 +39,8 @@ def run(root: str, seed: int, overrides: tuple[str, ...], progress: Progress) ->
         source = ingest.Source(recordings, layout="dcase2023")
         outputs["clips"] = bring(ingest.step(source, Worker(), progress))
         outputs["model"] = bring(train.system(recipe, outputs["clips"], progress))
-        scoring = score.step(outputs["model"], outputs["clips"], outputs["clips"], recipe, recipe.audio, progress)
+        clips = outputs["clips"]
+        scoring = score.step(outputs["model"], clips, clips, recipe, recipe.audio, progress, recipe.method)
         outputs["scores"] = bring(scoring)
         outputs["metrics"] = bring(evaluate.step([outputs["scores"]], progress))
     _, page = report.write(root, storage.join(root, "report"))

@@ -36,7 +36,7 @@ def clips(model: Step | Output | None, clips: Output, settings: "Settings", prog
     total = sum(clips.marker.counts.get(split, 0) for split in tables.SPLITS if split != "supplemental")
     return Step(
         stage="embed",
-        name=_name(model) if model else FLOOR,
+        name=name_of(model),
         code_version=CODE_VERSION,
         config=key,
         inputs={"clips": clips} | ({"model": model} if model else {}),
@@ -67,6 +67,7 @@ class Used:
     """A model as named by a user, or the floor, and how it is to be used."""
 
     model: Output | None
+    method: str
     usage: Usage
     settings: Settings
     trained_on: Output | None  # CLIPS
@@ -80,11 +81,11 @@ def use(model: str, recipe: str | None, overrides: tuple[str, ...]) -> Used:
     """
     if model == FLOOR:
         usage = config.usage(config.load(recipe) if recipe else Usage(), overrides)
-        return Used(None, usage, Settings.of(usage, Audio()), None)
+        return Used(None, "backbone", usage, Settings.of(usage, Audio()), None)
     output = build.resolve(model, "train", "tfp")
     own = read_card(output.fetch(CARD)).recipe
     usage = config.usage(config.load(recipe) if recipe else own, overrides)
-    return Used(output, usage, Settings.of(usage, own.audio), build.find(output.marker.inputs["clips"].uri))
+    return Used(output, own.method, usage, Settings.of(usage, own.audio), build.find(output.marker.inputs["clips"].uri))
 
 
 def chunks(
@@ -95,7 +96,7 @@ def chunks(
     key |= {"precision": settings.inference.precision, "threads": settings.inference.threads}
     return Step(
         stage="embed",
-        name=f"{_name(model)}-chunks",
+        name=f"{name_of(model)}-chunks",
         code_version=CODE_VERSION,
         config=key,
         inputs={"model": model, **sets},
@@ -106,7 +107,10 @@ def chunks(
     )
 
 
-def _name(model: Step | Output) -> str:
+def name_of(model: Step | Output | None) -> str:
+    """What stages that use the model are called; None is the floor."""
+    if model is None:
+        return FLOOR
     return model.name if isinstance(model, Step) else model.marker.name
 
 

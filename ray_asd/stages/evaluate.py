@@ -24,25 +24,40 @@ CODE_VERSION = 1
 METRICS = "metrics"
 RESAMPLES = 1000
 LEVEL = 0.95
+_SCORES = "scores_"  # first part of the names of the systems' SCORES among a step's inputs
 _CONFIG = {"resamples": RESAMPLES, "level": LEVEL}
 
 
 def step(scores: Sequence[Output], progress: Progress) -> Step:
     """METRICS of one or more SCORES, and of the floor on the same clips with the same bank."""
-    inputs: dict[str, Step | Output] = {f"scores_{number}": output for number, output in enumerate(scores)}
+    floors: dict[str, Step] = {}
     for output in scores:
-        clips, bank_clips, floor = _floor(output, progress)
-        inputs[f"floor_{clips.marker.content[:12]}_{bank_clips.marker.content[:12]}"] = floor
+        clips, bank_clips, usage, audio = _scored_with(output)
+        floors[floor_name(clips, bank_clips)] = score.step(None, clips, bank_clips, usage, audio, progress)
+    name = scores[0].marker.name if len(scores) == 1 else f"{len(scores)}-systems"
+    return planned(name, scores, floors, sum(output.marker.counts["clips"] for output in scores))
+
+
+def planned(
+    name: str, scores: Sequence[Step | Output], floors: dict[str, Step], num_clips: int, variant: str = ""
+) -> Step:
+    """METRICS of SCORES that need not be there yet; ``variant`` is put behind the systems' names."""
+    inputs: dict[str, Step | Output] = {f"{_SCORES}{number}": given for number, given in enumerate(scores)}
     return Step(
         stage="evaluate",
-        name=scores[0].marker.name if len(scores) == 1 else f"{len(scores)}-systems",
+        name=name,
         code_version=CODE_VERSION,
-        config=_CONFIG,
-        inputs=inputs,
-        work=lambda attempt, inputs: _work(attempt, _scored(inputs)),
-        units=sum(output.marker.counts["clips"] for output in scores),
+        config=_CONFIG | ({"variant": variant} if variant else {}),
+        inputs={**inputs, **floors},
+        work=lambda attempt, inputs: _work(attempt, _tables(inputs, variant)),
+        units=num_clips,
         on_ray=False,
     )
+
+
+def floor_name(clips: Output, bank_clips: Output) -> str:
+    """What the floor on these clips with this bank is called among a step's inputs."""
+    return f"floor_{clips.marker.content[:12]}_{bank_clips.marker.content[:12]}"
 
 
 def submission_step(scores_dir: str, truth_dir: str) -> Step:
@@ -65,20 +80,32 @@ def submission_step(scores_dir: str, truth_dir: str) -> Step:
     )
 
 
-def _floor(scores: Output, progress: Progress) -> tuple[Output, Output, Step]:
-    """The clips, the bank's clips, and the floor's SCORES on them."""
-    bank = build.resolve(scores.marker.inputs["bank"].uri, "embed")
-    clips = build.resolve(scores.marker.inputs["clips"].uri, "ingest")
-    bank_clips = build.resolve(bank.marker.inputs["clips"].uri, "ingest")
-    usage = Usage(scoring=Scoring(**scores.marker.config))
-    audio = Audio(**bank.marker.config["audio"])
-    return clips, bank_clips, score.step(None, clips, bank_clips, usage, audio, progress)
+def _scored_with(scores: Output) -> tuple[Output, Output, Usage, Audio]:
+    """The clips that were scored, those they were compared with (by a baseline: those it was trained on), and how."""
+    origins = scores.marker.inputs
+    heard = build.resolve(origins["bank" if "bank" in origins else "direct"].uri, "embed", "direct")
+    model = heard if "bank" in origins else build.resolve(origins["model"].uri, "train", "tfp")
+    clips = build.resolve(origins["clips"].uri, "ingest")
+    bank_clips = build.resolve(model.marker.inputs["clips"].uri, "ingest")
+    return clips, bank_clips, Usage(scoring=Scoring(**scores.marker.config)), Audio(**heard.marker.config["audio"])
 
 
-def _scored(inputs: Mapping[str, Output]) -> list[tuple[str, int | None, pa.Table]]:
+def systems(metrics: Output) -> list[tuple[str, Output]]:
+    """The SCORES behind METRICS that were not of a submission folder, each with its system's name."""
+    variant = metrics.marker.config.get("variant", "")
+    found = {name: build.resolve(source.uri, "score") for name, source in metrics.marker.inputs.items()}
+    return [(_named(name, output, variant), output) for name, output in found.items()]
+
+
+def _named(name: str, scores: Output, variant: str) -> str:
+    system: str = scores.marker.summary["system"]
+    return system + variant if name.startswith(_SCORES) else system
+
+
+def _tables(inputs: Mapping[str, Output], variant: str) -> list[tuple[str, int | None, pa.Table]]:
     systems: dict[tuple[str, int | None], pa.Table] = {}
-    for output in {output.marker.digest: output for output in inputs.values()}.values():
-        key = (output.marker.summary["system"], output.marker.summary["seed"])
+    for name, output in {output.marker.digest: (name, output) for name, output in inputs.items()}.values():
+        key = (_named(name, output, variant), output.marker.summary["seed"])
         if key in systems:
             raise UserError(
                 f"two of the SCORES are of {key[0]} with seed {key[1]}; one METRICS table takes one of each"

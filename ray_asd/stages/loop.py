@@ -18,6 +18,7 @@ import ray.train
 import torch
 import torch.distributed
 from ray.actor import ActorHandle
+from ray.exceptions import RayError
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -84,6 +85,8 @@ def _run(what: str, task: Task, worker: Worker, fence: Fence, progress: Progress
     except TrainingFailedError as error:
         fence.check()
         raise StageError(f"{what}: {_worker_error(error)}") from error
+    except RayError as error:
+        raise StageError(f"{what}: {first_line(error)}") from error
     reason = ray.get(board.given_up.remote())
     if reason:
         raise StageError(f"{what}: {reason}")

@@ -1,6 +1,6 @@
 """Building steps one after the other below one root, with Ray started only once something has to be done on it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -45,14 +45,14 @@ class Estimate:
         return None if self.hours is None else self.hours * step.worker.gpus * (step.workers or 1)
 
 
-def estimates(step: Step, root: str) -> list[Estimate]:
-    """The plan of ``step``, timed by the last finished stage of the same kind and name below ``root``, per unit."""
+def estimates(plan: Iterable[Planned], root: str) -> list[Estimate]:
+    """Each step of ``plan`` timed by the last finished stage of the same kind and name below ``root``, per unit."""
     seconds: dict[tuple[str, str], float] = {}
     for output in archive.outputs(root):
         if output.marker.units:
             seconds[output.marker.stage, output.marker.name] = output.marker.seconds / output.marker.units
     found = []
-    for planned in steps.plan(step, root):
+    for planned in plan:
         per_unit = seconds.get((planned.step.stage, planned.step.name))
         found.append(Estimate(planned, None if per_unit is None else per_unit * planned.step.units / 3600))
     return found

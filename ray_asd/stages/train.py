@@ -16,7 +16,7 @@ from ray_asd.config import Recipe, Usage
 from ray_asd.data.training_set import TrainingSet, held_out
 from ray_asd.models import checkpoints
 from ray_asd.models.card import CARD, WEIGHTS
-from ray_asd.stages import augment, embed
+from ray_asd.stages import augment, baselines, embed
 from ray_asd.stages.progress import Progress
 from ray_asd.steps import Step
 
@@ -37,6 +37,8 @@ def system(recipe: Recipe, clips: Output, progress: Progress) -> Step:
     Raises:
         UserError: the recipe's weights cannot be found, or CLIPS hold nothing to train on.
     """
+    if recipe.method != "backbone":
+        return baselines.system(recipe, clips, progress)
     fine_tuned = fine_tuning(recipe, clips, progress)
     if not recipe.transformer_pooling:
         return fine_tuned

@@ -176,6 +176,15 @@ def test_killed_where_it_hurts(system: chain.Chain, undisturbed: dict[str, str],
     assert storage.folders(submission.folder) == [output.marker.attempt]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C counts for the processes that a test starts, even where these tests run in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_by_signal(
     system: chain.Chain, undisturbed: dict[str, str], tmp_path: Path, number: signal.Signals

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ray_asd import steps
 from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.config import Worker
 from ray_asd.stages.session import estimates, session
@@ -52,11 +53,11 @@ def test_estimates_come_from_what_has_run_before(tmp_path: Path) -> None:
         done = bring(step("embed", 10))
     seconds = done.marker.seconds / 10
     larger = step("embed", 3600, worker=Worker(gpus=0.5), workers=4)
-    (estimate,) = estimates(larger, root)
+    (estimate,) = estimates(steps.plan(larger, root), root)
     assert estimate.planned.done is None
     assert estimate.hours == pytest.approx(seconds)
     assert estimate.gpu_hours == pytest.approx(seconds * 2)
-    (unknown,) = estimates(step("score", 5), root)
+    (unknown,) = estimates(steps.plan(step("score", 5), root), root)
     assert (unknown.hours, unknown.gpu_hours) == (None, None)
-    (known,) = estimates(step("embed", 10), root)
+    (known,) = estimates(steps.plan(step("embed", 10), root), root)
     assert known.planned.done is not None
