@@ -103,12 +103,12 @@ def _stoppable() -> Iterator[None]:
         for action in [*_on_stop]:  # another thread may change it
             action()
 
-    _stop_requested.clear()
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        _stop_requested.clear()
 
 
 def check_fits(what: str, worker: Worker, count: int = 1) -> None:
