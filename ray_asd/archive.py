@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ray_asd import build, storage
 from ray_asd.errors import UserError
+from ray_asd.steps import Find
 
 _STAGE_FOLDER = re.compile(r".+-[0-9a-f]{12}")  # anything else below a root is not ours to remove
 
@@ -36,22 +37,25 @@ def find(uri: str) -> build.Output:
     return output
 
 
-def lineage(output: build.Output) -> list[build.Output]:
-    """``output`` and every finished stage that it was made from, nearest first, each once."""
+def lineage(output: build.Output, find: Find = build.find) -> list[build.Output]:
+    """``output`` and every finished stage that it was made from, nearest first, each once.
+
+    ``find`` may be one that remembers its answers, for the lineages of many outputs.
+    """
     found = {output.uri: output}
     queue = [output]
     while queue:
         for source in queue.pop(0).marker.inputs.values():
-            parent = _stage_at(source.uri) if source.uri not in found else None
+            parent = _stage_at(source.uri, find) if source.uri not in found else None
             if parent:
                 found[parent.uri] = parent
                 queue.append(parent)
     return list(found.values())
 
 
-def _stage_at(uri: str) -> build.Output | None:
+def _stage_at(uri: str, find: Find) -> build.Output | None:
     try:
-        return build.find(uri)
+        return find(uri)
     except UserError:  # recordings in a bucket that is gone or closed by now
         return None
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from ray_asd import __version__, archive, build, config, report, storage, tables
+from ray_asd import __version__, archive, build, config, live, report, storage, tables
+from ray_asd import grid as grids
 from ray_asd.console import Progress, bring, run, summary
-from ray_asd.errors import UserError
+from ray_asd.errors import StageError, UserError
 
 
 class _InOrderOfUse(click.Group):
@@ -129,6 +130,57 @@ def train(recipe: str, clips: str, root: str, overrides: tuple[str, ...], dry_ru
         bring(result, root, step, "model", dry_run=dry_run)
 
 
+@_command("sweep --recipe tiny --grid paper --clips runs/ingest/fleet-0123456789ab --out runs")
+@click.option("--recipe", required=True, help="What all cells have in common: a packaged recipe or a path to a .yaml.")
+@click.option("--grid", default="paper", show_default=True, help="Its variations: paper, full or a path to a .yaml.")
+@click.option("--seeds", metavar="N,N", help="Run every cell with each of these seeds; the recipe's own by default.")
+@_clips
+@_out
+@click.option("--report", "report_dir", metavar="DIR", help="Where the comparison goes; ROOT/report by default.")
+@_set
+@_dry_run
+@_json
+def sweep(
+    recipe: str,
+    grid: str,
+    seeds: str | None,
+    clips: str,
+    root: str,
+    report_dir: str | None,
+    overrides: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Train, score and compare all cells of a grid at once, shared work once, and write the paper's table."""
+    from ray_asd.stages.sweep import Sweep
+
+    root = storage.absolute(root)
+    with summary("sweep", None if dry_run else root, as_json) as result:
+        cells = grids.load(grid, recipe, overrides, _numbers(seeds))
+        planned = Sweep(storage.name(grid).partition(".")[0], cells, build.resolve(clips, "ingest"), root)
+        if dry_run:
+            live.show_plan(planned)
+            return
+        with live.live(planned) as show:
+            planned.run(show)
+        compared = planned.compared()
+        failures = [report.Failure(row.cell.system, row.cell.recipe.seed, error) for row, error in planned.failed]
+        place = storage.absolute(report_dir) if report_dir else storage.join(root, "report")
+        written = report.write(planned.metrics, compared, failures, place)
+        result.outputs = written.files | ({"comparison": compared.uri} if compared else {})
+        result.counts, result.reused = planned.counts, planned.reused
+        click.echo(written.table, err=as_json)
+        if failures:
+            raise StageError(f"{len(failures)} of {len(cells)} cells failed, the first one is {failures[0]}")
+
+
+def _numbers(text: str | None) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")] if text else []
+    except ValueError:
+        raise UserError(f"--seeds {text!r}: whole numbers with commas between them are needed, e.g. 0,1,2") from None
+
+
 @_command("embed --model runs/train/hubert-WS-seed0-0123456789ab --clips URI --out runs")
 @_model
 @_clips
@@ -144,6 +196,8 @@ def embed(model: str, clips: str, root: str, dry_run: bool, as_json: bool, **usa
     root = storage.absolute(root)
     with summary("embed", None if dry_run else root, as_json) as result:
         used = stage.use(model, **usage)
+        if used.method != "backbone":
+            raise UserError(f"{model} is a {used.method}, which has no embeddings; allowed: a fine-tuned backbone")
         step = stage.clips(used.model, build.resolve(clips, "ingest"), used.settings, Progress())
         bring(result, root, step, "embeddings", dry_run=dry_run)
 
@@ -177,7 +231,9 @@ def score(
         used = embedding.use(model, **usage)
         queries = build.resolve(clips, "ingest")
         enrolled = build.resolve(bank, "ingest") if bank else used.trained_on or queries
-        step = stage.step(used.model, queries, enrolled, used.usage, used.settings.audio, Progress())
+        if bank and used.method != "backbone":
+            raise UserError(f"--bank {bank}: a {used.method} compares with no bank; allowed: a fine-tuned backbone")
+        step = stage.step(used.model, queries, enrolled, used.usage, used.settings.audio, Progress(), used.method)
         output = bring(result, root, step, "scores", dry_run=dry_run)
         if output and submission:
             from ray_asd.scoring.submission import write
@@ -212,7 +268,7 @@ def evaluate(scores: tuple[str, ...], truth: str | None, root: str, dry_run: boo
             step = stage.step([build.resolve(uri, "score") for uri in scores], Progress())
         output = bring(result, root, step, "metrics", dry_run=dry_run)
         if output:
-            click.echo(report.markdown(report.collect([output])), err=as_json)
+            click.echo(report.overview_of([output]), err=as_json)
 
 
 @_command("report --runs runs --out report")
@@ -220,10 +276,14 @@ def evaluate(scores: tuple[str, ...], truth: str | None, root: str, dry_run: boo
 @click.option("--out", metavar="DIR", required=True, help="Where report.md and report.html go.")
 @_json
 def report_command(root: str, out: str, as_json: bool) -> None:
-    """Write one comparison table of all METRICS below ROOT, as Markdown and HTML."""
+    """Write the comparison of all METRICS below ROOT, with the newest sweep's statistics, as HTML, Markdown and CSV."""
     with summary("report", None, as_json) as result:
-        markdown, page = report.write(storage.absolute(root), storage.absolute(out))
-        result.outputs = {"markdown": markdown, "report": page}
+        found = archive.outputs(_existing(root))
+        metrics = [output for output in found if output.marker.stage == "evaluate"]
+        if not metrics:
+            raise UserError(f"{storage.absolute(root)} holds no METRICS; run `ray-asd evaluate` first")
+        compared = [output for output in found if output.marker.stage == "compare"]
+        result.outputs = report.write(metrics, compared[-1] if compared else None, [], storage.absolute(out)).files
 
 
 @_command("fetch-weights facebook/hubert-base-ls960 --to s3://models/hubert-base")

@@ -4,7 +4,8 @@
                              |                |
                              +-----embed------+--> EMBEDDINGS --score--> SCORES --evaluate--> METRICS --> report
 
-A baseline goes from CLIPS and model to DIRECT scores instead of EMBEDDINGS, and on to SCORES.
+A baseline goes from CLIPS and model to DIRECT scores instead of EMBEDDINGS, and on to SCORES. SCORES of several
+systems are compared in CELLS and PAIRS.
 
 A ``clip_id`` is the data set's name and the POSIX path below its source (``fleet/fan/test/a.wav``): unique across
 machine types, and the same on disk and on S3. A null means unknown, never zero or empty.
@@ -138,6 +139,31 @@ METRICS = pa.schema(
     ]
 )
 """One row per system, machine type and section. The all-machine figure and its interval stand in the marker."""
+
+CELLS = pa.schema(
+    [
+        pa.field("system", pa.string(), nullable=False),
+        pa.field("seeds", pa.list_(pa.int64()), nullable=False),
+        pa.field("mean", pa.float64(), nullable=False),
+        pa.field("std", pa.float64()),
+        pa.field("low", pa.float64(), nullable=False),
+        pa.field("high", pa.float64(), nullable=False),
+    ]
+)
+"""One row per system: its official score over seeds, and the interval of the mean over clips, as fractions.
+
+``seeds`` is empty where a system has none; ``std``, the sample standard deviation, is null with fewer than two."""
+
+PAIRS = pa.schema(
+    [
+        pa.field("system_a", pa.string(), nullable=False),
+        pa.field("system_b", pa.string(), nullable=False),
+        pa.field("difference", pa.float64(), nullable=False),
+        pa.field("low", pa.float64(), nullable=False),
+        pa.field("high", pa.float64(), nullable=False),
+    ]
+)
+"""One row per pair of CELLS: mean of a minus mean of b, and the interval of that over clips, both on the same draws."""
 
 CELLS = pa.schema(
     [

@@ -8,7 +8,8 @@ from ray_asd import tables
 from ray_asd.errors import StageError
 
 SCHEMAS = {
-    name: getattr(tables, name) for name in ("CLIPS", "REJECTS", "TRAINING_SET", "SCORES", "THRESHOLDS", "METRICS")
+    name: getattr(tables, name)
+    for name in ("CLIPS", "REJECTS", "TRAINING_SET", "SCORES", "THRESHOLDS", "METRICS", "CELLS", "PAIRS")
 } | {"EMBEDDINGS": tables.embeddings(3)}
 REJECT = {"uri": "s3://b/a.wav", "reason": "silent", "detail": "", "size_bytes": 44}
 

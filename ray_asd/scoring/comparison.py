@@ -1,89 +1,125 @@
-"""How systems compare on the same clips: over seeds, and by a paired bootstrap of the differences between them.
+"""Systems beside each other: each one's score over its seeds, and the differences between any two with intervals.
 
-A resample draws the same clips for every system, so what makes a clip hard for all of them cancels out of a
-difference: its interval is much narrower than those of the two figures. S systems, R resamples.
+The bootstrap is paired (Efron & Tibshirani 1993, percentile method): one draw of clips serves all systems and seeds,
+so what makes a clip hard for all of them cancels in a difference. Intervals are over clips, with the seeds as they
+are; how much seeds matter stands beside them, as a standard deviation.
+
+Shapes: R resamples, N clips.
 """
 
+import itertools
+import statistics
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import pyarrow as pa
 
 from ray_asd import tables
 from ray_asd.errors import UserError
-from ray_asd.scoring import bootstrap
+from ray_asd.scoring import bootstrap, metrics
 from ray_asd.scoring.metrics import Floats
 
-_CLIP = ["clip_id", "machine_type", "section", "domain", "label"]
+_SAME = ["clip_id", "machine_type", "section", "domain", "label"]  # columns that all SCORES must agree in
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A CELLS and a PAIRS table."""
+    """The tables CELLS and PAIRS."""
 
     cells: pa.Table
     pairs: pa.Table
 
 
+@dataclass(frozen=True)
+class _Cell:
+    """One system: its score with each seed, and the mean over seeds in each resample [R]."""
+
+    seeds: list[int]
+    scores: list[float]
+    drawn: Floats
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.scores)
+
+
 def compare(
     systems: Mapping[str, Mapping[int | None, pa.Table]], resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Comparison:
-    """Compare systems by their SCORES, given by name and by seed (None: a system without seeds).
+    """CELLS and PAIRS of ``systems``, in their order, with the ends of central ``level`` intervals.
+
+    Args:
+        systems: per system and seed its SCORES; the seed is None where a system has none.
+        seed: of the draws. They depend on the clips alone, not on any score or on the order of rows.
 
     Raises:
-        UserError: the tables are not of the same clips, or see :func:`ray_asd.scoring.bootstrap.resampled_scores`.
+        UserError: there are no scores, two tables are not of the same clips, or one has no official score
+            (see :func:`ray_asd.scoring.bootstrap.resampled_scores`).
     """
-    clips = {(name, number): _sorted(table) for name, seeds in systems.items() for number, table in seeds.items()}
-    _check_same(clips)
-    first = next(iter(clips.values()))
-    ranked = first.set_column(first.column_names.index("score"), "score", pa.array(np.arange(len(first), dtype=float)))
-    weights = bootstrap.resample(ranked, resamples, np.random.default_rng(seed))  # by rank: of clips, not of scores
-    once = np.ones((1, len(first)), dtype=np.int64)
-    ends = (1 - level) / 2, (1 + level) / 2
-    means, drawn, cells = {}, {}, []
-    for name, seeds in systems.items():
-        scores = [float(bootstrap.resampled_scores(clips[name, number], once)[0]) for number in seeds]
-        resampled = [bootstrap.resampled_scores(clips[name, number], weights) for number in seeds]
-        means[name], drawn[name] = float(np.mean(scores)), np.mean(resampled, axis=0)
-        cells.append(
-            {
-                "system": name,
-                "seeds": [number for number in seeds if number is not None],
-                "mean": means[name],
-                "std": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
-                **_interval(drawn[name], ends),
-            }
-        )
-    pairs = [
-        {
-            "system_a": one,
-            "system_b": other,
-            "difference": means[one] - means[other],
-            **_interval(drawn[one] - drawn[other], ends),
-        }
-        for one, other in combinations(systems, 2)
+    aligned = _aligned(systems)
+    any_table = next(iter(next(iter(aligned.values())).values()))
+    weights = bootstrap.resample(_ranked(any_table), resamples, np.random.default_rng(seed))
+    cells = {system: _cell(by_seed, weights) for system, by_seed in aligned.items()}
+    tails = (1 - level) / 2, (1 + level) / 2
+    rows = [_cell_row(system, cell, tails) for system, cell in cells.items()]
+    pairs = [_pair_row(a, b, cells, tails) for a, b in itertools.combinations(cells, 2)]
+    return Comparison(pa.Table.from_pylist(rows, schema=tables.CELLS), pa.Table.from_pylist(pairs, schema=tables.PAIRS))
+
+
+def _aligned(systems: Mapping[str, Mapping[int | None, pa.Table]]) -> dict[str, dict[int | None, pa.Table]]:
+    """The tables in order of clip_id, once they are known to be of the same clips."""
+    without = [system for system, by_seed in systems.items() if not by_seed]
+    if without or not systems:
+        raise UserError(f"no scores to compare{f' of {without[0]}' if without else ''}")
+    found = {
+        system: {seed: table.sort_by([("clip_id", "ascending")]) for seed, table in by_seed.items()}
+        for system, by_seed in systems.items()
+    }
+    (first, reference), *others = [
+        (system if seed is None else f"{system} with seed {seed}", table)
+        for system, by_seed in found.items()
+        for seed, table in by_seed.items()
     ]
-    return Comparison(
-        pa.Table.from_pylist(cells, schema=tables.CELLS), pa.Table.from_pylist(pairs, schema=tables.PAIRS)
-    )
-
-
-def _sorted(scores: pa.Table) -> pa.Table:
-    return scores.sort_by([("clip_id", "ascending")])
-
-
-def _interval(drawn: Floats, ends: tuple[float, float]) -> dict[str, float]:
-    low, high = np.quantile(drawn, ends)
-    return {"low": float(low), "high": float(high)}
-
-
-def _check_same(clips: Mapping[tuple[str, int | None], pa.Table]) -> None:
-    (one, first), *others = clips.items()
-    expected = first.select(_CLIP)
     for other, table in others:
-        if not table.select(_CLIP).equals(expected):
-            missing = len(set(first["clip_id"].to_pylist()) ^ set(table["clip_id"].to_pylist()))
-            what = f"{missing} clips are of one only" if missing else "the same clips have other labels or domains"
-            raise UserError(f"{one[0]} and {other[0]} were not scored on the same clips: {what}")
+        differing = _differing(reference, table)
+        if differing:
+            raise UserError(
+                f"{first} and {other} differ in {differing} clip(s) or their labels; "
+                "only scores of the same clips can be compared"
+            )
+    return found
+
+
+def _differing(one: pa.Table, other: pa.Table) -> int:
+    """How many clip_ids are not in both tables as often, with the same machine type, section, domain and label."""
+    left, right = one.select(_SAME).combine_chunks(), other.select(_SAME).combine_chunks()
+    if left.equals(right):
+        return 0
+    counted = [Counter(tuple(row.values()) for row in table.to_pylist()) for table in (left, right)]
+    return len({key[0] for key in [*(counted[0] - counted[1]), *(counted[1] - counted[0])]})
+
+
+def _ranked(scores: pa.Table) -> pa.Table:
+    """Each clip scored by its rank: draws go by the order of scores, and so by the order of clips."""
+    ranks = pa.array(np.arange(scores.num_rows, dtype=np.float64))
+    return scores.set_column(scores.column_names.index("score"), "score", ranks)
+
+
+def _cell(by_seed: Mapping[int | None, pa.Table], weights: bootstrap.Counts) -> _Cell:
+    tables_in_order = by_seed.values()
+    scores = [metrics.official_score(metrics.evaluate(table, "")) for table in tables_in_order]
+    drawn = np.mean([bootstrap.resampled_scores(table, weights) for table in tables_in_order], axis=0)
+    return _Cell([seed for seed in by_seed if seed is not None], scores, drawn)
+
+
+def _cell_row(system: str, cell: _Cell, tails: tuple[float, float]) -> dict[str, object]:
+    low, high = np.quantile(cell.drawn, tails)
+    std = statistics.stdev(cell.scores) if len(cell.scores) > 1 else None
+    return {"system": system, "seeds": cell.seeds, "mean": cell.mean, "std": std, "low": low, "high": high}
+
+
+def _pair_row(a: str, b: str, cells: Mapping[str, _Cell], tails: tuple[float, float]) -> dict[str, object]:
+    low, high = np.quantile(cells[a].drawn - cells[b].drawn, tails)
+    return {"system_a": a, "system_b": b, "difference": cells[a].mean - cells[b].mean, "low": low, "high": high}

@@ -43,7 +43,7 @@ def run(root: str, seed: int, overrides: tuple[str, ...], progress: Progress) ->
         scoring = score.step(outputs["model"], clips, clips, recipe, recipe.audio, progress, recipe.method)
         outputs["scores"] = bring(scoring)
         outputs["metrics"] = bring(evaluate.step([outputs["scores"]], progress))
-    _, page = report.write(root, storage.join(root, "report"))
-    table = report.markdown(report.collect([outputs["metrics"]]))
-    places = {"recordings": recordings, **{name: output.uri for name, output in outputs.items()}, "report": page}
-    return Demo(places, table, all(output.reused for output in outputs.values()))
+    written = report.write([outputs["metrics"]], None, [], storage.join(root, "report"))
+    places = {"recordings": recordings, **{name: output.uri for name, output in outputs.items()}}
+    places["report"] = written.files["report"]
+    return Demo(places, written.table, all(output.reused for output in outputs.values()))

@@ -1,5 +1,6 @@
 import csv
 import math
+from importlib import resources
 from pathlib import Path
 
 import pyarrow as pa
@@ -182,7 +183,7 @@ def test_published_baseline_means(triples, published):
 
 
 def paper_rows():
-    with open(HERE / "paper_table1.csv", newline="") as file:
+    with (resources.files("ray_asd") / "paper" / "table1.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -1,0 +1,142 @@
+"""The report: comparison tables and the paper's figures, from METRICS, a comparison and markers alone."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import jinja2
+import pyarrow as pa
+from markupsafe import Markup
+from pyarrow import csv as arrow_csv
+
+from ray_asd import storage, tables
+from ray_asd.build import Output
+from ray_asd.errors import UserError
+from ray_asd.report import differences, overview, paper, table1
+from ray_asd.report.rows import Row, collect
+from ray_asd.report.table import Cell, Table, latex, markdown
+
+__all__ = ["Failure", "Written", "collect", "markdown", "overview_of", "write"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell of a sweep that was not finished, and why."""
+
+    system: str
+    seed: int
+    error: str
+
+    def __str__(self) -> str:
+        return f"{self.system} seed {self.seed}: {self.error}"
+
+
+@dataclass(frozen=True)
+class Written:
+    """URIs of the report's files by what they are, and its first table as Markdown."""
+
+    files: dict[str, str]
+    table: str
+
+
+def overview_of(outputs: Sequence[Output]) -> str:
+    """The rows of these ``evaluate`` outputs as a Markdown table, best first."""
+    return markdown(overview.overview(collect(outputs)))
+
+
+def write(outputs: Sequence[Output], comparison: Output | None, failures: Sequence[Failure], out: str) -> Written:
+    """Write the report on these ``evaluate`` outputs, and on the ``compare`` output where there is one, into ``out``.
+
+    Raises:
+        UserError: there is nothing to report on.
+    """
+    if not outputs and not failures:
+        raise UserError("no METRICS to report on; run `ray-asd evaluate` first")
+    rows = collect(outputs)
+    found, files = _tables(rows, comparison, failures)
+    figure = _figure(rows)
+    if figure:
+        files["layer_weights.svg"] = figure
+    files["report.md"] = "\n".join(_section(table) for table in found).encode()
+    files["report.html"] = _page(found, figure).encode()
+    for name, content in files.items():
+        storage.write(storage.join(out, name), content)
+    return Written({_KINDS[name]: storage.join(out, name) for name in files}, markdown(found[0]))
+
+
+_KINDS = {
+    "report.html": "report",
+    "report.md": "markdown",
+    "table1.csv": "table1_csv",
+    "table1.tex": "table1_tex",
+    "pairs.csv": "pairs",
+    "layer_weights.svg": "layer_weights",
+}
+
+
+def _tables(
+    rows: Sequence[Row], comparison: Output | None, failures: Sequence[Failure]
+) -> tuple[list[Table], dict[str, bytes]]:
+    """The report's tables in order, and the files that hold figures for other programs."""
+    found: list[Table] = []
+    files: dict[str, bytes] = {}
+    if comparison:
+        systems = table1.systems(rows, comparison.table("cells", tables.CELLS), comparison.uri)
+        is_papers_data = any(
+            row.origin and row.origin.clips and paper.is_its_data(row.origin.clips) for row in rows[:1]
+        )
+        pairs = comparison.table("pairs", tables.PAIRS)
+        apart = differences.differences(pairs)
+        main = table1.table(systems, is_papers_data)
+        found += [main, differences.effects(apart, systems, comparison.uri)]
+        found += [
+            differences.matrix(apart, systems, comparison.uri),
+            *([] if is_papers_data else [table1.published_table()]),
+        ]
+        files = {
+            "table1.csv": _csv(table1.values(systems)),
+            "table1.tex": latex(main).encode(),
+            "pairs.csv": _arrow(pairs),
+        }
+    if failures:
+        lines = [[Cell(failure.system), Cell(str(failure.seed)), Cell(failure.error)] for failure in failures]
+        found.append(Table("Cells that failed", ["system", "seed", "why"], lines))
+    if rows:
+        found += [overview.overview(rows), overview.costs(rows)]
+    return found, files
+
+
+def _section(table: Table) -> str:
+    return f"## {table.title}\n\n{markdown(table)}"
+
+
+def _csv(records: Sequence[Mapping[str, object]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue().encode()
+
+
+def _arrow(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    arrow_csv.write_csv(table, sink)
+    return bytes(sink.getvalue())
+
+
+def _figure(rows: Sequence[Row]) -> bytes | None:
+    if not any(row.origin and row.origin.layer_weights for row in rows):
+        return None
+    from ray_asd.report.figures import layer_weights  # matplotlib takes a second
+
+    return layer_weights(rows)
+
+
+def _page(found: Sequence[Table], figure: bytes | None) -> str:
+    """One self-contained page."""
+    template = (resources.files("ray_asd") / "templates" / "report.html").read_text()
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    drawing = Markup("".join(figure.decode().partition("<svg")[1:])) if figure else ""
+    return str(environment.from_string(template).render(tables=found, figure=drawing))

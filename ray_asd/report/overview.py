@@ -1,0 +1,62 @@
+"""The tables that need METRICS and markers only: every row there is, best first, and what each one took."""
+
+from collections.abc import Sequence
+
+from ray_asd.build import Marker
+from ray_asd.report.rows import Row
+from ray_asd.report.table import Cell, Table, interval, percent
+
+NOTE = (
+    "Harmonic mean of source AUC, target AUC and pAUC (official DCASE 2023 Task 2 definitions), in percent, over all "
+    "machines and per machine type; in brackets the 95% bootstrap interval over clips."
+)
+
+
+def machine_types(rows: Sequence[Row]) -> list[str]:
+    """Of all rows, by letter."""
+    return sorted({machine for row in rows for machine in row.machines}, key=str.lower)
+
+
+def overview(rows: Sequence[Row]) -> Table:
+    """One line per system and seed."""
+    machines = machine_types(rows)
+    whys = [f"{row.system}: no all-machine figure: {row.why}" for row in rows if row.why]
+    return Table(
+        "Comparison of systems",
+        ["system", "seed", "all machines", *machines],
+        [[Cell(text, row.uri) for text in cells(row, machines)] for row in rows],
+        [NOTE, *whys],
+    )
+
+
+def cells(row: Row, machines: Sequence[str]) -> list[str]:
+    """The row as text."""
+    seed = "-" if row.seed is None else str(row.seed)
+    figures = [percent(row.machines.get(machine)) for machine in machines]
+    return [row.system, seed, percent(row.score) + interval(row.low, row.high), *figures]
+
+
+def costs(rows: Sequence[Row]) -> Table:
+    """Time, CPU-hours and GPU-hours of each row, over all stages that it is made of."""
+    lines, everything = [], dict[str, Marker]()
+    for row in rows:
+        if row.origin is None:
+            continue
+        everything |= row.origin.stages
+        lines.append([Cell(row.system, row.uri), Cell("-" if row.seed is None else str(row.seed))])
+        lines[-1] += _took(list(row.origin.stages.values()))
+    lines.append([Cell("all of it, shared stages once"), Cell(""), *_took(list(everything.values()))])
+    return Table(
+        "What it took",
+        ["system", "seed", "stages", "seconds", "CPU-hours", "GPU-hours"],
+        lines,
+        ["From the markers of the stages below each row but ingest; a shared stage counts in every row that needs it."],
+    )
+
+
+def _took(stages: Sequence[Marker]) -> list[Cell]:
+    hours = {
+        kind: sum(stage.seconds * stage.held.get(kind, 0.0) for stage in stages) / 3600 for kind in ("cpus", "gpus")
+    }
+    seconds = sum(stage.seconds for stage in stages)
+    return [Cell(str(len(stages))), Cell(f"{seconds:.0f}"), *(Cell(f"{value:.3f}") for value in hours.values())]

@@ -1,0 +1,115 @@
+"""What METRICS and the markers behind them say: one row per system and seed, and what it was made from."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from scipy import stats
+
+from ray_asd import archive, build, tables
+from ray_asd.build import Marker, Output
+from ray_asd.config import Recipe
+from ray_asd.models.card import CARD, read_card
+
+_NOT_COUNTED = "ingest"  # done before any system is
+_EPSILON = 2.3e-16
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a system is made of, by the paper's names."""
+
+    method: str
+    family: str
+    ws: bool
+    sa: bool
+    tfp: bool
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Parts":
+        """Those of a recipe."""
+        switches = (recipe.backbone.weighted_sum, recipe.augmentation, recipe.transformer_pooling)
+        return cls(recipe.method, recipe.backbone.family, *(bool(on) for on in switches))
+
+    @property
+    def switches(self) -> tuple[bool, bool, bool]:
+        """(WS, SA, TFP)."""
+        return self.ws, self.sa, self.tfp
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Behind a row: its parts, its learned layer weights (from the first layer's input on), and all its stages."""
+
+    parts: Parts | None  # None: the floor
+    layer_weights: Sequence[float] | None
+    stages: Mapping[str, Marker]  # by URI
+    clips: Output | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system and seed: its all-machine figure with interval, and its figure per machine type, as fractions."""
+
+    system: str
+    seed: int | None
+    score: float | None
+    low: float | None
+    high: float | None
+    why: str | None
+    machines: dict[str, float | None]
+    uri: str
+    origin: Origin | None = None  # None: of a submission folder, or no longer there
+
+
+def collect(outputs: Iterable[Output]) -> list[Row]:
+    """The rows of these ``evaluate`` outputs, best first; a system that several of them hold appears once."""
+    rows: dict[tuple[object, ...], Row] = {}
+    find = cache(build.find)
+    for output in outputs:
+        machines: dict[tuple[str, int | None], dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
+        for row in output.table("metrics", tables.METRICS).to_pylist():
+            machines[row["system"], row["seed"]][row["machine_type"]].append(row["hmean"])
+        origins = _origins(output, find)
+        for system in output.marker.summary["systems"]:
+            key = (system["system"], system["seed"])
+            figures = {machine: _harmonic(values) for machine, values in machines[key].items()}
+            interval = (system["score"], system.get("low"), system.get("high"))
+            found = Row(*key, *interval, system.get("why"), figures, output.uri, origins.get(key))
+            rows[(*key, system["score"], tuple(sorted(figures.items())))] = found
+    return sorted(rows.values(), key=lambda row: (-(row.score or 0), row.system, row.seed or 0))
+
+
+Find = Callable[[str], Output | None]
+
+
+def _origins(metrics: Output, find: Find) -> dict[tuple[str, int | None], Origin]:
+    """By system and seed, from the SCORES that the METRICS were made of."""
+    found = {}
+    for name, source in metrics.marker.inputs.items():
+        scores = find(source.uri)
+        if scores is None:
+            continue
+        variant = metrics.marker.config.get("variant", "") if name.startswith("scores_") else ""
+        key = (scores.marker.summary["system"] + variant, scores.marker.summary["seed"])
+        found[key] = _origin(scores, find)
+    return found
+
+
+def _origin(scores: Output, find: Find) -> Origin:
+    inputs = scores.marker.inputs
+    model = find(inputs["model"].uri) if "model" in inputs else None
+    card = read_card(model.fetch(CARD)) if model else None
+    stages = {output.uri: output.marker for output in archive.lineage(scores, find)}
+    return Origin(
+        Parts.of(card.recipe) if card else None,
+        card.layer_weights if card else None,
+        {uri: marker for uri, marker in stages.items() if marker.stage != _NOT_COUNTED},
+        find(inputs["clips"].uri),
+    )
+
+
+def _harmonic(values: Sequence[float | None]) -> float | None:
+    known = [max(value, _EPSILON) for value in values if value is not None]
+    return float(stats.hmean(known)) if len(known) == len(values) else None
