@@ -144,31 +144,6 @@ CELLS = pa.schema(
     [
         pa.field("system", pa.string(), nullable=False),
         pa.field("seeds", pa.list_(pa.int64()), nullable=False),
-        pa.field("mean", pa.float64(), nullable=False),
-        pa.field("std", pa.float64()),
-        pa.field("low", pa.float64(), nullable=False),
-        pa.field("high", pa.float64(), nullable=False),
-    ]
-)
-"""One row per system: its official score over seeds, and the interval of the mean over clips, as fractions.
-
-``seeds`` is empty where a system has none; ``std``, the sample standard deviation, is null with fewer than two."""
-
-PAIRS = pa.schema(
-    [
-        pa.field("system_a", pa.string(), nullable=False),
-        pa.field("system_b", pa.string(), nullable=False),
-        pa.field("difference", pa.float64(), nullable=False),
-        pa.field("low", pa.float64(), nullable=False),
-        pa.field("high", pa.float64(), nullable=False),
-    ]
-)
-"""One row per pair of CELLS: mean of a minus mean of b, and the interval of that over clips, both on the same draws."""
-
-CELLS = pa.schema(
-    [
-        pa.field("system", pa.string(), nullable=False),
-        pa.field("seeds", pa.list_(pa.int64()), nullable=False),
         *(pa.field(name, pa.float64(), nullable=False) for name in ("mean", "low", "high")),
         pa.field("std", pa.float64()),
     ]

@@ -39,7 +39,11 @@ def step(scores: Sequence[Output], progress: Progress) -> Step:
 
 
 def planned(
-    name: str, scores: Sequence[Step | Output], floors: dict[str, Step], num_clips: int, variant: str = ""
+    name: str,
+    scores: Sequence[Step | Output],
+    floors: Mapping[str, Step | Output],
+    num_clips: int,
+    variant: str = "",
 ) -> Step:
     """METRICS of SCORES that need not be there yet; ``variant`` is put behind the systems' names."""
     inputs: dict[str, Step | Output] = {f"{_SCORES}{number}": given for number, given in enumerate(scores)}
