@@ -44,6 +44,15 @@ class Source(BaseModel):
     uri: str
 
 
+class Held(BaseModel):
+    """What the work of a stage held on Ray while it ran, and the seconds it waited before it got that."""
+
+    model_config = ConfigDict(frozen=True)
+    cpus: float = 0.0
+    gpus: float = 0.0
+    waited: float = 0.0
+
+
 class Marker(BaseModel):
     """What a finished stage says of itself."""
 
@@ -61,10 +70,10 @@ class Marker(BaseModel):
     counts: dict[str, int]
     summary: dict[str, Any]
     units: int  # clips or training steps that the work went through
-    held: dict[str, float] = {}  # cpus and gpus that the work held on Ray while it ran
+    held: Held = Held()
     versions: dict[str, str]
     started_at: datetime
-    seconds: float
+    seconds: float  # of work; what it waited for its turn is left out
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,7 @@ class Outcome:
     counts: Mapping[str, int]
     summary: Mapping[str, Any] = field(default_factory=dict)
     content: str | None = None
-    held: Mapping[str, float] = field(default_factory=dict)
+    held: Held = Held()
 
 
 @dataclass(frozen=True)
@@ -237,10 +246,10 @@ def run(
         counts=dict(outcome.counts),
         summary=dict(outcome.summary),
         units=units,
-        held=dict(outcome.held),
+        held=outcome.held,
         versions=versions(),
         started_at=started_at,
-        seconds=round(time.monotonic() - begun, 3),
+        seconds=round(time.monotonic() - begun - outcome.held.waited, 3),
     )
     return commit(folder, marker)
 

@@ -15,7 +15,7 @@ import click
 import huggingface_hub.constants
 import pytest
 
-from ray_asd import __version__, build, cli, storage
+from ray_asd import __version__, archive, build, cli, report, storage
 from ray_asd.errors import StageError
 from ray_asd.stages import ingest
 
@@ -155,8 +155,10 @@ def test_the_flow_ends_in_a_table_with_the_floor(flow: Flow) -> None:
     assert flow.runs["evaluate"].summary["counts"] == {"systems": 2, "sections": 2}
     assert "| floor (log-mel mean and std) |" in flow.runs["evaluate"].err
     assert "| hubert+WS+SA (random:tiny) " in flow.runs["evaluate"].err
-    report = Path(flow.runs["report"].summary["outputs"]["markdown"])
-    assert report.read_text() in flow.runs["evaluate"].err
+    text = Path(flow.runs["report"].summary["outputs"]["markdown"]).read_text()
+    table = report.overview_of([archive.find(flow.uri("metrics"))])
+    assert table in text
+    assert table in flow.runs["evaluate"].err
 
 
 def test_what_a_command_names_is_there(flow: Flow) -> None:
@@ -339,6 +341,12 @@ REFUSED = {
     "no truth": ("evaluate --scores {submission} --truth {empty} --out {root}", "no ground truth"),
     "no scores": ("evaluate --scores {clips} --out {root}", "the output of 'ingest'; allowed: score"),
     "no metrics": ("report --runs {empty} --out {root}", "/empty holds no METRICS; run `ray-asd evaluate` first"),
+    "grid": ("{sweep} --grid huge", "unknown grid 'huge'; allowed: full, paper, a path ending in .yaml"),
+    "seeds": ("{sweep} --seeds 0,one", "--seeds '0,one': whole numbers with commas between them are needed, e.g. 0,1"),
+    "same seeds": ("{sweep} --seeds 1,1", "grid paper: AutoEncoder (MSE) seed 1 stands there more than once"),
+    "sweep of scores": ("sweep --recipe tiny --clips {scores} --out {root}", "'score'; allowed: ingest"),
+    "too large": ("{sweep} --set resources.train.cpus=99", " needs 99 CPU (1 worker(s)); the cluster has 2 CPU"),
+    "method": ("{train} --set method=forest", "method: 'forest': Input should be 'backbone', 'autoencoder' or"),
     "machine": ("simulate {root} --machines fan,pump", "unknown machine"),
     "negative": ("simulate {root} --train -5", "-5"),
     "short": ("simulate {root} --seconds 0", "0"),
@@ -365,6 +373,7 @@ def test_a_mistake_is_one_line_that_names_it(
     used = f"--clips {names['clips']} --out {root}"
     train = shlex.join([*TINY, "--clips", names["clips"], "--out", root])
     names |= {"train": f"train {train}", "score": f"score --model {names['model']} {used}"}
+    names["sweep"] = f"sweep --recipe tiny {used}"
     words = shlex.split(command.format(root=root, fleet=flow.fleet, empty=tmp_path / "empty", **names))
     refused = run(*words)
     assert refused.code == 2

@@ -55,8 +55,9 @@ def costs(rows: Sequence[Row]) -> Table:
 
 
 def _took(stages: Sequence[Marker]) -> list[Cell]:
-    hours = {
-        kind: sum(stage.seconds * stage.held.get(kind, 0.0) for stage in stages) / 3600 for kind in ("cpus", "gpus")
-    }
     seconds = sum(stage.seconds for stage in stages)
-    return [Cell(str(len(stages))), Cell(f"{seconds:.0f}"), *(Cell(f"{value:.3f}") for value in hours.values())]
+    hours = (
+        sum(stage.seconds * stage.held.cpus for stage in stages) / 3600,
+        sum(stage.seconds * stage.held.gpus for stage in stages) / 3600,
+    )
+    return [Cell(str(len(stages))), Cell(f"{seconds:.0f}"), *(Cell(f"{value:.3f}") for value in hours)]

@@ -111,7 +111,7 @@ def _train_mobilenet(attempt: Attempt, inputs: Mapping[str, Output], recipe: Rec
     outcome = _saved(attempt, state.model, recipe, training)
     files = [*outcome.files, attempt.put_table(CURVE, pa.Table.from_pylist(state.curve))]
     summary = {**outcome.summary, "loss": state.curve[-1]["loss"]}
-    return Outcome(files, outcome.counts, summary, held=_held(recipe))
+    return Outcome(files, outcome.counts, summary, held=state.held)
 
 
 def _train_autoencoder(
@@ -131,7 +131,7 @@ def _train_autoencoder(
         attempt.put_table(CURVE, pa.Table.from_pylist(state.curve)),
     ]
     summary = {"loss": state.curve[-1]["loss"]}
-    return Outcome(files, {"steps": state.step}, summary, held=_held(recipe))
+    return Outcome(files, {"steps": state.step}, summary, held=state.held)
 
 
 def _gather(attempt: Attempt, inputs: Mapping[str, Output], recipe: Recipe) -> Outcome:
@@ -149,12 +149,6 @@ def _gather(attempt: Attempt, inputs: Mapping[str, Output], recipe: Recipe) -> O
     steps = sum(part.marker.counts["steps"] for part in parts.values())
     training = Training(None, [], _kept_back(recipe, inputs), steps)
     return _saved(attempt, tensors, recipe, training, {"machine_types": sorted(parts)})
-
-
-def _held(recipe: Recipe) -> dict[str, float]:
-    from ray_asd.stages import cluster
-
-    return cluster.held(recipe.resources.train, 1)
 
 
 def _saved(

@@ -9,9 +9,11 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -19,6 +21,7 @@ from typing import Any
 
 import ray
 
+from ray_asd.build import Held
 from ray_asd.config import Worker
 from ray_asd.errors import StageError, UserError
 
@@ -126,6 +129,14 @@ def check_fits(what: str, worker: Worker, count: int = 1) -> None:
             )
 
 
+@dataclass(frozen=True)
+class Grant:
+    """How many workers some work may have, and what they hold."""
+
+    workers: int
+    held: Held
+
+
 class Budget:
     """What the cluster holds, shared by all that this process runs on it at once: first come, first served.
 
@@ -140,13 +151,13 @@ class Budget:
         self._changed = threading.Condition()
 
     @contextmanager
-    def hold(self, worker: Worker, least: int, most: int) -> Iterator[int]:
-        """Wait for ``least`` workers, then hold as many as are free up to ``most``; the block is told how many.
+    def hold(self, worker: Worker, least: int, most: int) -> Iterator["Grant"]:
+        """Wait for ``least`` workers, then hold as many as are free up to ``most``; the block is told what it got.
 
         Raises:
             StageError: SIGTERM came first.
         """
-        ticket = object()
+        ticket, asked = object(), time.monotonic()
         with self._changed:
             self._queue.append(ticket)
             try:
@@ -161,7 +172,9 @@ class Budget:
                 self._queue.remove(ticket)
                 self._changed.notify_all()
         try:
-            yield count
+            yield Grant(
+                count, Held(cpus=worker.cpus * count, gpus=worker.gpus * count, waited=time.monotonic() - asked)
+            )
         finally:
             with self._changed:
                 self._held -= taken
@@ -189,11 +202,6 @@ def room(worker: Worker, count: int) -> int:
 
 
 budget = Budget(lambda: ray.cluster_resources())
-
-
-def held(worker: Worker, count: int) -> dict[str, float]:
-    """The cpus and gpus of ``count`` workers, as markers record them."""
-    return {"cpus": worker.cpus * count, "gpus": worker.gpus * count}
 
 
 def _amount(resource: str, amount: float) -> str:

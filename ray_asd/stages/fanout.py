@@ -10,7 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ import ray
 import ray.data
 from ray.exceptions import RayError, RayTaskError
 
-from ray_asd.build import Attempt, File
+from ray_asd.build import Attempt, File, Held
 from ray_asd.config import Worker
 from ray_asd.errors import StageError, UserError
 from ray_asd.stages import cluster
@@ -35,7 +35,7 @@ class Done:
 
     files: list[File]
     counts: dict[str, int]
-    held: dict[str, float] = field(default_factory=dict)
+    held: Held = Held()
 
 
 class Shard(Protocol):
@@ -88,17 +88,17 @@ def run(
     blocks = [_numbered(rows.slice(number * shard_rows, shard_rows), number) for number in range(shards)]
     cluster.check_fits(what, worker)
     _configure_ray_data()
-    with cluster.budget.hold(worker, 1, min(workers or shards, shards)) as size:
+    with cluster.budget.hold(worker, 1, min(workers or shards, shards)) as grant:
         pipeline = ray.data.from_arrow(blocks).map_batches(
             _ShardWorker,
             fn_constructor_args=(make, attempt),
             batch_size=None,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
+            compute=ray.data.ActorPoolStrategy(size=grant.workers, max_tasks_in_flight_per_actor=2),
             **_options(worker),
         )
         try:
-            return _collected(what, pipeline, rows.num_rows, cluster.held(worker, size), progress)
+            return _collected(what, pipeline, rows.num_rows, grant.held, progress)
         except RayError as error:
             raise StageError(f"{what}: {first_line(error)}") from error
 
@@ -112,7 +112,7 @@ def _options(worker: Worker) -> dict[str, Any]:
     return options
 
 
-def _collected(what: str, pipeline: ray.data.Dataset, total: int, held: dict[str, float], progress: Progress) -> Done:
+def _collected(what: str, pipeline: ray.data.Dataset, total: int, held: Held, progress: Progress) -> Done:
     files: list[File] = []
     counts: Counter[str] = Counter()
     finished = 0

@@ -25,7 +25,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor, nn
 
 from ray_asd import storage
-from ray_asd.build import Attempt
+from ray_asd.build import Attempt, Held
 from ray_asd.config import Optimisation, Worker
 from ray_asd.data.training_set import Draw, Sampler
 from ray_asd.errors import StageError
@@ -50,7 +50,17 @@ class State:
     curve: list[dict[str, float]] = field(default_factory=list)
 
 
-def fit(what: str, task: Task, worker: Worker, attempt: Attempt, progress: Progress) -> State:
+@dataclass(frozen=True)
+class Fitted:
+    """The end of a training: all its steps done, and what it held while this process saw to it."""
+
+    step: int
+    model: dict[str, Any]
+    curve: list[dict[str, float]]
+    held: Held
+
+
+def fit(what: str, task: Task, worker: Worker, attempt: Attempt, progress: Progress) -> Fitted:
     """Train ``task`` to its last step, going on from the newest checkpoint beside ``attempt``.
 
     Raises:
@@ -63,13 +73,13 @@ def fit(what: str, task: Task, worker: Worker, attempt: Attempt, progress: Progr
     assert fence is not None, "training is an exclusive stage"
     settings = task.settings
     cluster.check_fits(what, worker, settings.workers)
-    with cluster.budget.hold(worker, settings.workers, settings.workers):
+    with cluster.budget.hold(worker, settings.workers, settings.workers) as grant:
         _run(what, task, worker, fence, progress)
     state = _load(fence, training_state.latest(fence))
     if state is None or state.step < settings.steps:
         done = state.step if state else 0
         raise StageError(f"{what}: stopped at step {done} of {settings.steps}; the same command goes on from there")
-    return state
+    return Fitted(state.step, state.model, state.curve, grant.held)
 
 
 def _run(what: str, task: Task, worker: Worker, fence: Fence, progress: Progress) -> None:

@@ -4,6 +4,7 @@ Both stages end in a model folder. A system with transformer pooling starts from
 without, so the two share the fine-tuning.
 """
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.config import Recipe, Usage
 from ray_asd.data.training_set import TrainingSet, held_out
 from ray_asd.models import checkpoints
-from ray_asd.models.card import CARD, WEIGHTS
+from ray_asd.models.card import CARD, WEIGHTS, read_card
 from ray_asd.stages import augment, baselines, embed
 from ray_asd.stages.progress import Progress
 from ray_asd.steps import Step
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     from ray_asd.models.aam import AAMSoftmax
     from ray_asd.models.embedder import ClipEmbedder
     from ray_asd.models.model_folder import Training
-    from ray_asd.stages.loop import State
+    from ray_asd.stages.loop import Fitted
 
 CODE_VERSION = 1
 _NOT_IN_DIGEST = {"checkpoint_every"}
 CURVE = "curve/curve.parquet"
+_assembling = threading.Lock()  # transformers replaces torch's initialisers while it builds a model: one at a time
 
 
 def system(recipe: Recipe, clips: Output, progress: Progress) -> Step:
@@ -110,44 +112,45 @@ def _fine_tune(
 ) -> Outcome:
     from ray_asd.models import embedder
     from ray_asd.models.model_folder import Training
-    from ray_asd.stages import cluster, loop, tasks
+    from ray_asd.stages import loop, tasks
 
     clips = inputs["clips"].table("clips")
     kept_back = held_out(clips, recipe.calibration_fraction, recipe.seed)
     sets = [inputs[name] for name in ("originals", "variants") if name in inputs]
     conditions = TrainingSet(sets, kept_back).conditions
-    aam = tasks.new_head(recipe, len(conditions))
+    with _assembling:
+        aam = tasks.new_head(recipe, len(conditions))
     task = tasks.FineTuning(recipe, checkpoint, sets, kept_back)
     state = loop.fit("train", task, recipe.resources.train, attempt, progress)
-    trained = embedder.build(recipe, checkpoint)
-    _take_over(trained.embedder, aam, state)
-    held = cluster.held(recipe.resources.train, recipe.training.workers)
     training = Training(checkpoint, conditions, kept_back, recipe.training.steps)
-    return _saved(attempt, trained, aam, training, state, held)
+    with _assembling:
+        trained = embedder.build(recipe, checkpoint)
+        _take_over(trained.embedder, aam, state)
+        return _saved(attempt, trained, aam, training, state)
 
 
 def _train_pooling(attempt: Attempt, inputs: Mapping[str, Output], recipe: Recipe, progress: Progress) -> Outcome:
     from ray_asd.models import model_folder
     from ray_asd.models.embedder import ClipEmbedder
     from ray_asd.models.pooling import TransformerPooling
-    from ray_asd.stages import cluster, loop, tasks
+    from ray_asd.stages import loop, tasks
 
-    base = model_folder.load(inputs["model"].fetch(CARD), inputs["model"].fetch(WEIGHTS))
-    card = base.card
+    card = read_card(inputs["model"].fetch(CARD))
     # What the backbone was fine-tuned with stands: an equal stage of another recipe may have done it.
     ours = ("transformer_pooling", "aam", *Usage.model_fields)
     recipe = card.recipe.model_copy(update={name: getattr(recipe, name) for name in ours})
     task = tasks.Pooling(recipe, inputs["chunks"])
     state = loop.fit("train pooling", task, recipe.resources.train, attempt, progress)
-    aam = tasks.new_head(recipe, len(card.conditions))
-    pooling = TransformerPooling(recipe.embedding.dim, task.settings)
-    _take_over(pooling, aam, state)
     training = model_folder.Training(card.checkpoint, card.conditions, card.held_out, task.settings.steps)
-    held = cluster.held(recipe.resources.train, task.settings.workers)
-    return _saved(attempt, ClipEmbedder(base.system.embedder, pooling, recipe), aam, training, state, held)
+    with _assembling:
+        base = model_folder.load(inputs["model"].fetch(CARD), inputs["model"].fetch(WEIGHTS))
+        aam = tasks.new_head(recipe, len(card.conditions))
+        pooling = TransformerPooling(recipe.embedding.dim, task.settings)
+        _take_over(pooling, aam, state)
+        return _saved(attempt, ClipEmbedder(base.system.embedder, pooling, recipe), aam, training, state)
 
 
-def _take_over(encoder: Any, aam: "AAMSoftmax", state: "State") -> None:
+def _take_over(encoder: Any, aam: "AAMSoftmax", state: "Fitted") -> None:
     from ray_asd.stages.tasks import Classifier
 
     Classifier(encoder, aam).load_state_dict(state.model)
@@ -158,8 +161,7 @@ def _saved(
     system: "ClipEmbedder",
     aam: "AAMSoftmax",
     training: "Training",
-    state: "State",
-    held: Mapping[str, float],
+    state: "Fitted",
 ) -> Outcome:
     from ray_asd.models import model_folder
 
@@ -170,4 +172,4 @@ def _saved(
     files.append(attempt.put_table(CURVE, pa.Table.from_pylist(state.curve)))
     summary = {"system": card.system, "seed": card.recipe.seed, "loss": state.curve[-1]["loss"]}
     counts = {"conditions": len(card.conditions), "held_out": len(card.held_out)}
-    return Outcome(files, counts, summary, held=held)
+    return Outcome(files, counts, summary, held=state.held)

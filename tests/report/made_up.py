@@ -94,7 +94,7 @@ def _model(root: str, of: Recipe, seed: int, weights: Sequence[float] | None, in
 
     def work(attempt: Attempt) -> Outcome:
         file = attempt.put(CARD, card.model_dump_json().encode())
-        return Outcome([file], {}, {"system": of.system, "seed": seed}, held={"cpus": 4.0, "gpus": 1.0})
+        return Outcome([file], {}, {"system": of.system, "seed": seed}, held=build.Held(cpus=4, gpus=1))
 
     return build.run(
         root, Key("train", "made-up", 1, {"system": of.system, "seed": seed}, {"clips": ingested.source}), work

@@ -121,8 +121,8 @@ def test_a_bar_in_a_name_does_not_break_the_table(place: str) -> None:
 
 def test_costs_add_up_all_stages_and_count_shared_ones_once(place: str) -> None:
     marker = evaluated(place, ("mine", 0, scores({"fan/00": PERFECT}))).marker
-    shared = marker.model_copy(update={"seconds": 1800.0, "held": {"cpus": 4.0, "gpus": 2.0}})
-    own = marker.model_copy(update={"seconds": 3600.0, "held": {"cpus": 1.0}})
+    shared = marker.model_copy(update={"seconds": 1800.0, "held": build.Held(cpus=4, gpus=2)})
+    own = marker.model_copy(update={"seconds": 3600.0, "held": build.Held(cpus=1)})
     rows = [
         Row(name, 0, 0.5, 0.4, 0.6, None, {}, "uri", Origin(None, None, {"/shared": shared, f"/{name}": own}, None))
         for name in ("one", "other")

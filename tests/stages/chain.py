@@ -11,26 +11,24 @@ from ray_asd.stages import evaluate, ingest, score, train
 from ray_asd.stages.progress import silent
 
 FLEET = Fleet(machines=("fan", "valve"), train_source=16, train_target=4, test=3, seconds=2.0)
-RECIPE = config.load(
-    "tiny",
-    (
-        "calibration_fraction=0.1",
-        "augmentation.speeds=[0.9]",
-        "augmentation.modes=[resample]",
-        "embedding.dim=16",
-        "training.steps=4",
-        "training.batch_size=4",
-        "training.workers=1",
-        "transformer_pooling.steps=3",
-        "transformer_pooling.batch_size=4",
-        "transformer_pooling.feedforward=32",
-        "transformer_pooling.window_seconds=1",
-        "transformer_pooling.hop_seconds=0.5",
-        "transformer_pooling.workers=1",
-        "scoring.threshold.method=quantile",  # 2 of the 20 training clips of each machine are held out
-        "scoring.threshold.false_positive_rate=0.4",
-    ),
+SETTINGS = (
+    "calibration_fraction=0.1",
+    "augmentation.speeds=[0.9]",
+    "augmentation.modes=[resample]",
+    "embedding.dim=16",
+    "training.steps=4",
+    "training.batch_size=4",
+    "training.workers=1",
+    "transformer_pooling.steps=3",
+    "transformer_pooling.batch_size=4",
+    "transformer_pooling.feedforward=32",
+    "transformer_pooling.window_seconds=1",
+    "transformer_pooling.hop_seconds=0.5",
+    "transformer_pooling.workers=1",
+    "scoring.threshold.method=quantile",  # 2 of the 20 training clips of each machine are held out
+    "scoring.threshold.false_positive_rate=0.4",
 )
+RECIPE = config.load("tiny", SETTINGS)
 
 
 @dataclass(frozen=True)

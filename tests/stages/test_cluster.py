@@ -51,18 +51,21 @@ def room(**resources: float) -> cluster.Budget:
 def test_work_holds_what_is_free(worker: Worker, workers: int) -> None:
     budget = room(CPU=2, GPU=1, memory=3 * cluster.GIB)
     for _ in range(3):  # and gives all of it back
-        with budget.hold(worker, 1, 100) as held:
-            assert held == workers
-    with budget.hold(worker, 1, 1) as held:
-        assert held == 1
+        with budget.hold(worker, 1, 100) as grant:
+            assert grant.workers == workers
+            assert (grant.held.cpus, grant.held.gpus) == (worker.cpus * workers, worker.gpus * workers)
+            assert grant.held.waited < 0.1
+    with budget.hold(worker, 1, 1) as grant:
+        assert grant.workers == 1
 
 
 def test_nothing_starts_before_its_share_is_free_and_none_is_overtaken() -> None:
-    budget, log = room(CPU=2), list[str]()
+    budget, log, waited = room(CPU=2), list[str](), dict[str, float]()
 
     def work(name: str, least: int, most: int) -> None:
-        with budget.hold(Worker(), least, most) as held:
-            log.append(f"{name} {held}")
+        with budget.hold(Worker(), least, most) as grant:
+            log.append(f"{name} {grant.workers}")
+            waited[name] = grant.held.waited
 
     with ThreadPoolExecutor(3) as pool:
         with budget.hold(Worker(), 1, 1):
@@ -72,6 +75,7 @@ def test_nothing_starts_before_its_share_is_free_and_none_is_overtaken() -> None
             assert log == []  # the single one would fit, but came after
         pool.shutdown(wait=True)
     assert log == ["pair 2", "single 1"]
+    assert waited["pair"] >= 0.4
 
 
 def test_who_gives_up_waiting_holds_up_nobody() -> None:
@@ -87,8 +91,8 @@ def test_who_gives_up_waiting_holds_up_nobody() -> None:
     with pytest.raises(RayError), budget.hold(Worker(), 1, 1):
         pass
     capacity["CPU"] = 1.0
-    with budget.hold(Worker(), 1, 1) as held:
-        assert held == 1
+    with budget.hold(Worker(), 1, 1) as grant:
+        assert grant.workers == 1
 
 
 def test_sigterm_breaks_a_run_off_unless_something_knows_how_to_end_it() -> None:

@@ -1,0 +1,86 @@
+"""Throughput of a sweep: fine-tunings one at a time on one CPU, against as many as two CPUs hold at once.
+
+    python -m ray_asd.benchmarks.sweep compare
+
+Each run has a Ray of its own with that many CPUs, and every worker one CPU and one torch thread. Trainings of another
+seed share the decoded clips and nothing else. Prints seconds and the ratio.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from ray_asd import build, grid, steps
+from ray_asd.config import Worker
+from ray_asd.data import simulate
+from ray_asd.data.simulate import Fleet
+
+FLEET = Fleet(machines=("fan", "valve"), train_source=20, train_target=4, test=2, seconds=4.0)
+GRID = "- {backbone: hubert, WS: true, SA: false, TFP: false}\n"
+
+
+@click.group()
+def main() -> None:
+    """Measure the throughput of a sweep."""
+
+
+@main.command()
+@click.option("--cells", default=6, show_default=True, help="Fine-tunings.")
+@click.option("--steps", "training_steps", default=150, show_default=True, help="Of each.")
+@click.option("--cpus", default=2, show_default=True, help="At once, against one.")
+def compare(cells: int, training_steps: int, cpus: int) -> None:
+    """Time the same sweep on one CPU and on several."""
+    with tempfile.TemporaryDirectory() as folder:
+        simulate.write(FLEET, f"{folder}/fleet")
+        Path(folder, "grid.yaml").write_text(GRID)
+        seconds = {number: _timed(folder, number, cells, training_steps) for number in (1, cpus)}
+    for number, taken in seconds.items():
+        click.echo(f"{cells} fine-tunings of {training_steps} steps, {number} at a time: {taken:.1f} s")
+    click.echo(f"throughput: {seconds[1] / seconds[cpus]:.2f} times")
+
+
+def _timed(folder: str, cpus: int, cells: int, training_steps: int) -> float:
+    command = [sys.executable, "-m", __spec__.name, "run", folder, str(cpus), str(cells), str(training_steps)]
+    process = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    return float(json.loads(process.stdout.splitlines()[-1]))
+
+
+@main.command(hidden=True)
+@click.argument("folder")
+@click.argument("cpus", type=int)
+@click.argument("cells", type=int)
+@click.argument("training_steps", type=int)
+def run(folder: str, cpus: int, cells: int, training_steps: int) -> None:
+    """One sweep on a Ray of that many CPUs; prints the seconds of its trainings."""
+    import ray
+
+    from ray_asd.stages import ingest, train
+    from ray_asd.stages.engine import Engine
+
+    ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    root = f"{folder}/root{cpus}"
+    engine = Engine(root)
+    clips = steps.ensure(ingest.step(ingest.Source(f"{folder}/fleet"), Worker(), engine.progress), root)
+    settings = ("training.workers=1", f"training.steps={training_steps}", "training.batch_size=8")
+    planned = grid.load(f"{folder}/grid.yaml", "tiny", settings, seeds=range(cells))
+    trainings = [train.system(cell.recipe, clips, engine.progress) for cell in planned]
+    for source in trainings[0].inputs.values():  # what all of them share comes before the clock
+        steps.ensure(source, root)
+    for training in trainings:
+        engine.add(training)
+    begun = time.monotonic()
+    engine.run(lambda: None)
+    failed = [node.error for node in engine.nodes.values() if node.state == "failed"]
+    if failed:
+        raise click.ClickException(str(failed[0]))
+    click.echo(json.dumps(time.monotonic() - begun))
+    assert all(build.find(uri) for uri in engine.nodes)
+
+
+if __name__ == "__main__":
+    main()

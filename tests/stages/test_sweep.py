@@ -1,0 +1,249 @@
+"""The sweep on a small grid: shared work once, failures apart, the same end whatever was killed.
+
+``SWEEP_KILLS`` (environment, default 1) is the number of seeded random moments at which its driver is killed.
+"""
+
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from rich.console import Console
+
+from ray_asd import build, cli, grid, live, storage
+from ray_asd.build import Output
+from ray_asd.errors import UserError
+from ray_asd.stages import compare, evaluate, score
+from ray_asd.stages.sweep import Sweep
+from stages import chain
+
+KILLS = int(os.environ.get("SWEEP_KILLS", "1"))
+SETTINGS = (
+    *chain.SETTINGS,
+    "autoencoder.epochs=1",
+    "autoencoder.checkpoint_every=2",
+    "mobilenet.epochs=1",
+    "mobilenet.frames=32",
+    "mobilenet.hop_frames=32",
+    "mobilenet.checkpoint_every=2",
+)
+GRID = """\
+- method: [autoencoder, mobilenet]
+- {backbone: hubert, WS: true, SA: true, TFP: [false, true]}
+"""
+SYSTEMS = ["AutoEncoder (MSE)", "MobileNet", "hubert+WS+SA (random:tiny)", "hubert+WS+SA+TFP (random:tiny)"]
+
+
+def cells(path: Path, text: str = GRID) -> list[grid.Cell]:
+    path.write_text(text)
+    return grid.load(str(path), "tiny", SETTINGS)
+
+
+def swept(system: chain.Chain, chosen: list[grid.Cell]) -> Sweep:
+    sweep = Sweep("test", chosen, system.clips, system.root)
+    sweep.run(lambda: None)
+    return sweep
+
+
+def attempts(root: str) -> dict[str, str]:
+    """The attempt that each finished stage below a root was made by."""
+    folders = [
+        f"{root}/{stage}/{name}" for stage in storage.folders(root) for name in storage.folders(f"{root}/{stage}")
+    ]
+    return {folder: output.marker.attempt for folder in folders if (output := build.find(folder))}
+
+
+def test_a_sweep_adds_what_is_missing_and_a_bad_cell_harms_no_other(system: chain.Chain, tmp_path: Path) -> None:
+    """The chain of the other tests has built the last cell below this root already."""
+    before = attempts(system.root)
+    bad = "- {backbone: wavlm, set: {backbone.source: /no/such/folder}}\n"
+    sweep = swept(system, cells(tmp_path / "grid.yaml", GRID + bad))
+    ((row, error),) = sweep.failed
+    assert row.cell.system == "wavlm+WS+SA+TFP (/no/such/folder) [backbone.source=/no/such/folder]"
+    assert error.startswith("/no/such/folder: no config.json")
+    after = attempts(system.root)
+    assert {folder: attempt for folder, attempt in after.items() if folder in before} == before
+    made = [folder.split("/")[-2] for folder in after if folder not in before]
+    autoencoder = ["autoencoder", "autoencoder", "train", "direct", "score", "evaluate"]  # of two machine types
+    mobilenet = ["train", "direct", "score", "evaluate"]
+    backbone = ["embed", "score", "evaluate"]  # it was fine-tuned for its sibling with TFP
+    assert sorted(made) == sorted([*autoencoder, *mobilenet, *backbone])
+    assert sweep.counts == {"cells": 5, "failed": 1, "stages": len(sweep.engine.nodes), "made": len(made)}
+    assert not sweep.reused
+    names = [output.marker.summary["systems"][0]["system"] for output in sweep.metrics]
+    assert names == SYSTEMS
+
+    compared = sweep.compared()
+    assert compared is not None
+    assert compared.table(compare.CELLS)["system"].to_pylist() == [SYSTEMS[0], score.FLOOR_SYSTEM, *SYSTEMS[1:]]
+    assert compared.marker.counts == {"systems": 5, "pairs": 10}
+    for cell in compared.table(compare.CELLS).to_pylist():
+        for output in sweep.metrics:
+            for summary in output.marker.summary["systems"]:
+                if summary["system"] == cell["system"]:
+                    assert cell["mean"] == pytest.approx(summary["score"], abs=1e-12)
+
+    again = swept(system, cells(tmp_path / "grid.yaml"))
+    assert again.reused
+    assert again.engine.to_do == []
+    assert again.shared[system.base.uri] == 0, "what lies below finished cells is not looked at"
+
+
+def test_clips_that_cannot_be_swept(system: chain.Chain, tmp_path: Path) -> None:
+    marker = system.clips.marker.model_copy(update={"counts": {"train": 3}})
+    with pytest.raises(UserError, match=r"holds no test clips; a sweep needs both train and test clips$"):
+        Sweep("test", cells(tmp_path / "grid.yaml"), Output(system.clips.uri, marker), system.root)
+
+
+def test_the_plan_and_the_way_are_told(system: chain.Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = cells(tmp_path / "grid.yaml", "- {backbone: [hubert, wavlm], WS: false, SA: true, TFP: false}")
+    sweep = Sweep("test", chosen, system.clips, system.root)
+    live.show_plan(sweep)
+    plan = capsys.readouterr().out.splitlines()
+    variants = next(line for line in plan if "/augment/speed-" in line)
+    assert variants.startswith("done ")
+    assert variants.endswith(", shared by 2 cells")
+    assert sum(line.startswith("to do ") and "/train/" in line for line in plan) == 2
+    assert "2 cells, " in plan[-4]
+    assert sorted(plan[-2:]) == ["at once: 2 x embed", "at once: 2 x train"]
+
+    with live.live(sweep) as show:
+        sweep.run(show)
+    told = capsys.readouterr().err.splitlines()
+    for cell in chosen:
+        own = [line.removeprefix(f"{cell.label}: ").split("  ")[0] for line in told if line.startswith(cell.label)]
+        assert own[0] == "train"
+        assert own[-1] == "done"
+        assert own.index("train") < own.index("embed") < own.index("done")
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(live._table(sweep))
+    assert all(cell.label in shown.getvalue() for cell in chosen)
+    assert f"{sweep.counts['stages']} of {sweep.counts['stages']} stages done" in shown.getvalue()
+
+
+def test_a_failed_cell_is_told_after_the_table_of_the_others(
+    system: chain.Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the command line; the other cell is done already."""
+    path = tmp_path / "grid.yaml"
+    path.write_text("- backbone: hubert\n- {backbone: wavlm, set: {backbone.source: /no/such/folder}}\n")
+    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    command = ["sweep", "--recipe", "tiny", "--grid", str(path), "--clips", system.clips.uri, "--out", system.root]
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*command, "--report", str(tmp_path / "report"), *settings, "--json"])
+    assert ended.value.code == 1
+    out, err = capsys.readouterr()
+    summary = json.loads(out.splitlines()[-1])
+    failed = (
+        "wavlm+WS+SA+TFP (/no/such/folder) [backbone.source=/no/such/folder] seed 0: /no/such/folder: no config.json"
+    )
+    assert summary["status"] == "failed"
+    assert summary["error"].startswith(f"1 of 2 cells failed, the first one is {failed}")
+    assert summary["counts"]["failed"] == 1
+    assert f"| {SYSTEMS[-1]} " in err
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "## Cells that failed" in text
+    assert "/no/such/folder: no config.json" in text
+
+
+class Submission:
+    """``ray-asd sweep`` in a process of its own, on a Ray of its own, as often as a test likes."""
+
+    def __init__(self, system: chain.Chain, folder: Path) -> None:
+        folder.mkdir()
+        text = "- method: mobilenet\n- {backbone: hubert, WS: true, SA: false, TFP: false}\n"
+        (folder / "grid.yaml").write_text(text)
+        self.root, self.log = str(folder / "root"), folder / "log"
+        clips = storage.join(self.root, system.clips.uri.removeprefix(f"{system.root}/"))
+        for entry in storage.listing(system.clips.uri):
+            storage.write(storage.join(clips, entry.path), storage.read(storage.join(system.clips.uri, entry.path)))
+        command = [str(Path(sys.executable).with_name("ray-asd")), "sweep", "--recipe", "tiny", "--json"]
+        command += ["--grid", str(folder / "grid.yaml"), "--clips", clips, "--out", self.root]
+        self.command = [*command, *(part for setting in SETTINGS for part in ("--set", setting))]
+
+    def start(self) -> "subprocess.Popen[str]":
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AD")}
+        with self.log.open("w") as stderr:
+            return subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
+
+    def end(self) -> dict[str, object]:
+        process = self.start()
+        out, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, self.log.read_text()
+        summary: dict[str, object] = json.loads(out.splitlines()[-1])
+        return summary
+
+    def figures(self) -> dict[str, pa.Table]:
+        """METRICS and SCORES by the name of their stage's folder."""
+        return {
+            f"{stage}/{name}": output.table(folder)
+            for stage, folder in (("evaluate", evaluate.METRICS), ("score", score.SCORES))
+            for name in storage.folders(f"{self.root}/{stage}")
+            if (output := build.find(f"{self.root}/{stage}/{name}"))
+        }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900 + 300 * KILLS)
+def test_a_killed_sweep_ends_as_one_that_nothing_happened_to(system: chain.Chain, tmp_path: Path) -> None:
+    """Killed with a part of its stages done; those are not made again."""
+    undisturbed = Submission(system, tmp_path / "undisturbed")
+    summary = undisturbed.end()
+    total = len(attempts(undisturbed.root))
+    killed = Submission(system, tmp_path / "killed")
+    draw = random.Random(0)
+    for done in sorted(draw.sample(range(2, total - 2), KILLS)):
+        before = attempts(killed.root)
+        process = killed.start()
+        while process.poll() is None and len(attempts(killed.root)) < done:
+            time.sleep(0.05)
+        time.sleep(draw.uniform(0, 2))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, killed.log.read_text()
+        assert attempts(killed.root).items() >= before.items()
+    before = attempts(killed.root)
+    assert 2 < len(before) < total
+    ended = killed.end()
+    assert attempts(killed.root).items() >= before.items()
+    assert ended["counts"]["cells"] == summary["counts"]["cells"] == 2
+    expected, found = undisturbed.figures(), killed.figures()
+    assert sorted(found) == sorted(expected)
+    assert all(found[name].equals(expected[name]) for name in expected)
+    assert killed.end()["reused"] is True
+
+
+_ONE_CPU = """
+import sys, ray
+from ray_asd import build, grid
+from ray_asd.stages.sweep import Sweep
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+path, clips, root, *settings = sys.argv[1:]
+sweep = Sweep("test", grid.load(path, "tiny", tuple(settings)), build.resolve(clips, "ingest"), root)
+sweep.run(lambda: None)
+print(sweep.counts["made"], sweep.failed)
+"""
+
+
+@pytest.mark.slow
+def test_one_cpu_is_enough(system: chain.Chain, tmp_path: Path) -> None:
+    """Trainings and Ray Data pipelines wait for each other instead of for ever."""
+    one = Submission(system, tmp_path / "one")
+    arguments = [
+        str(tmp_path / "one" / "grid.yaml"),
+        one.command[one.command.index("--clips") + 1],
+        one.root,
+        *SETTINGS,
+    ]
+    process = subprocess.run(
+        [sys.executable, "-c", _ONE_CPU, *arguments], capture_output=True, text=True, timeout=400, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    made, failed = process.stdout.splitlines()[-1].split(" ", 1)
+    assert (int(made), failed) == (len(attempts(one.root)) - 1, "[]")
