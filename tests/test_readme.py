@@ -31,7 +31,8 @@ def test_every_command_stands_in_the_table() -> None:
 def test_settings_of_the_commands_are_known() -> None:
     overrides = [found for found in re.findall(r"--set ([\w.]+=[\w.]+)", README) if found != "key=value"]
     assert overrides
-    config.load("paper", tuple(overrides))
+    for override in overrides:
+        config.load("paper", (override,))
 
 
 def test_files_are_there() -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from ray_asd import build, cli, grid, live, storage
+from ray_asd import archive, build, cli, grid, live, storage
 from ray_asd.build import Output
 from ray_asd.errors import UserError
 from ray_asd.stages import compare, evaluate, score
@@ -46,8 +47,18 @@ def cells(path: Path, text: str = GRID) -> list[grid.Cell]:
     return grid.load(str(path), "tiny", SETTINGS)
 
 
-def swept(system: chain.Chain, chosen: list[grid.Cell]) -> Sweep:
-    sweep = Sweep("test", chosen, system.clips, system.root)
+@pytest.fixture
+def root(system: chain.Chain, tmp_path: Path) -> str:
+    """A root that holds the chain of the other tests, and nothing else that they have made."""
+    place = str(tmp_path / "root")
+    for output in archive.lineage(system.metrics):
+        if output.uri.startswith(system.root):
+            shutil.copytree(output.uri, output.uri.replace(system.root, place, 1))
+    return place
+
+
+def swept(system: chain.Chain, root: str, chosen: list[grid.Cell]) -> Sweep:
+    sweep = Sweep("test", chosen, system.clips, root)
     sweep.run(lambda: None)
     return sweep
 
@@ -60,15 +71,17 @@ def attempts(root: str) -> dict[str, str]:
     return {folder: output.marker.attempt for folder in folders if (output := build.find(folder))}
 
 
-def test_a_sweep_adds_what_is_missing_and_a_bad_cell_harms_no_other(system: chain.Chain, tmp_path: Path) -> None:
-    """The chain of the other tests has built the last cell below this root already."""
-    before = attempts(system.root)
+def test_a_sweep_adds_what_is_missing_and_a_bad_cell_harms_no_other(
+    system: chain.Chain, root: str, tmp_path: Path
+) -> None:
+    """The last cell is there already."""
+    before = attempts(root)
     bad = "- {backbone: wavlm, set: {backbone.source: /no/such/folder}}\n"
-    sweep = swept(system, cells(tmp_path / "grid.yaml", GRID + bad))
+    sweep = swept(system, root, cells(tmp_path / "grid.yaml", GRID + bad))
     ((row, error),) = sweep.failed
     assert row.cell.system == "wavlm+WS+SA+TFP (/no/such/folder) [backbone.source=/no/such/folder]"
     assert error.startswith("/no/such/folder: no config.json")
-    after = attempts(system.root)
+    after = attempts(root)
     assert {folder: attempt for folder, attempt in after.items() if folder in before} == before
     made = [folder.split("/")[-2] for folder in after if folder not in before]
     autoencoder = ["autoencoder", "autoencoder", "train", "direct", "score", "evaluate"]  # of two machine types
@@ -90,7 +103,7 @@ def test_a_sweep_adds_what_is_missing_and_a_bad_cell_harms_no_other(system: chai
                 if summary["system"] == cell["system"]:
                     assert cell["mean"] == pytest.approx(summary["score"], abs=1e-12)
 
-    again = swept(system, cells(tmp_path / "grid.yaml"))
+    again = swept(system, root, cells(tmp_path / "grid.yaml"))
     assert again.reused
     assert again.engine.to_do == []
     assert again.shared[system.base.uri] == 0, "what lies below finished cells is not looked at"
@@ -102,9 +115,11 @@ def test_clips_that_cannot_be_swept(system: chain.Chain, tmp_path: Path) -> None
         Sweep("test", cells(tmp_path / "grid.yaml"), Output(system.clips.uri, marker), system.root)
 
 
-def test_the_plan_and_the_way_are_told(system: chain.Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_and_the_way_are_told(
+    system: chain.Chain, root: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     chosen = cells(tmp_path / "grid.yaml", "- {backbone: [hubert, wavlm], WS: false, SA: true, TFP: false}")
-    sweep = Sweep("test", chosen, system.clips, system.root)
+    sweep = Sweep("test", chosen, system.clips, root)
     live.show_plan(sweep)
     plan = capsys.readouterr().out.splitlines()
     variants = next(line for line in plan if "/augment/speed-" in line)
@@ -129,13 +144,13 @@ def test_the_plan_and_the_way_are_told(system: chain.Chain, tmp_path: Path, caps
 
 
 def test_a_failed_cell_is_told_after_the_table_of_the_others(
-    system: chain.Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    system: chain.Chain, root: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """By the command line; the other cell is done already."""
     path = tmp_path / "grid.yaml"
     path.write_text("- backbone: hubert\n- {backbone: wavlm, set: {backbone.source: /no/such/folder}}\n")
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
-    command = ["sweep", "--recipe", "tiny", "--grid", str(path), "--clips", system.clips.uri, "--out", system.root]
+    command = ["sweep", "--recipe", "tiny", "--grid", str(path), "--clips", system.clips.uri, "--out", root]
     with pytest.raises(SystemExit) as ended:
         cli.main([*command, "--report", str(tmp_path / "report"), *settings, "--json"])
     assert ended.value.code == 1
