@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,18 @@ def _random(size: str, family: str, seed: int) -> Checkpoint:
     return Checkpoint(f"random:{size}", identity, config)
 
 
+def _digest(uri: str) -> str:
+    """sha256 of a file that is there, read once by all the cells of a sweep."""
+    entry = storage.stat(uri)
+    assert entry is not None
+    return _digest_of_version(uri, entry)
+
+
+@lru_cache
+def _digest_of_version(uri: str, entry: storage.Entry) -> str:
+    return storage.sha256(uri)
+
+
 def _in_folder(uri: str) -> Checkpoint:
     if not storage.exists(storage.join(uri, CONFIG)):
         raise UserError(f"{uri}: no {CONFIG}; a folder with {CONFIG} and weights in Hugging Face format is needed")
@@ -181,7 +194,7 @@ def _in_folder(uri: str) -> Checkpoint:
         raise UserError(f"{uri}: the weights index lists {missing[0]}, which is not there")
     recorded = (_origin(uri) or {}).get("files", {}) if storage.is_remote(uri) else {}  # checked when fetched
     weights = {name: digest for name, digest in recorded.items() if name in files and not name.endswith(".json")}
-    identity = {name: weights.get(name) or storage.sha256(storage.join(uri, name)) for name in files}
+    identity = {name: weights.get(name) or _digest(storage.join(uri, name)) for name in files}
     return Checkpoint(uri, identity, _parsed(uri, CONFIG, read), files)
 
 

@@ -95,10 +95,15 @@ def _scored_with(scores: Output) -> tuple[Output, Output, Usage, Audio]:
 
 
 def systems(metrics: Output) -> list[tuple[str, Output]]:
-    """The SCORES behind METRICS that were not of a submission folder, each with its system's name."""
+    """The SCORES behind METRICS that were not of a submission folder, each with its system's name.
+
+    Those without an all-machine figure are left out: there is nothing to compare.
+    """
     variant = metrics.marker.config.get("variant", "")
+    judged = {found["system"] for found in metrics.marker.summary["systems"] if found["score"] is not None}
     found = {name: build.resolve(source.uri, "score") for name, source in metrics.marker.inputs.items()}
-    return [(_named(name, output, variant), output) for name, output in found.items()]
+    named = [(_named(name, output, variant), output) for name, output in found.items()]
+    return [(system, output) for system, output in named if system in judged]
 
 
 def _named(name: str, scores: Output, variant: str) -> str:
