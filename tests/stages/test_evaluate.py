@@ -66,6 +66,26 @@ def test_several_systems_share_one_floor(system: chain.Chain) -> None:
         steps.ensure(evaluate.step([system.scores, other_settings], silent), system.root)
 
 
+def test_the_systems_behind_metrics_are_those_with_an_all_machine_figure(system: chain.Chain) -> None:
+    floor = floor_of(system.metrics)
+    found = [(name, scores.uri) for name, scores in evaluate.systems(system.metrics)]
+    assert found == [(SYSTEM, system.scores.uri), (FLOOR, floor.uri)]
+    ours, floors = system.metrics.marker.summary["systems"]
+    without = system.metrics.marker.model_copy(update={"summary": {"systems": [ours | {"score": None}, floors]}})
+    left = [name for name, _ in evaluate.systems(Output(system.metrics.uri, without))]
+    assert left == [FLOOR]
+
+
+def test_a_variant_stands_behind_the_names_of_systems_only(system: chain.Chain) -> None:
+    floors = {evaluate.floor_name(system.clips, system.clips): floor_of(system.metrics)}
+    step = evaluate.planned("varied", [system.scores], floors, 1, " [x=1]")
+    varied = steps.ensure(step, system.root)
+    names = [summary["system"] for summary in varied.marker.summary["systems"]]
+    assert names == [f"{SYSTEM} [x=1]", FLOOR]
+    assert [name for name, _ in evaluate.systems(varied)] == names
+    assert steps.ensure(evaluate.planned("varied", [system.scores], floors, 1), system.root).uri != varied.uri
+
+
 def test_a_submission_folder_has_the_official_score(tmp_path: Path) -> None:
     step = evaluate.submission_step(str(OFFICIAL / "scores"), str(OFFICIAL))
     output = steps.ensure(step, str(tmp_path))
