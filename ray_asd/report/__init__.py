@@ -15,7 +15,7 @@ from ray_asd import storage, tables
 from ray_asd.build import Output
 from ray_asd.errors import UserError
 from ray_asd.report import differences, overview, paper, table1
-from ray_asd.report.rows import Row, collect
+from ray_asd.report.rows import Row, collect, scored_by
 from ray_asd.report.table import Cell, Table, latex, markdown
 
 __all__ = ["Failure", "Written", "collect", "markdown", "overview_of", "write"]
@@ -55,7 +55,9 @@ def write(outputs: Sequence[Output], comparison: Output | None, failures: Sequen
     if not outputs and not failures:
         raise UserError("no METRICS to report on; run `ray-asd evaluate` first")
     rows = collect(outputs)
-    found, files = _tables(rows, comparison, failures)
+    found, files = _compared(outputs, comparison) if comparison else ([], {})
+    found += [_failed(failures)] if failures else []
+    found += [overview.overview(rows), overview.costs(rows)] if rows else []
     figure = _figure(rows)
     if figure:
         files["layer_weights.svg"] = figure
@@ -76,36 +78,29 @@ _KINDS = {
 }
 
 
-def _tables(
-    rows: Sequence[Row], comparison: Output | None, failures: Sequence[Failure]
-) -> tuple[list[Table], dict[str, bytes]]:
-    """The report's tables in order, and the files that hold figures for other programs."""
-    found: list[Table] = []
-    files: dict[str, bytes] = {}
-    if comparison:
-        systems = table1.systems(rows, comparison.table("cells", tables.CELLS), comparison.uri)
-        is_papers_data = any(
-            row.origin and row.origin.clips and paper.is_its_data(row.origin.clips) for row in rows[:1]
-        )
-        pairs = comparison.table("pairs", tables.PAIRS)
-        apart = differences.differences(pairs)
-        main = table1.table(systems, is_papers_data)
-        found += [main, differences.effects(apart, systems, comparison.uri)]
-        found += [
-            differences.matrix(apart, systems, comparison.uri),
-            *([] if is_papers_data else [table1.published_table()]),
-        ]
-        files = {
-            "table1.csv": _csv(table1.values(systems)),
-            "table1.tex": latex(main).encode(),
-            "pairs.csv": _arrow(pairs),
-        }
-    if failures:
-        lines = [[Cell(failure.system), Cell(str(failure.seed)), Cell(failure.error)] for failure in failures]
-        found.append(Table("Cells that failed", ["system", "seed", "why"], lines))
-    if rows:
-        found += [overview.overview(rows), overview.costs(rows)]
+def _compared(outputs: Sequence[Output], comparison: Output) -> tuple[list[Table], dict[str, bytes]]:
+    """The tables that need a comparison, and the files that hold figures for other programs."""
+    scores = {source.uri for source in comparison.marker.inputs.values()}
+    own = [output for output in outputs if scores & scored_by(output)]
+    systems = table1.systems(collect(own), comparison.table("cells", tables.CELLS), comparison.uri)
+    heard = {system.clips.uri: system.clips for system in systems if system.clips}
+    is_papers_data = bool(heard) and all(paper.is_its_data(clips) for clips in heard.values())
+    pairs = comparison.table("pairs", tables.PAIRS)
+    apart = differences.differences(pairs)
+    main = table1.table(systems, is_papers_data)
+    found = [
+        main,
+        differences.effects(apart, systems, comparison.uri),
+        differences.matrix(apart, systems, comparison.uri),
+        *([] if is_papers_data else [table1.published_table()]),
+    ]
+    files = {"table1.csv": _csv(table1.values(systems)), "table1.tex": latex(main).encode(), "pairs.csv": _arrow(pairs)}
     return found, files
+
+
+def _failed(failures: Sequence[Failure]) -> Table:
+    lines = [[Cell(failure.system), Cell(str(failure.seed)), Cell(failure.error)] for failure in failures]
+    return Table("Cells that failed", ["system", "seed", "why"], lines)
 
 
 def _section(table: Table) -> str:

@@ -13,6 +13,7 @@ from ray_asd.config import Recipe
 from ray_asd.models.card import CARD, read_card
 
 _NOT_COUNTED = "ingest"  # done before any system is
+_SYSTEMS = "scores_"  # first part of the names of the systems' SCORES among an evaluation's inputs
 _EPSILON = 2.3e-16
 
 
@@ -91,10 +92,15 @@ def _origins(metrics: Output, find: Find) -> dict[tuple[str, int | None], Origin
         scores = find(source.uri)
         if scores is None:
             continue
-        variant = metrics.marker.config.get("variant", "") if name.startswith("scores_") else ""
+        variant = metrics.marker.config.get("variant", "") if name.startswith(_SYSTEMS) else ""
         key = (scores.marker.summary["system"] + variant, scores.marker.summary["seed"])
         found[key] = _origin(scores, find)
     return found
+
+
+def scored_by(metrics: Output) -> set[str]:
+    """URIs of the SCORES that METRICS were made of, but for the floor's, which many of them share."""
+    return {source.uri for name, source in metrics.marker.inputs.items() if name.startswith(_SYSTEMS)}
 
 
 def _origin(scores: Output, find: Find) -> Origin:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from ray_asd.build import Output
 from ray_asd.config import Family
 from ray_asd.report import paper
 from ray_asd.report.overview import machine_types
@@ -32,6 +33,7 @@ class System:
     machines: Mapping[str, float | None]
     uri: str
     published: Published | None  # the paper's row about such a system
+    clips: Output | None  # that were scored
 
     @property
     def place(self) -> tuple[int, int, int]:
@@ -45,7 +47,7 @@ class System:
 
 
 def systems(rows: Sequence[Row], cells: pa.Table, comparison_uri: str) -> list[System]:
-    """The compared systems in the table's order; ``rows`` may hold others, which are left out."""
+    """The compared systems in the table's order, from their rows and their CELLS."""
     by_name: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_name[row.system].append(row)
@@ -57,8 +59,11 @@ def systems(rows: Sequence[Row], cells: pa.Table, comparison_uri: str) -> list[S
         machines = {machine: _mean([row.machines.get(machine) for row in own]) for machine in machine_types(own)}
         published = next((line for line in paper.table() if parts and line.is_of(parts)), None)
         uri = own[0].uri if len(own) == 1 else comparison_uri
+        clips = origin.clips if origin else None
         figures = {name: cell[name] for name in ("seeds", "mean", "std", "low", "high")}
-        found.append(System(cell["system"], parts, machines=machines, uri=uri, published=published, **figures))
+        found.append(
+            System(cell["system"], parts, machines=machines, uri=uri, published=published, clips=clips, **figures)
+        )
     return sorted(found, key=lambda system: system.place)
 
 

@@ -12,7 +12,7 @@ from ray_asd.report.table1 import System
 
 def system(name: str, **parts: bool) -> System:
     of = Parts.of(recipe("hubert", **parts)) if parts else None
-    return System(name, of, [0], 0.5, None, 0.4, 0.6, {}, "uri", None)
+    return System(name, of, [0], 0.5, None, 0.4, 0.6, {}, "uri", None, None)
 
 
 NONE = system("hubert", ws=False)

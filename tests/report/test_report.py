@@ -122,6 +122,20 @@ def test_layer_weights_are_drawn_the_same_each_time(tmp_path_factory: pytest.Tem
     assert "with SA" in drawn[0]
 
 
+def test_other_runs_of_the_same_systems_stay_out_of_the_table(tmp_path: object) -> None:
+    """They share the floor, clips and names with those that were compared."""
+    root = str(tmp_path)
+    outputs, comparison = run(root)
+    older = evaluated(
+        root, scored(root, recipe("hubert", ws=True), scores(7, 0.1)), scored(root, None, scores(50, 0.3))
+    )
+    both = report.write([older, *outputs], comparison, [], f"{root}/both")
+    alone = report.write(outputs, comparison, [], f"{root}/alone")
+    assert read(both, "table1_csv") == read(alone, "table1_csv")
+    assert both.table == alone.table
+    assert len(read(both, "markdown")) > len(read(alone, "markdown"))
+
+
 def test_without_a_comparison_there_is_the_overview(tmp_path: object) -> None:
     outputs, _ = run(str(tmp_path))
     written = report.write(outputs, None, [], f"{tmp_path}/report")
