@@ -29,13 +29,14 @@ def interval(scores: pa.Table, resamples: int = 1000, seed: int = 0, level: floa
 
 
 def resample(scores: pa.Table, resamples: int, rng: np.random.Generator) -> Counts:
-    """How often each row is drawn in each resample [R, N]."""
+    """How often each row is drawn in each resample [R, N]: by clip_id, whatever the scores and the order of rows."""
+    clip_ids = scores["clip_id"].to_numpy(zero_copy_only=False)
     weights = np.zeros((resamples, len(scores)), dtype=np.int64)
     for section in sections(scores):
         cells = section.anomaly + (0 if section.target is None else 2 * section.target)
         for cell in np.unique(cells):
             members = np.flatnonzero(cells == cell)
-            members = members[np.argsort(section.score[members])]  # so that the draw is of scores, not of row numbers
+            members = members[np.argsort(clip_ids[section.rows[members]])]
             weights[:, section.rows[members]] = rng.multinomial(
                 len(members), np.full(len(members), 1 / len(members)), resamples
             )

@@ -60,7 +60,7 @@ def compare(
     """
     aligned = _aligned(systems)
     any_table = next(iter(next(iter(aligned.values())).values()))
-    weights = bootstrap.resample(_ranked(any_table), resamples, np.random.default_rng(seed))
+    weights = bootstrap.resample(any_table, resamples, np.random.default_rng(seed))
     cells = {system: _cell(by_seed, weights) for system, by_seed in aligned.items()}
     tails = (1 - level) / 2, (1 + level) / 2
     rows = [_cell_row(system, cell, tails) for system, cell in cells.items()]
@@ -99,12 +99,6 @@ def _differing(one: pa.Table, other: pa.Table) -> int:
         return 0
     counted = [Counter(tuple(row.values()) for row in table.to_pylist()) for table in (left, right)]
     return len({key[0] for key in [*(counted[0] - counted[1]), *(counted[1] - counted[0])]})
-
-
-def _ranked(scores: pa.Table) -> pa.Table:
-    """Each clip scored by its rank: draws go by the order of scores, and so by the order of clips."""
-    ranks = pa.array(np.arange(scores.num_rows, dtype=np.float64))
-    return scores.set_column(scores.column_names.index("score"), "score", ranks)
 
 
 def _cell(by_seed: Mapping[int | None, pa.Table], weights: bootstrap.Counts) -> _Cell:

@@ -20,7 +20,7 @@ from ray_asd.stages import score
 from ray_asd.stages.progress import Progress
 from ray_asd.steps import Step
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 METRICS = "metrics"
 RESAMPLES = 1000
 LEVEL = 0.95

@@ -22,10 +22,10 @@ def scores(sections: dict[str, tuple[float, float]], domains: tuple[str, ...] = 
     """SCORES of sections ``machine/section`` with two normal clips and two anomalies in each of the domains."""
     rows = [
         {"machine_type": name.split("/")[0], "section": name.split("/")[1], "domain": domain, "label": label}
-        | {"score": score[tables.LABELS.index(label)], "decision": None}
+        | {"score": score[tables.LABELS.index(label)], "decision": None, "clip_id": f"{name}/{domain}/{number}"}
         for name, score in sections.items()
         for domain in domains
-        for label in tables.LABELS * 2
+        for number, label in enumerate(tables.LABELS * 2)
     ]
     schema = pa.schema([tables.SCORES.field(name) for name in rows[0]])
     return pa.Table.from_pylist(rows, schema=schema)

@@ -65,6 +65,14 @@ def test_rows_stand_as_in_the_paper_with_averages_over_backbones(systems: list[t
     assert average[2].text == f"{100 * np.mean(fans):.2f}"
 
 
+def test_a_figure_has_one_interval_throughout_the_report(root: str) -> None:
+    rows, comparison = swept(root, SYSTEMS)
+    of_cells = {cell["system"]: (cell["low"], cell["high"]) for cell in comparison.table("cells").to_pylist()}
+    assert len(of_cells) == len(rows)
+    for row in rows:
+        assert (row.low, row.high) == pytest.approx(of_cells[row.system], abs=1e-12)
+
+
 def test_each_figure_links_to_the_run_that_produced_it(systems: list[table1.System]) -> None:
     for system, row in zip(systems, (row for row in table1.table(systems, False).rows if row[0].uri), strict=True):
         assert {cell.uri for cell in row} == {system.uri}

@@ -9,7 +9,7 @@ from ray_asd.errors import UserError
 from ray_asd.scoring import bootstrap, metrics, submission
 
 OFFICIAL = Path(__file__).parent / "official_evaluator"
-COLUMNS = ("machine_type", "section", "domain", "label", "score", "decision")
+COLUMNS = ("machine_type", "section", "domain", "label", "score", "decision", "clip_id")
 SCHEMA = pa.schema([tables.SCORES.field(name) for name in COLUMNS])
 
 
@@ -23,6 +23,7 @@ def made_up(seed, domains=True, levels=6):
     rng = np.random.default_rng(seed)
     rows = [
         {
+            "clip_id": f"{machine_type}/{number}",
             "machine_type": machine_type,
             "section": "00",
             "domain": tables.DOMAINS[number % 2] if domains else None,
@@ -85,12 +86,21 @@ def test_interval_does_not_depend_on_the_order_of_rows(official):
     )
 
 
+def test_draws_are_of_clips_and_not_of_their_scores(official):
+    changed = official.set_column(
+        official.column_names.index("score"), "score", pa.array(np.random.default_rng(9).normal(size=len(official)))
+    )
+    counts = [bootstrap.resample(table, 5, np.random.default_rng(0)) for table in (official, changed)]
+    np.testing.assert_array_equal(*counts)
+
+
 def test_interval_of_separable_scores_is_a_point():
     rows = [
         {"machine_type": "fan", "section": "00", "domain": domain, "label": label, "score": float(label == "anomaly")}
+        | {"clip_id": f"{domain}/{label}/{number}"}
         for domain in tables.DOMAINS
         for label in tables.LABELS
-        for _ in range(5)
+        for number in range(5)
     ]
     assert bootstrap.interval(pa.Table.from_pylist(rows, schema=SCHEMA), resamples=50) == (1, 1)
 
