@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 def point(step: int) -> dict[str, float]:
-    return {"step": step, "loss": 2.0 / step, "accuracy": 0.5}
+    return {"step": step, "loss": 2.0 / step, "accuracy": 0.5, "learning_rate": 0.1}
 
 
 def test_a_writer_learns_whether_to_stop() -> None:
@@ -40,4 +40,4 @@ def test_a_watcher_shows_each_point_once_and_the_last_one_always() -> None:
 
     ray.get(board.write.remote(point(1)))
     watch(board, training, "train", 4, progress)
-    assert shown == [("train  loss 2.000  accuracy 0.50", 1, 4), ("train  loss 0.500  accuracy 0.50", 4, 4)]
+    assert shown == [("train  loss 2.000  accuracy 0.500", 1, 4), ("train  loss 0.500  accuracy 0.500", 4, 4)]
