@@ -7,6 +7,9 @@ seed share the decoded clips and nothing else. Prints seconds and the ratio.
 """
 
 import json
+import logging
+import os
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -45,8 +48,12 @@ def compare(cells: int, training_steps: int, cpus: int) -> None:
 
 
 def _timed(folder: str, cpus: int, cells: int, training_steps: int) -> float:
+    token = Path(folder, f"token{cpus}")  # Ray would put one into the home folder
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
     command = [sys.executable, "-m", __spec__.name, "run", folder, str(cpus), str(cells), str(training_steps)]
-    process = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    process = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment)
     return float(json.loads(process.stdout.splitlines()[-1]))
 
 
@@ -62,7 +69,8 @@ def run(folder: str, cpus: int, cells: int, training_steps: int) -> None:
     from ray_asd.stages import ingest, train
     from ray_asd.stages.engine import Engine
 
-    ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+    options = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    ray.init(num_cpus=cpus, _node_ip_address="127.0.0.1", **options)
     root = f"{folder}/root{cpus}"
     engine = Engine(root)
     clips = steps.ensure(ingest.step(ingest.Source(f"{folder}/fleet"), Worker(), engine.progress), root)

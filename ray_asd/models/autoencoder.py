@@ -7,6 +7,7 @@ F frames, V vectors of a clip, B batch; residual blocks [5 V, 128].
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
@@ -65,51 +66,51 @@ def covariances(
     """Covariances of what ``network`` leaves of training vectors [B, 640], given with whether each is target [B].
 
     As published the scatter is taken about each batch's own mean and divided by the number of vectors, not of blocks.
-    A domain without vectors has the other one's. The network is left as it was but for its mode, which is evaluation.
+    A domain without vectors has the other one's. The network is used in evaluation mode and float64, and left as it is.
+
+    Raises:
+        UserError: no vectors at all.
     """
     exact = _exact(network)
-    domains = (_Scatter(settings.residual_mean), _Scatter(settings.residual_mean))
+    source, target = (_Scatter(settings.residual_mean, _device(exact)) for _ in range(2))
     for batch, is_target in batches:
         residuals = _residuals(exact, batch.to(_device(exact)))
-        for scatter, chosen in zip(domains, (~is_target, is_target), strict=True):
-            scatter.add(residuals[chosen.to(residuals.device)])
-    found = [scatter.covariance(settings.residual_divisor) for scatter in domains]
-    source, target = found[0] if found[0] is not None else found[1], found[1] if found[1] is not None else found[0]
-    assert source is not None
-    assert target is not None
-    return Covariances(source, target)
+        chosen = is_target.to(residuals.device)
+        source.add(residuals[~chosen])
+        target.add(residuals[chosen])
+    if not source.vectors and not target.vectors:
+        raise UserError("no feature vectors to take the covariance of the residuals from; at least 1 is needed")
+    of_source, of_target = (scatter.covariance(settings.residual_divisor) for scatter in (source, target))
+    return Covariances(
+        of_source if source.vectors else of_target,
+        of_target if target.vectors else of_source,
+    )
 
 
 class _Scatter:
-    """Sums over one domain's residual blocks."""
+    """Sums over one domain's residual blocks; ``vectors`` counts the vectors that they came from."""
 
-    def __init__(self, mean: Literal["batch", "all"]) -> None:
+    def __init__(self, mean: Literal["batch", "all"], device: torch.device) -> None:
         self._of_batch = mean == "batch"
-        self._squares: Tensor | None = None
-        self._sum: Tensor | float = 0.0
-        self._vectors = 0
+        self._squares = torch.zeros(NUM_MELS, NUM_MELS, dtype=torch.float64, device=device)
+        self._sum = torch.zeros(NUM_MELS, dtype=torch.float64, device=device)
+        self.vectors = 0
 
     def add(self, residuals: Tensor) -> None:
         """Residuals [B, 5, 128] of one batch, which may be none."""
-        if not len(residuals):
-            return
         blocks = residuals.flatten(end_dim=1)
         if self._of_batch:
             blocks = blocks - blocks.mean(dim=0)
-        squares = blocks.T @ blocks
-        self._squares = squares if self._squares is None else self._squares + squares
-        self._sum = self._sum + blocks.sum(dim=0)
-        self._vectors += len(residuals)
+        self._squares += blocks.T @ blocks
+        self._sum += blocks.sum(dim=0)
+        self.vectors += len(residuals)
 
-    def covariance(self, divisor: Literal["vectors", "blocks"]) -> Tensor | None:
-        if self._squares is None:
-            return None
-        blocks = self._vectors * FRAMES
+    def covariance(self, divisor: Literal["vectors", "blocks"]) -> Tensor:
+        blocks = self.vectors * FRAMES
         scatter = self._squares
         if not self._of_batch:
-            assert isinstance(self._sum, Tensor)
-            scatter = scatter - torch.outer(self._sum, self._sum) / blocks
-        return scatter / max(1, (self._vectors if divisor == "vectors" else blocks) - 1)
+            scatter = scatter - torch.outer(self._sum, self._sum) / max(1, blocks)
+        return scatter / max(1, (self.vectors if divisor == "vectors" else blocks) - 1)
 
 
 class Reconstruction:
@@ -118,7 +119,6 @@ class Reconstruction:
     def __init__(self, network: AutoEncoder, covariances: Covariances, device: str = "cpu") -> None:
         self._network = _exact(network).to(device)
         self._covariances = covariances
-        self._precisions: list[Tensor] = []
 
     @torch.inference_mode()
     def score(self, log_mel: np.ndarray, settings: config.ReconstructionScore) -> float:
@@ -137,19 +137,25 @@ class Reconstruction:
         blocks = residuals.flatten(end_dim=1)
         if settings.mahalanobis_of == "mean_residual":
             blocks = blocks.mean(dim=0, keepdim=True)
-        return min(float((blocks @ precision * blocks).sum(dim=1).mean()) for precision in self._inverses())
+        return min(float((blocks @ precision * blocks).sum(dim=1).mean()) for precision in self._precisions)
 
-    def _inverses(self) -> list[Tensor]:
-        if not self._precisions:
-            for name, covariance in vars(self._covariances).items():
-                inverse, failed = torch.linalg.inv_ex(covariance.to(_device(self._network)))
-                if failed or not inverse.isfinite().all():
-                    raise UserError(
-                        f"the {name} covariance of the residuals has no inverse; more {name} clips are needed, "
-                        "or scoring.autoencoder.score=mse"
-                    )
-                self._precisions.append(inverse)
-        return self._precisions
+    @cached_property
+    def _precisions(self) -> list[Tensor]:
+        """The inverses of both covariances, once it is certain that both have one."""
+        known = {name: value.to(_device(self._network)) for name, value in vars(self._covariances).items()}
+        for name, covariance in known.items():
+            if not _invertible(covariance):
+                raise UserError(
+                    f"the {name} covariance of the residuals has no inverse; more {name} clips are needed, "
+                    "or scoring.autoencoder.score=mse"
+                )
+        return [torch.linalg.inv(covariance) for covariance in known.values()]
+
+
+def _invertible(covariance: Tensor) -> bool:
+    """Whether it is finite and of full rank in float64. One that is not can still have an "inverse": of noise."""
+    finite = bool(covariance.isfinite().all())
+    return finite and int(torch.linalg.matrix_rank(covariance, hermitian=True)) == len(covariance)
 
 
 def _exact(network: AutoEncoder) -> AutoEncoder:

@@ -1,5 +1,8 @@
 """The AutoEncoder against a float64 reference in numpy, written from the definition of the challenge's baseline."""
 
+from copy import deepcopy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -81,22 +84,36 @@ def test_a_vector_is_five_frames_one_after_the_other() -> None:
         vectors(mel[:, :4])
 
 
+def reference_covariance(
+    network: AutoEncoder, batches: list[tuple[torch.Tensor, torch.Tensor]], target: bool, mean: str, divisor: str
+) -> np.ndarray:
+    """[128, 128] of the blocks of one domain, from batches that may hold none of it."""
+    rows = [batch[chosen == target].numpy() for batch, chosen in batches]
+    blocks = [np.concatenate([residual_blocks(network, row) for row in part]) for part in rows if len(part)]
+    everything = np.concatenate(blocks)
+    centred = [part - (part if mean == "batch" else everything).mean(axis=0) for part in blocks]
+    count = len(everything) if divisor == "blocks" else len(everything) // 5
+    return sum(part.T @ part for part in centred) / max(1, count - 1)
+
+
 @pytest.mark.parametrize("mean", ["batch", "all"])
 @pytest.mark.parametrize("divisor", ["vectors", "blocks"])
 def test_covariances_equal_the_reference(network: AutoEncoder, mean: str, divisor: str) -> None:
     settings = config.AutoEncoder(residual_mean=mean, residual_divisor=divisor)
-    batches = made_up_batches()
-    found = covariances(network, batches, settings)
-    for domain, is_target in (("source", False), ("target", True)):
-        blocks = [
-            np.concatenate([residual_blocks(network, row) for row in batch[chosen == is_target].numpy()])
-            for batch, chosen in batches
-        ]
-        everything = np.concatenate(blocks)
-        centred = [part - (part if mean == "batch" else everything).mean(axis=0) for part in blocks]
-        scatter = sum(part.T @ part for part in centred)
-        count = len(everything) if divisor == "blocks" else len(everything) // 5
-        np.testing.assert_allclose(getattr(found, domain), scatter / (count - 1), rtol=1e-6, atol=1e-9)
+    mixed = made_up_batches()
+    one_target = [(batch, (torch.arange(len(batch)) == 2) & (len(batch) == 9)) for batch, _ in mixed]
+    for batches in (mixed, one_target):
+        found = covariances(network, batches, settings)
+        for domain, target in (("source", False), ("target", True)):
+            expected = reference_covariance(network, batches, target, mean, divisor)
+            np.testing.assert_allclose(getattr(found, domain), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_no_vectors_are_refused(network: AutoEncoder) -> None:
+    nothing = (torch.empty(0, 640), torch.empty(0, dtype=torch.bool))
+    for batches in ([], [nothing]):
+        with pytest.raises(UserError, match=r"^no feature vectors to take the covariance of the residuals from"):
+            covariances(network, batches, SETTINGS)
 
 
 def test_a_domain_without_clips_has_the_others_covariance(network: AutoEncoder) -> None:
@@ -140,16 +157,39 @@ def test_the_smaller_domain_counts(network: AutoEncoder) -> None:
     assert Reconstruction(network, wide).score(mel, PUBLISHED) == pytest.approx(narrow / 100)
 
 
-def test_a_covariance_without_inverse_is_named(network: AutoEncoder) -> None:
-    singular = Covariances(random_covariances().source, torch.zeros(128, 128, dtype=torch.float64))
-    detector = Reconstruction(network, singular)
+def without_inverse(kind: str) -> torch.Tensor:
+    known = random_covariances(seed=2).source
+    if kind == "zero":
+        return torch.zeros_like(known)
+    if kind == "few residuals":  # 20 of them; plain inversion takes the rounding errors for the other directions
+        rows = torch.from_numpy(np.random.default_rng(3).normal(0, 8, (20, 128)))
+        return rows.T @ rows / 20
+    known[3, 3] = float(kind)
+    return known
+
+
+@pytest.mark.parametrize("kind", ["zero", "few residuals", "inf", "nan"])
+@pytest.mark.parametrize("domain", ["source", "target"])
+def test_a_covariance_without_inverse_is_named(network: AutoEncoder, domain: str, kind: str) -> None:
+    known = random_covariances()
+    detector = Reconstruction(network, replace(known, **{domain: without_inverse(kind)}))
     assert detector.score(log_mel(0), MSE) > 0
-    with pytest.raises(UserError, match=r"^the target covariance of the residuals has no inverse; more target clips"):
-        detector.score(log_mel(0), PUBLISHED)
+    for _ in range(2):  # the second clip is not scored with what was inverted before the error
+        with pytest.raises(
+            UserError,
+            match=rf"^the {domain} covariance of the residuals has no inverse; more {domain} clips are needed, "
+            r"or scoring\.autoencoder\.score=mse$",
+        ):
+            detector.score(log_mel(0), PUBLISHED)
 
 
-def test_the_network_is_left_as_it_was(network: AutoEncoder) -> None:
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    covariances(network, made_up_batches(), SETTINGS)
-    Reconstruction(network, random_covariances()).score(log_mel(1), PUBLISHED)
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+def test_the_network_is_used_in_evaluation_mode_and_left_as_it_was(network: AutoEncoder) -> None:
+    training = deepcopy(network).train()
+    before = {name: value.clone() for name, value in training.state_dict().items()}
+    found = covariances(training, made_up_batches(), SETTINGS)
+    assert torch.equal(found.target, covariances(network, made_up_batches(), SETTINGS).target)
+    score = Reconstruction(training, random_covariances()).score(log_mel(1), PUBLISHED)
+    assert score == Reconstruction(network, random_covariances()).score(log_mel(1), PUBLISHED)
+    assert training.training
+    assert all(torch.equal(value, before[name]) for name, value in training.state_dict().items())
+    assert {value.dtype for value in training.parameters()} == {torch.float32}

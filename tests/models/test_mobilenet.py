@@ -30,7 +30,12 @@ def test_the_one_channel_is_seen_three_times_and_every_weight_learns() -> None:
     assert logits.shape == (4, 5)
     torch.testing.assert_close(model.network(torch.stack([batch] * 3, dim=1)), logits)
     logits.square().sum().backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())
+
+
+def test_there_is_no_dropout() -> None:
+    chances = [layer.p for layer in PatchClassifier(5, SETTINGS).modules() if isinstance(layer, torch.nn.Dropout)]
+    assert set(chances) <= {0.0}
 
 
 def test_the_width_is_a_setting() -> None:
