@@ -1,6 +1,6 @@
 """The sweep on a small grid: shared work once, failures apart, the same end whatever was killed.
 
-``SWEEP_KILLS`` (environment, default 1) is the number of seeded random moments at which its driver is killed.
+``SWEEP_KILLS`` (environment, 1 to 5, default 1) is the number of seeded random moments at which its driver is killed.
 """
 
 import io
@@ -241,7 +241,7 @@ def test_a_killed_sweep_ends_as_one_that_nothing_happened_to(system: chain.Chain
     assert told == f"{total - 1} []"  # CLIPS were there
     killed = Submission(system, tmp_path / "killed")
     draw = random.Random(0)
-    for done in sorted(draw.sample(range(2, total - 2), KILLS)):
+    for done in sorted(draw.sample(range(2, total - 5), KILLS)):  # the last six take no time, but for two embeddings
         before = attempts(killed.root)
         process = killed.start()
         while process.poll() is None and len(attempts(killed.root)) < done:
