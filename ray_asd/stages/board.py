@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ray_asd.stages.progress import Progress
 
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 1.0
 _NOT_SHOWN = ("step", "learning_rate")
 
 

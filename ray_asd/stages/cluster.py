@@ -37,10 +37,10 @@ _stop_requested = threading.Event()
 
 
 @contextmanager
-def connected() -> Iterator[None]:
+def connected(cpus: int | None = None) -> Iterator[None]:
     """Ray for the block: joined when already there, else connected or started, and left again at its end.
 
-    A local Ray listens with token authentication, since its ports are open on all interfaces even when told to use
+    ``cpus`` are those of a Ray started here, all of this machine's by default. A local Ray listens with token authentication, since its ports are open on all interfaces even when told to use
     loopback; the token lives in a private file and dies with it.
     """
     if ray.is_initialized():
@@ -52,7 +52,7 @@ def connected() -> Iterator[None]:
     if not address:
         _use_private_token()
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
-        options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": cpus}
     try:
         _knock(address)
         ray.init(address=address, **options)

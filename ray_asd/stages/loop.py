@@ -6,6 +6,7 @@ holds no random state, and the only things that carry over are the weights and t
 
 import math
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ from ray_asd.stages.tasks import Measured, Prepared, Task
 
 MAX_FAILURES = 3  # of workers, before the stage fails
 _POINTS = 200  # of the loss curve
+_SHOWN_SECONDS = 1.0  # between two looks at the board, which the whole world waits for
 
 
 @dataclass
@@ -150,7 +152,7 @@ def _train(task: Task, fence: Fence, board: ActorHandle) -> None:
         worker.backward(sampler.draws(0, rank, world_size), step=0)
     newest = training_state.latest(fence) if rank == 0 else None
     state = worker.restore(_load(fence, broadcast_from_rank_zero(newest)))
-    every = max(1, settings.steps // _POINTS)
+    every, shown = max(1, settings.steps // _POINTS), _Shown(board, rank)
     for step in range(state.step, settings.steps):
         _reseed(seed, step, rank)
         result = worker.step(step, sampler.draws(step, rank, world_size))
@@ -161,7 +163,8 @@ def _train(task: Task, fence: Fence, board: ActorHandle) -> None:
             if not math.isfinite(mean["loss"]):  # on all ranks; an exception would only make Ray try it again
                 ray.get(board.give_up.remote(_diverged(mean["loss"], step, settings)))
                 return
-            stop = _log(state, step, mean, settings, board, rank)
+            state.curve.append({"step": step + 1, **mean, "learning_rate": learning_rate_at(step, settings)})
+            stop = shown.show(state.curve[-1])
         if stop or last or (step + 1) % settings.checkpoint_every == 0:
             if last and rank == 0:
                 prepared.finish()
@@ -237,18 +240,21 @@ def _diverged(loss: float, step: int, settings: Optimisation) -> str:
     )
 
 
-def _log(
-    state: State, step: int, mean: dict[str, float], settings: Optimisation, board: ActorHandle, rank: int
-) -> bool:
-    """Add a point to the curve and show it; the same answer on every rank: whether to stop."""
-    point = {"step": step + 1, **mean, "learning_rate": learning_rate_at(step, settings)}
-    state.curve.append(point)
-    stop = torch.zeros(1, device=ray.train.torch.get_device())
-    if rank == 0:
-        stop += float(ray.get(board.write.remote(point)))
-    if torch.distributed.is_initialized():
-        torch.distributed.broadcast(stop, src=0)
-    return bool(stop.item())
+class _Shown:
+    """What the board is told, not more often than somebody could read it."""
+
+    def __init__(self, board: ActorHandle, rank: int) -> None:
+        self.board, self.rank, self.next = board, rank, 0.0
+
+    def show(self, point: dict[str, float]) -> bool:
+        """The same answer on every rank: whether to stop."""
+        stop = torch.zeros(1, device=ray.train.torch.get_device())
+        if self.rank == 0 and time.monotonic() >= self.next:
+            stop += float(ray.get(self.board.write.remote(point)))
+            self.next = time.monotonic() + _SHOWN_SECONDS
+        if torch.distributed.is_initialized():
+            torch.distributed.broadcast(stop, src=0)
+        return bool(stop.item())
 
 
 def _checkpoint(state: State, fence: Fence, rank: int) -> None:

@@ -208,13 +208,14 @@ class Submission:
 
 
 _ONE_CPU = """
-import sys, ray
+import sys
 from ray_asd import build, grid
+from ray_asd.stages import cluster
 from ray_asd.stages.sweep import Sweep
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
 path, clips, root, *settings = sys.argv[1:]
 sweep = Sweep("test", grid.load(path, "tiny", tuple(settings)), build.resolve(clips, "ingest"), root)
-sweep.run(lambda: None)
+with cluster.connected(cpus=1):
+    sweep.run(lambda: None)
 print(sweep.counts["made"], sweep.failed)
 """
 
