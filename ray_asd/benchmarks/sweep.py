@@ -32,8 +32,8 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--cells", default=4, show_default=True, help="Fine-tunings.")
-@click.option("--steps", "training_steps", default=400, show_default=True, help="Of each.")
+@click.option("--cells", default=2, show_default=True, help="Fine-tunings.")
+@click.option("--steps", "training_steps", default=1600, show_default=True, help="Of each.")
 @click.option("--cpus", default=2, show_default=True, help="At once, against one.")
 def compare(cells: int, training_steps: int, cpus: int) -> None:
     """Time the same sweep on one CPU and on several."""

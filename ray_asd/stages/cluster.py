@@ -25,7 +25,7 @@ from ray_asd.build import Held
 from ray_asd.config import Worker
 from ray_asd.errors import StageError, UserError
 
-_REPORT_SECONDS = "0.2"  # how often Ray Train's controller looks at its workers; its default makes each report wait 2 s
+_REPORT_SECONDS = "0.5"  # how often Ray Train's controller looks at its workers; its default makes each report wait 2 s
 _CAPACITY_SECONDS = 2.0  # how often a waiter looks whether the cluster has grown
 _ROUNDING = 1e-6  # of fractional CPUs and GPUs
 GIB = 1 << 30
@@ -52,6 +52,7 @@ def connected(cpus: int | None = None) -> Iterator[None]:
     if not address:
         _use_private_token()
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")  # and without a dashboard nobody looks
         options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": cpus}
     try:
         _knock(address)
