@@ -40,8 +40,9 @@ _stop_requested = threading.Event()
 def connected(cpus: int | None = None) -> Iterator[None]:
     """Ray for the block: joined when already there, else connected or started, and left again at its end.
 
-    ``cpus`` are those of a Ray started here, all of this machine's by default. A local Ray listens with token authentication, since its ports are open on all interfaces even when told to use
-    loopback; the token lives in a private file and dies with it.
+    ``cpus`` are those of a Ray started here, all of this machine's by default. A local Ray listens with token
+    authentication, since its ports are open on all interfaces even when told to use loopback; the token lives in a
+    private file and dies with it.
     """
     if ray.is_initialized():
         yield
