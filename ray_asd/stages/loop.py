@@ -157,15 +157,18 @@ def _train(task: Task, fence: Fence, board: ActorHandle) -> None:
         _reseed(seed, step, rank)
         result = worker.step(step, sampler.draws(step, rank, world_size))
         last = step + 1 == settings.steps
+        due = last or (step + 1) % settings.checkpoint_every == 0
         stop = False
-        if step % every == 0 or last:
+        measured = step % every == 0 or last
+        if measured:
             mean = _mean_over_ranks(result)
             if not math.isfinite(mean["loss"]):  # on all ranks; an exception would only make Ray try it again
                 ray.get(board.give_up.remote(_diverged(mean["loss"], step, settings)))
                 return
             state.curve.append({"step": step + 1, **mean, "learning_rate": learning_rate_at(step, settings)})
-            stop = shown.show(state.curve[-1])
-        if stop or last or (step + 1) % settings.checkpoint_every == 0:
+        if measured or due:
+            stop = shown.show(state.curve[-1], at_once=due)
+        if stop or due:
             if last and rank == 0:
                 prepared.finish()
             state.step = step + 1
@@ -241,15 +244,15 @@ def _diverged(loss: float, step: int, settings: Optimisation) -> str:
 
 
 class _Shown:
-    """What the board is told, not more often than somebody could read it."""
+    """What the board is told: before each state, and in between not more often than somebody could read it."""
 
     def __init__(self, board: ActorHandle, rank: int) -> None:
         self.board, self.rank, self.next = board, rank, 0.0
 
-    def show(self, point: dict[str, float]) -> bool:
+    def show(self, point: dict[str, float], at_once: bool) -> bool:
         """The same answer on every rank: whether to stop."""
         stop = torch.zeros(1, device=ray.train.torch.get_device())
-        if self.rank == 0 and time.monotonic() >= self.next:
+        if self.rank == 0 and (at_once or time.monotonic() >= self.next):
             stop += float(ray.get(self.board.write.remote(point)))
             self.next = time.monotonic() + _SHOWN_SECONDS
         if torch.distributed.is_initialized():
