@@ -14,6 +14,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import (
     HubertModel,
     PreTrainedConfig,
@@ -24,6 +25,7 @@ from transformers import (
     WavLMModel,
 )
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
 from ray_asd.config import Backbone
 from ray_asd.errors import UserError
@@ -103,6 +105,43 @@ class SpeechBackbone(nn.Module):
             model.requires_grad_(False)
 
 
+class _FusedWavLMAttention(WavLMAttention):
+    """Torch's fused attention with the gated position bias as its mask; transformers has no such path."""
+
+    def torch_multi_head_self_attention(
+        self, hidden_states: Tensor, attention_mask: None, gated_position_bias: Tensor
+    ) -> tuple[Tensor, None]:
+        """[B, F, H] and [B * heads, F, F] -> [B, F, H]; the attention weights are not kept."""
+        shape = (*hidden_states.shape[:2], self.num_heads, self.head_dim)
+        query, key, value = (
+            projection(hidden_states).view(shape).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        attended = functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=gated_position_bias.view(-1, self.num_heads, *gated_position_bias.shape[1:]),
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return self.out_proj(attended.transpose(1, 2).flatten(2)), None
+
+
+def _fuse_attention(model: PreTrainedModel) -> None:
+    for layer in model.encoder.layers if isinstance(model, WavLMModel) else ():
+        plain = layer.attention
+        fused = _FusedWavLMAttention(
+            plain.embed_dim,
+            plain.num_heads,
+            plain.dropout,
+            plain.num_buckets,
+            plain.max_distance,
+            has_relative_position_bias=hasattr(plain, "rel_attn_embed"),
+        )
+        fused.load_state_dict(plain.state_dict())
+        layer.attention = fused
+
+
 def build(checkpoint: Checkpoint, config: Backbone) -> SpeechBackbone:
     """The checkpoint's architecture with random weights: drawn from its seed, or else from 0.
 
@@ -118,6 +157,7 @@ def build(checkpoint: Checkpoint, config: Backbone) -> SpeechBackbone:
         except (StrictDataclassError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{checkpoint.source}: config.json describes no valid model: {reason}") from error
+        _fuse_attention(model)
     return SpeechBackbone(model, config)
 
 

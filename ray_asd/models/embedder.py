@@ -6,7 +6,7 @@ Shapes: B batch, T samples at 16 kHz, F frames, H hidden size, L layers, C chunk
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from ray_asd.errors import UserError
 from ray_asd.models import backbones
 from ray_asd.models.backbones import SpeechBackbone
 from ray_asd.models.checkpoints import Checkpoint
+from ray_asd.models.packed import Packed, pack
 from ray_asd.models.pooling import POOLINGS, TransformerPooling
 
 BATCH_SECONDS = 64.0  # of audio in one forward pass when embedding
@@ -31,9 +32,9 @@ class WeightedSum(nn.Module):
         super().__init__()
         self.weights = nn.Parameter(torch.full((num_states,), 1 / num_states))
 
-    def forward(self, states: Sequence[Tensor]) -> Tensor:
-        """L + 1 times [B, F, H] -> [B, F, H]."""
-        weighted = (weight * state for weight, state in zip(self.weights, states, strict=True))
+    def forward(self, states: Iterable[Tensor]) -> Tensor:
+        """L + 1 times [B, F, H] -> [B, F, H], in float32."""
+        weighted = (weight * state.float() for weight, state in zip(self.weights, states, strict=True))
         return sum(weighted, start=self.weights.new_zeros(()))  # one by one: a stack would hold all states twice
 
 
@@ -42,14 +43,14 @@ class Embedder(nn.Module):
 
     def __init__(self, backbone: SpeechBackbone, embedding: Embedding, weighted_sum: bool) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone: SpeechBackbone | Packed = backbone
         self.weighted_sum = WeightedSum(backbone.num_layers + 1) if weighted_sum else None
         self.pooling = POOLINGS[embedding.pooling](backbone.hidden_size)
         self.projection = nn.Linear(self.pooling.output_size, embedding.dim)
 
     def forward(self, chunks: Tensor) -> Tensor:
         """[B, T], normalised by clip where ``backbone.normalize`` -> [B, E], of any length."""
-        states = self.weighted_sum(self.backbone(chunks)) if self.weighted_sum else self.backbone.last(chunks)
+        states = self.weighted_sum(self.backbone(chunks)) if self.weighted_sum else self.backbone.last(chunks).float()
         embedding: Tensor = self.projection(self.pooling(states))
         return embedding
 
@@ -84,6 +85,14 @@ class ClipEmbedder(nn.Module):
         self.pooling = pooling
         self.recipe = recipe
 
+    def pack(self) -> None:
+        """Lay the backbone out for inference alone: on its device, as fast as the recipe's precision and it allow.
+
+        It cannot be trained or saved afterwards. All that stands on the backbone stays in float32.
+        """
+        assert isinstance(self.embedder.backbone, SpeechBackbone), "packed already"
+        self.embedder.backbone = pack(self.embedder.backbone, self.recipe.inference.precision)
+
     @property
     def chunking(self) -> Chunking:
         """How this system cuts a clip."""
@@ -105,7 +114,7 @@ class ClipEmbedder(nn.Module):
         chunks = self._chunk_embeddings(waveforms, self.chunking)
         if not chunks:
             return np.empty((0, self.recipe.embedding.dim), np.float32)
-        with torch.inference_mode(), self._precision():
+        with torch.inference_mode():
             if self.pooling is None:
                 clips = torch.stack([functional.normalize(clip, dim=-1).mean(dim=0) for clip in chunks])
             else:
@@ -149,16 +158,15 @@ class ClipEmbedder(nn.Module):
         length, shortest = len(chunks[0]), self.embedder.backbone.min_samples
         if length < shortest:
             raise UserError(f"a clip or window of {length} samples is too short; the backbone needs {shortest} or more")
-        with self._precision():
-            embeddings: Tensor = self.embedder(torch.stack(chunks).to(self._device))
-        return embeddings.float()
+        batch = torch.stack(chunks)
+        if self._device.type == "cuda":  # copied while the GPU works on the batch before
+            batch = batch.pin_memory()
+        embeddings: Tensor = self.embedder(batch.to(self._device, non_blocking=True))
+        return embeddings
 
     @property
     def _device(self) -> torch.device:
         return next(self.parameters()).device
-
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.recipe.inference.precision == "bf16")
 
 
 def build(recipe: Recipe, checkpoint: Checkpoint) -> ClipEmbedder:

@@ -20,7 +20,7 @@ from ray_asd.models.card import CARD, WEIGHTS, read_card
 from ray_asd.stages.progress import Progress
 from ray_asd.steps import Step
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 SHARD_CLIPS = 32
 FLOOR = "floor"
 EMBEDDINGS = "embeddings"  # folder of the table in the stage's output
@@ -229,4 +229,6 @@ def _load(model: Output, settings: Settings) -> Any:
     torch.set_num_threads(settings.inference.threads)
     saved = model_folder.load(model.fetch(CARD), model.fetch(WEIGHTS))
     saved.system.recipe = saved.system.recipe.model_copy(update={"inference": settings.inference})
-    return saved.system.to("cuda" if settings.worker.gpus else "cpu")
+    system = saved.system.to("cuda" if settings.worker.gpus else "cpu")
+    system.pack()
+    return system

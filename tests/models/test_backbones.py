@@ -264,3 +264,19 @@ def _base(family: str) -> SpeechBackbone:
 def test_layer_norm_variant_is_what_xls_r_is() -> None:
     values = resolve(Backbone(family="wav2vec2", source="random:base"), 0).config
     assert {name: values[name] for name in LAYER} == LAYER
+
+
+@pytest.mark.parametrize("architecture", ["wavlm-group", "wavlm-layer"])
+def test_gradients_through_fused_attention_equal_transformers(architecture: str, tmp_path: Path) -> None:
+    theirs = reference_model(architecture)
+    ours = load(save(theirs, tmp_path, "safetensors"), "wavlm").eval()
+    target = torch.randn(ours.last(batch()).shape)
+    for last in (ours(batch())[-1], theirs(batch(), output_hidden_states=True).hidden_states[-1]):
+        (last * target).sum().backward()
+    expected = {name: weight.grad for name, weight in theirs.named_parameters() if weight.grad is not None}
+    found = {name: weight.grad for name, weight in ours.model.named_parameters() if weight.grad is not None}
+    assert expected
+    assert found.keys() == expected.keys()
+    scale = max(gradient.abs().max() for gradient in expected.values())
+    for name, gradient in expected.items():  # a key's bias has no effect on a softmax: its gradient is rounding
+        assert relative(found[name], gradient) < 1e-4 or gradient.abs().max() < 1e-6 * scale, name
