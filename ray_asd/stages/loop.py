@@ -8,7 +8,7 @@ import math
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,15 @@ import torch
 import torch.distributed
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    WorkerGroupError,
+)
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor, nn
@@ -87,12 +95,14 @@ def fit(what: str, task: Task, worker: Worker, attempt: Attempt, progress: Progr
 def _run(what: str, task: Task, worker: Worker, fence: Fence, progress: Progress) -> None:
     """Train until the workers end by themselves, which may be before the last step."""
     board = put_up()
-    pool = ThreadPoolExecutor(1)  # off the main thread Ray Train leaves Ctrl-C alone: its handler ends with code 0
-    fitting = pool.submit(_trainer(task, worker, fence, board).fit)
-    pool.shutdown(wait=False)
     try:
         with cluster.stopping(lambda: board.stop.remote()):
-            watch(board, fitting, what, task.settings.steps, progress)
+            for failures in range(MAX_FAILURES + 1):
+                fitting = _start(_trainer(task, worker, fence, board, training_state.run_name(fence, failures)))
+                watch(board, fitting, what, task.settings.steps, progress)
+                if not isinstance(fitting.exception(), WorkerGroupError) or failures == MAX_FAILURES:
+                    break
+                fence.check()
         fitting.result()
     except TrainingFailedError as error:
         fence.check()
@@ -104,10 +114,18 @@ def _run(what: str, task: Task, worker: Worker, fence: Fence, progress: Progress
         raise StageError(f"{what}: {reason}")
 
 
-def _trainer(task: Task, worker: Worker, fence: Fence, board: ActorHandle) -> TorchTrainer:
+def _start(trainer: TorchTrainer) -> "Future[Result]":
+    """Off the main thread, where Ray Train leaves Ctrl-C alone: its handler ends with code 0."""
+    pool = ThreadPoolExecutor(1)
+    fitting = pool.submit(trainer.fit)
+    pool.shutdown(wait=False)
+    return fitting
+
+
+def _trainer(task: Task, worker: Worker, fence: Fence, board: ActorHandle, run: str) -> TorchTrainer:
     filesystem, path = storage.arrow(training_state.root(fence))
     return TorchTrainer(
-        lambda: _train(task, fence, board),  # as a config they would be unpickled by Ray Train's controller too
+        lambda: _train(task, fence, board, run),  # as a config they would be unpickled by Ray Train's controller too
         torch_config=TorchConfig(backend="nccl" if worker.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=task.settings.workers,
@@ -116,10 +134,12 @@ def _trainer(task: Task, worker: Worker, fence: Fence, board: ActorHandle) -> To
             label_selector=worker.labels or None,
         ),
         run_config=RunConfig(
-            name=training_state.run_name(fence),
+            name=run,
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            # Tried again by the driver. A controller that does it, outliving a killed driver by a second, takes its
+            # workers' end for a failure of theirs and leaves the cluster a placement group that nobody removes.
+            failure_config=FailureConfig(max_failures=0),
             checkpoint_config=CheckpointConfig(num_to_keep=None),  # ours are dropped by training_state
         ),
     )
@@ -130,7 +150,7 @@ def _worker_error(error: TrainingFailedError) -> str:
     return first_line(next(iter(failures.values()), error))
 
 
-def _train(task: Task, fence: Fence, board: ActorHandle) -> None:
+def _train(task: Task, fence: Fence, board: ActorHandle, run: str) -> None:
     """The loop of one worker."""
     settings, seed = task.settings, task.seed
     context = ray.train.get_context()
@@ -172,7 +192,7 @@ def _train(task: Task, fence: Fence, board: ActorHandle) -> None:
             if last and rank == 0:
                 prepared.finish()
             state.step = step + 1
-            _checkpoint(worker.saved(state), fence, rank)
+            _checkpoint(worker.saved(state), fence, run, rank)
         if stop:
             return
 
@@ -260,14 +280,14 @@ class _Shown:
         return bool(stop.item())
 
 
-def _checkpoint(state: State, fence: Fence, rank: int) -> None:
+def _checkpoint(state: State, fence: Fence, run: str, rank: int) -> None:
     """Reached by all ranks, since a report is a barrier; rank 0 stores the state."""
     if rank:
         ray.train.report({"step": state.step})
         return
 
     def store(checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
-        saved = training_state.save(fence, state.step, Path(checkpoint.path) / training_state.STATE)
+        saved = training_state.save(fence, run, state.step, Path(checkpoint.path) / training_state.STATE)
         filesystem, path = storage.arrow(saved)
         return ray.train.Checkpoint(path, filesystem)
 

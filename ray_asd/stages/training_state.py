@@ -1,8 +1,8 @@
 """Checkpoints of a training run that can be trusted after any kill: data first, then a record that makes it count.
 
-Below ``<stage folder>/checkpoints/`` each process that trained has its Ray Train folder, ``<token>/``, where it puts
-``step-<n>/state.pt``; last it writes the record ``step-<n>-<token>.json`` with the file's sha256. A torn or missing
-file only means that the record before it is used.
+Below ``<stage folder>/checkpoints/`` each try of a process that trained has its Ray Train folder,
+``<token>-<failures>/``, where it puts ``step-<n>/state.pt``; last it writes the record ``step-<n>-<token>.json`` with
+the file's sha256. A torn or missing file only means that the record before it is used.
 """
 
 from pathlib import Path
@@ -29,19 +29,22 @@ def root(fence: Fence) -> str:
     return storage.join(fence.folder, "checkpoints")
 
 
-def run_name(fence: Fence) -> str:
-    """Another one for every process that takes the lease: what an orphaned worker still writes is its own."""
-    return f"{fence.token:06d}"
+def run_name(fence: Fence, failures: int) -> str:
+    """Another one for every process that takes the lease and each of its tries.
+
+    What an orphaned worker still writes is its own.
+    """
+    return f"{fence.token:06d}-{failures}"
 
 
-def save(fence: Fence, step: int, state: Path) -> str:
+def save(fence: Fence, run: str, step: int, state: Path) -> str:
     """Store the local file ``state`` as the run's state after ``step`` steps, drop old ones; the URI of its folder.
 
     Raises:
         LeaseLost: another process trains this run now.
     """
     fence.check()
-    folder = storage.join(run_name(fence), f"step-{step:08d}")
+    folder = storage.join(run, f"step-{step:08d}")
     record = Record(step=step, path=storage.join(folder, STATE), sha256=storage.sha256(str(state)))
     storage.upload(state, _place(fence, record.path))
     storage.write(_place(fence, f"step-{step:08d}-{fence.token:06d}.json"), record.model_dump_json().encode())

@@ -120,10 +120,10 @@ def killing_a_worker(submission: Submission, step: int, draw: random.Random) -> 
 
         def kill() -> None:
             submission.wait_for(step)
-            while not workers():
+            while not (running := workers()):
                 time.sleep(0.02)
-            time.sleep(draw.uniform(0, 0.3))
-            os.kill(draw.choice(workers()), signal.SIGKILL)
+            time.sleep(draw.uniform(0, 0.1))  # its last steps take longer
+            os.kill(draw.choice(running), signal.SIGKILL)
 
         killed = pool.submit(kill)
         yield

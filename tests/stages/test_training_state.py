@@ -18,7 +18,7 @@ def fence(root: str) -> Fence:
 def save(fence: Fence, step: int, folder: Path, content: bytes | None = None) -> str:
     state = folder / "state"
     state.write_bytes(content or b"state after %d" % step)
-    return training_state.save(fence, step, state)
+    return training_state.save(fence, training_state.run_name(fence, 0), step, state)
 
 
 def files(fence: Fence) -> list[str]:
@@ -40,8 +40,8 @@ def test_the_newest_state_counts_and_the_one_before_is_kept(fence: Fence, tmp_pa
         assert latest(fence) == (step, b"state after %d" % step)
         assert storage.read(storage.join(place, training_state.STATE)) == b"state after %d" % step
     assert files(fence) == [
-        "000001/step-00000010/state.pt",
-        "000001/step-00000100/state.pt",
+        "000001-0/step-00000010/state.pt",
+        "000001-0/step-00000100/state.pt",
         "step-00000010-000001.json",
         "step-00000100-000001.json",
     ]
@@ -50,7 +50,7 @@ def test_the_newest_state_counts_and_the_one_before_is_kept(fence: Fence, tmp_pa
 def test_data_without_a_record_does_not_count(fence: Fence, tmp_path: Path) -> None:
     """Killed after the data, before the record; the next try writes the same place again."""
     save(fence, 5, tmp_path)
-    storage.write(storage.join(training_state.root(fence), "000001/step-00000010/state.pt"), b"half of it")
+    storage.write(storage.join(training_state.root(fence), "000001-0/step-00000010/state.pt"), b"half of it")
     assert latest(fence) == (5, b"state after 5")
     save(fence, 10, tmp_path)
     assert latest(fence) == (10, b"state after 10")
@@ -76,8 +76,8 @@ def test_a_run_goes_on_from_what_another_process_left(fence: Fence, tmp_path: Pa
     assert latest(successor) == (10, b"the same step again")
     save(successor, 15, tmp_path)
     assert files(fence) == [
-        "000002/step-00000010/state.pt",
-        "000002/step-00000015/state.pt",
+        "000002-0/step-00000010/state.pt",
+        "000002-0/step-00000015/state.pt",
         "step-00000010-000002.json",
         "step-00000015-000002.json",
     ]
