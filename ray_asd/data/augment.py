@@ -31,6 +31,7 @@ HOP = FRAME // 4  # between output frames
 FRAMES_AT_ONCE = 64
 
 Angles = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.int64]
 
 
 def variants(config: Augmentation) -> list[tuple[float, str]]:
@@ -88,9 +89,9 @@ def _stretch(waveform: Waveform, speed: float, num_samples: int) -> Waveform:
     for first in range(0, num_frames, FRAMES_AT_ONCE):
         reading = starts[first : first + FRAMES_AT_ONCE + 1]
         spectra = scipy.fft.rfft(views[reading] * window)
-        rotations = _rotations(spectra, np.diff(reading), rotation)
-        rotation = rotations[-1]
-        frames = scipy.fft.irfft(spectra[1:] * _phasor(rotations), FRAME) * window
+        rotations, region = _rotations(spectra, np.diff(reading), rotation)
+        rotation = rotations[region[-1]]
+        frames = scipy.fft.irfft(spectra[1:] * _phasor(rotations)[region], FRAME) * window
         for part in range(FRAME // HOP):
             rows = slice(first + part, first + part + len(frames))
             columns = slice(part * HOP, (part + 1) * HOP)
@@ -100,46 +101,48 @@ def _stretch(waveform: Waveform, speed: float, num_samples: int) -> Waveform:
     return output.ravel()[inside] / weight.ravel()[inside]
 
 
-def _rotations(spectra: npt.NDArray[np.complex64], advances: npt.NDArray[np.int64], before: Angles) -> Angles:
-    """Radians [K, F] to turn the last K of ``spectra`` [K + 1, F] by, if the first was turned by ``before`` [F].
+def _rotations(spectra: npt.NDArray[np.complex64], advances: Rows, before: Angles) -> tuple[Angles, Rows]:
+    """Radians [P] to turn the peaks of ``spectra`` [K + 1, F] by, if the first frame was turned by ``before`` [F].
+
+    Also which peak each bin [K, F] of the last K turns with.
 
     A peak in one frame continues the peak in the frame before whose region it falls into. Between them its phase grew
     over ``advances`` [K] samples and shall grow, at the same frequency, over HOP; all of its region turns with it.
     """
-    bins = spectra.shape[1]
-    peaks, region = _peaks(np.abs(spectra))
-    frame, bin_ = np.divmod(peaks, bins)
+    frame, bin_, region = _peaks(np.abs(spectra))
     # Seen from the frame's middle, where the bins of one partial agree, every other bin is half a turn off.
-    phase = np.angle(spectra.ravel()[peaks]) + np.pi * (bin_ % 2)
+    phase = np.angle(spectra[frame, bin_]) + np.pi * (bin_ & 1)
     first_of = np.searchsorted(frame, np.arange(len(spectra) + 1))
     new = slice(first_of[1], None)
-    continued = region[peaks[new] - bins]
+    continued = region[frame[new] - 1, bin_[new]]
     advance = advances[frame[new] - 1]
     expected = np.pi / FRAME * (bin_[new] + bin_[continued]) * advance  # at the mean of both bins' frequencies
     growth = phase[new] - phase[continued]
     growth += 2 * np.pi * np.rint((expected - growth) / (2 * np.pi))
     turned = np.concatenate([before[bin_[: first_of[1]]], growth * (HOP / advance - 1)])
-    for start, end in itertools.pairwise(first_of[1:]):
-        turned[start:end] += turned[continued[start - first_of[1] : end - first_of[1]]]
-    return turned[region[bins:]].reshape(-1, bins)
+    continues = np.concatenate([np.arange(first_of[1]), continued])
+    for start, end in itertools.pairwise(first_of[1:].tolist()):
+        turned[start:end] += turned.take(continues[start:end])
+    return turned, region[1:]
 
 
-def _peaks(magnitude: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Flat positions [P] of the peaks in ``magnitude`` [K, F]; for each of the K * F bins, which of them is nearest.
+def _peaks(magnitude: npt.NDArray[np.float32]) -> tuple[Rows, Rows, Rows]:
+    """Frame and bin of each of the P peaks in ``magnitude`` [K, F]; for each bin [K, F], which of them is nearest.
 
     A peak exceeds two bins on either side; the largest bin of a frame always counts, so that no frame is without.
     """
-    bins = magnitude.shape[1]
+    frames, bins = magnitude.shape
     padded = np.pad(magnitude, ((0, 0), (2, 2)), constant_values=-1)
-    left = np.maximum(padded[:, :-4], padded[:, 1:-3])
-    right = np.maximum(padded[:, 3:-1], padded[:, 4:])
-    is_peak = (magnitude > left) & (magnitude >= right)
-    is_peak[np.arange(len(magnitude)), magnitude.argmax(axis=1)] = True
+    is_peak = magnitude > padded[:, :-4]
+    is_peak &= magnitude > padded[:, 1:-3]
+    is_peak &= magnitude >= padded[:, 3:-1]
+    is_peak &= magnitude >= padded[:, 4:]
+    is_peak[np.arange(frames), magnitude.argmax(axis=1)] = True
     peaks = np.flatnonzero(is_peak)
-    frame = peaks // bins
+    frame = np.repeat(np.arange(frames), np.count_nonzero(is_peak, axis=1))
     borders = np.where(frame[1:] == frame[:-1], (peaks[1:] + peaks[:-1]) // 2 + 1, frame[1:] * bins)
     sizes = np.diff(borders, prepend=0, append=magnitude.size)
-    return peaks, np.repeat(np.arange(len(peaks)), sizes)
+    return frame, peaks - frame * bins, np.repeat(np.arange(len(peaks)), sizes).reshape(frames, bins)
 
 
 def _phasor(angle: Angles) -> npt.NDArray[np.complex64]:

@@ -1,0 +1,37 @@
+"""Each benchmark runs through on little data and compares all it names; how fast anything is, no test asserts."""
+
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from ray_asd.benchmarks import augmentation, embedding
+
+
+def rows(printed: str, first: str) -> dict[str, list[str]]:
+    """Cells of the table whose first heading is ``first``, by their first cell."""
+    lines = printed[printed.index(f"| {first} |") :].split("\n\n")[0].splitlines()[2:]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {name: rest for name, *rest in cells}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_embedding_against_transformers() -> None:
+    options = ["--family", "wavlm", "--size", "tiny", "--windows", "2", "--seconds", "0.5", "--repetitions", "1"]
+    result = CliRunner().invoke(embedding.main, options, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    found = rows(result.output, "wavlm")
+    assert {"packed float32"} <= found.keys()
+    assert {re.sub(", batches of .*", "", name) for name in found} >= {"plain float32", "bf16 autocast"}
+    error = float(re.findall(r"packed float32: (\S+)", result.output)[0])
+    assert error < 1e-5
+
+
+def test_augmentation_against_torchaudio() -> None:
+    options = ["--clips", "1", "--seconds", "1", "--repetitions", "1"]
+    result = CliRunner().invoke(augmentation.main, options, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    for mode, least in (("resample", 60), ("stretch", 20)):
+        found = rows(result.output, mode)
+        assert {"ray_asd", "torchaudio"} <= found.keys()
+        assert all(float(snr.removesuffix(" dB")) > least for snr in found["ray_asd"][2:])
