@@ -23,7 +23,7 @@ from ray_asd import cli, storage
 from ray_asd.data import simulate
 
 JOBS = Path(__file__).parents[1] / "jobs"
-NAMES = sorted(path.stem for path in JOBS.glob("*.py") if path.stem != "submit")
+NAMES = sorted(path.stem for path in JOBS.glob("*.py") if path.stem not in {"submit", "benchmark"})
 AWS = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION")
 
 
@@ -129,6 +129,15 @@ def test_a_job_is_the_command_of_its_name(
     assert ended.value.code == 0
     assert f"Usage: ray-asd {name}" in capsys.readouterr().out
     assert f"jobs/{name}.py " in path.read_text()
+
+
+def test_the_benchmark_job_runs_one_and_refuses_what_it_does_not_know() -> None:
+    command = [sys.executable, str(JOBS / "benchmark.py")]
+    small = ["knn", "--bank", "100", "--dim", "8", "--queries", "4", "--repetitions", "1"]
+    assert "| scikit-learn |" in subprocess.run([*command, *small], capture_output=True, text=True, check=True).stdout
+    refused = subprocess.run([*command, "speed"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "speed" in refused.stderr
 
 
 def test_a_job_passes_its_arguments_and_exit_code_on() -> None:

@@ -5,7 +5,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from ray_asd.benchmarks import augmentation, embedding
+from ray_asd.benchmarks import augmentation, embedding, knn
 
 
 def rows(printed: str, first: str) -> dict[str, list[str]]:
@@ -35,3 +35,10 @@ def test_augmentation_against_torchaudio() -> None:
         found = rows(result.output, mode)
         assert {"ray_asd", "torchaudio"} <= found.keys()
         assert all(float(snr.removesuffix(" dB")) > least for snr in found["ray_asd"][2:])
+
+
+def test_knn_against_faiss_and_scikit_learn() -> None:
+    options = ["--bank", "200", "--dim", "8", "--queries", "16", "--repetitions", "1"]
+    result = CliRunner().invoke(knn.main, options, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert rows(result.output, "bank of 200").keys() == {"ray_asd", "FAISS", "scikit-learn"}
