@@ -177,19 +177,22 @@ class _Features:
         self.norms = [None if grouped else _LayerNorm(layer.layer_norm, dtype) for layer in others]
 
     def __call__(self, waveform: Tensor) -> Tensor:
-        return torch.stack([self._one(signal) for signal in waveform])
+        if waveform.is_cuda:
+            return self.together(waveform)
+        return torch.cat([self.together(signal) for signal in torch.split(waveform, 1)])  # one stays in the cache
 
-    def _one(self, signal: Tensor) -> Tensor:
-        x = self.first(signal, self.dtype).unsqueeze(0)
+    def together(self, waveform: Tensor) -> Tensor:
+        """The same, all at once."""
+        x = self.first(waveform, self.dtype)
         for convolution, norm in zip(self.others, self.norms, strict=True):
             x = convolution(x)
             if norm:
                 x = functional.gelu(norm(x))
-        return x.squeeze(0)
+        return x
 
 
 class _GroupNormedWaveform:
-    """First convolution, group norm with one channel a group, GELU: [T] -> [F, C].
+    """First convolution, group norm with one channel a group, GELU: [B, T] -> [B, F, C].
 
     Mean and variance of a channel over time follow from mean m and covariance S of the waveform's windows, as w m and
     w S w for the channel's weights w; so the norm becomes part of weights made for this waveform.
@@ -201,17 +204,21 @@ class _GroupNormedWaveform:
         self.norm_weight = layer.layer_norm.weight.detach().double()
         self.norm_bias, self.eps = layer.layer_norm.bias.detach(), layer.layer_norm.eps
 
-    def __call__(self, signal: Tensor, dtype: torch.dtype) -> Tensor:
-        windows = signal.double().unfold(0, self.kernel, self.stride)
-        windows = windows - windows.mean(dim=0)
-        covariance = windows.T @ windows / len(windows)
-        variance = ((self.weight @ covariance) * self.weight).sum(dim=1)
-        weight = self.weight * (self.norm_weight * (variance + self.eps).rsqrt())[:, None]
-        return _once(windows.to(dtype), weight.to(dtype), self.norm_bias.to(dtype))
+    def __call__(self, waveform: Tensor, dtype: torch.dtype) -> Tensor:
+        windows = waveform.double().unfold(1, self.kernel, self.stride)
+        windows = windows - windows.mean(dim=1, keepdim=True)
+        covariance = windows.mT @ windows / windows.shape[1]
+        variance = ((self.weight @ covariance) * self.weight).sum(dim=2)
+        weight = self.weight * (self.norm_weight * (variance + self.eps).rsqrt())[..., None]
+        x, weight, bias = windows.to(dtype), weight.to(dtype), self.norm_bias.to(dtype)
+        if len(x) == 1 and _uses_onednn(weight):
+            product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight[0], bias, "gelu", [], "none")
+            return product
+        return functional.gelu(torch.baddbmm(bias, x, weight.mT))
 
 
 class _LayerNormedWaveform:
-    """First convolution, layer norm, GELU: [T] -> [F, C]."""
+    """First convolution, layer norm, GELU: [B, T] -> [B, F, C]."""
 
     def __init__(self, layer: Any, dtype: torch.dtype) -> None:
         self.kernel, self.stride = layer.conv.kernel_size[0], layer.conv.stride[0]
@@ -219,17 +226,9 @@ class _LayerNormedWaveform:
         self.bias = None if layer.conv.bias is None else layer.conv.bias.detach()
         self.norm = _LayerNorm(layer.layer_norm, dtype)
 
-    def __call__(self, signal: Tensor, dtype: torch.dtype) -> Tensor:
-        windows = signal.unfold(0, self.kernel, self.stride)
+    def __call__(self, waveform: Tensor, dtype: torch.dtype) -> Tensor:
+        windows = waveform.unfold(1, self.kernel, self.stride)
         return functional.gelu(self.norm(functional.linear(windows, self.weight, self.bias).to(dtype)))
-
-
-def _once(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """GELU of a product with weights that are used once."""
-    if _uses_onednn(weight):
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "none")
-        return product
-    return functional.gelu(functional.linear(x, weight, bias))
 
 
 class _PositionalConvolution:

@@ -75,6 +75,14 @@ def test_states_do_not_depend_on_the_batch() -> None:
         torch.testing.assert_close(state, torch.cat([one[layer] for one in alone]), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ["hubert-group", "wavlm-layer"])
+def test_features_of_a_batch_at_once_are_those_of_one_by_one(architecture: str) -> None:
+    """A GPU takes all at once."""
+    features, waveform = packed(architecture)._features, torch.randn(3, 6400)
+    with torch.inference_mode():
+        torch.testing.assert_close(features.together(waveform), features(waveform), rtol=1e-4, atol=1e-5)
+
+
 def test_a_constant_signal_stays_finite() -> None:
     """Its variance is zero; transformers' states of it are rounding errors divided by the norm's epsilon."""
     assert all(state.isfinite().all() for state in states(packed("hubert-group"), torch.full((1, 3200), 0.5)))
