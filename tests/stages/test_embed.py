@@ -58,6 +58,7 @@ def test_one_row_per_clip_that_keeps_what_is_known_of_it(system: chain.Chain) ->
 
 def test_embeddings_are_those_of_the_model(system: chain.Chain) -> None:
     model = loaded(system.model)
+    model.pack()
     uris = {row["clip_id"]: row["uri"] for row in system.clips.table("clips").to_pylist()}
     for shard in shards(system.embeddings, embed.EMBEDDINGS):
         waves = [audio.read_waveform(uris[clip_id], 0) for clip_id in shard["clip_id"].to_pylist()]
@@ -66,6 +67,7 @@ def test_embeddings_are_those_of_the_model(system: chain.Chain) -> None:
 
 def test_chunks_are_those_of_the_fine_tuned_model(system: chain.Chain) -> None:
     model, pooled = loaded(system.base), loaded(system.model)
+    model.pack()
     data = TrainingSet([system.originals, system.variants], json.loads(system.base.read(CARD))["held_out"])
     conditions = dict(zip(data.rows["clip_id"].to_pylist(), data.rows["condition"].to_pylist(), strict=True))
     place = {clip_id: number for number, clip_id in enumerate(data.rows["clip_id"].to_pylist())}
