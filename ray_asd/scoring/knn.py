@@ -53,6 +53,7 @@ class Bank:
         self._row = {clip_id: row for row, clip_id in enumerate(self.clip_ids)}
         self._vectors = np.ascontiguousarray(vectors[order])
         self._norms = _norms(self._vectors, self.clip_ids)
+        faiss.cvar.distance_compute_blas_threshold = 0  # its own products take up to 12 times as long as BLAS
         self._cpu_index = faiss.IndexFlatIP(self.dim)
         for block in _blocks(len(order), self.dim):
             self._cpu_index.add(_normalised(self._vectors[block], self._norms[block]).astype(np.float32))
@@ -89,7 +90,7 @@ class Bank:
             raise UserError(f"k={k} neighbours asked of a bank of {smallest} clips; allowed: 1 to {smallest}")
         distances, neighbours = np.empty((len(vectors), k)), np.empty((len(vectors), k), dtype=np.int64)
         norms = _norms(vectors, names)
-        for block in _blocks(len(vectors), self.dim * (k + SPARE_CANDIDATES)):
+        for block in _blocks(len(vectors), self.dim):
             units = _normalised(vectors[block], norms[block])
             distances[block], neighbours[block] = self._search(units, k, own[block])
         return Neighbours(distances, [[self.clip_ids[row] for row in found] for found in neighbours])
