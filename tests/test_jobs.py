@@ -150,7 +150,7 @@ def test_a_job_passes_its_arguments_and_exit_code_on() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--address", "http://127.0.0.1:1", "--", "ls"], "unknown job 'ls'; allowed: demo, embed"),
+        (["--address", "http://127.0.0.1:1", "--", "ls"], "unknown job 'ls'; allowed: benchmark, demo, embed"),
         (["--python", "python", "--", "demo"], "--python 'python': an absolute path is needed"),
         (["--env", "NOT_SET_ANYWHERE", "demo"], "--env NOT_SET_ANYWHERE: no such environment variable"),
         (["--address", "http://127.0.0.1:1", "demo"], "no Ray dashboard answers at http://127.0.0.1:1"),
