@@ -100,11 +100,12 @@ def simulate(out: str, machines: str | None, workers: int, as_json: bool, **flee
 @_json
 def ingest(source: str, root: str, max_rejects: int | None, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Check every recording below SRC (a folder or CSV file, local or s3://) and write CLIPS and REJECTS."""
+    from ray_asd.data.listing import Source
     from ray_asd.stages import ingest as stage
 
     root = storage.absolute(root)
     with summary("ingest", None if dry_run else root, as_json) as result:
-        step = stage.step(stage.Source(storage.absolute(source), **options), config.Worker(), Progress())
+        step = stage.step(Source(storage.absolute(source), **options), config.Worker(), Progress())
         if bring(result, root, step, "clips", "rejects", dry_run=dry_run) is None:
             return
         rejects = result.counts.get("rejects", 0)

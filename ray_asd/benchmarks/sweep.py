@@ -18,6 +18,7 @@ import click
 from ray_asd import grid, steps
 from ray_asd.config import Worker
 from ray_asd.data import simulate
+from ray_asd.data.listing import Source
 from ray_asd.data.simulate import Fleet
 from ray_asd.stages import cluster, ingest, train
 from ray_asd.stages.engine import Engine
@@ -62,7 +63,7 @@ def run(folder: str, cpus: int, cells: int, training_steps: int) -> None:
     root = f"{folder}/root{cpus}"
     with cluster.connected(cpus):
         engine = Engine(root)
-        clips = steps.ensure(ingest.step(ingest.Source(f"{folder}/fleet"), Worker(), engine.progress), root)
+        clips = steps.ensure(ingest.step(Source(f"{folder}/fleet"), Worker(), engine.progress), root)
         settings = ("training.workers=1", f"training.steps={training_steps}", "training.batch_size=8")
         planned = grid.load(f"{folder}/grid.yaml", "tiny", settings, seeds=range(cells))
         trainings = [train.system(cell.recipe, clips, engine.progress) for cell in planned]

@@ -6,6 +6,7 @@ from ray_asd import config, report, storage
 from ray_asd.build import Output
 from ray_asd.config import Worker
 from ray_asd.data import simulate
+from ray_asd.data.listing import Source
 from ray_asd.data.simulate import Fleet
 from ray_asd.stages import evaluate, ingest, score, train
 from ray_asd.stages.progress import Progress
@@ -36,7 +37,7 @@ def run(root: str, seed: int, overrides: tuple[str, ...], progress: Progress) ->
     simulate.write(fleet(seed), recordings, PROCESSES, lambda done, total: progress("simulate", done, total))
     outputs: dict[str, Output] = {}
     with session(root) as bring:
-        source = ingest.Source(recordings, layout="dcase2023")
+        source = Source(recordings, layout="dcase2023")
         outputs["clips"] = bring(ingest.step(source, Worker(), progress))
         outputs["model"] = bring(train.system(recipe, outputs["clips"], progress))
         clips = outputs["clips"]

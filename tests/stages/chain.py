@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ray_asd import build, config, steps
 from ray_asd.build import Output
 from ray_asd.config import Recipe, Worker
+from ray_asd.data.listing import Source
 from ray_asd.data.simulate import Fleet
 from ray_asd.stages import evaluate, ingest, score, train
 from ray_asd.stages.progress import silent
@@ -81,7 +82,7 @@ def parent(output: Output, name: str) -> Output:
 
 def ingested(recordings: str, root: str, **options: str) -> Output:
     """CLIPS of ``recordings``."""
-    return steps.ensure(ingest.step(ingest.Source(recordings, **options), Worker(), silent), root)
+    return steps.ensure(ingest.step(Source(recordings, **options), Worker(), silent), root)
 
 
 def scored(

@@ -14,6 +14,7 @@ from ray_asd import steps, storage, tables
 from ray_asd.build import Output
 from ray_asd.config import Worker
 from ray_asd.data import audio
+from ray_asd.data.listing import Source
 from ray_asd.errors import UserError
 from ray_asd.stages import ingest
 from ray_asd.stages.progress import silent
@@ -69,7 +70,7 @@ def put(folder: Path, files: dict[str, bytes]) -> str:
 
 
 def step(uri: str, **options: str) -> Step:
-    return ingest.step(ingest.Source(uri, **options), Worker(), silent)
+    return ingest.step(Source(uri, **options), Worker(), silent)
 
 
 def rows(output: Output, folder: str = ingest.CLIPS) -> list[dict[str, Any]]:
