@@ -1,7 +1,8 @@
 """Stages as a build: what a stage's output is keyed by, how it is committed, and how it is found again.
 
-The output of a stage lives in ``<root>/<stage>/<name>-<digest>/``. Work writes below ``attempt-<uuid>/``; last, one
-conditional write puts ``marker.json``, which lists the files that count. Of two writers one wins, and the other uses
+The output of a stage lives in ``<root>/<stage>/<name>-<digest>/``. Work writes below ``attempt-<uuid>/``, or, where it
+can go on after a kill, below ``parts/``; last, one conditional write puts ``marker.json``, which lists the files that
+count. Of two writers one wins, and the other uses
 the winner's output. What no marker lists does not exist for readers.
 """
 
@@ -9,7 +10,7 @@ import hashlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -24,16 +25,19 @@ from ray_asd import lease, storage
 from ray_asd.errors import StageError, UserError
 
 MARKER = "marker.json"
+PARTS = "parts"  # what stages that can go on where they were killed have in place of attempts
+RECEIPTS = "receipts"  # folder in there: which parts are done
 _RECORDED_VERSIONS = ("ray_asd", "torch", "transformers", "ray", "numpy", "faiss-gpu", "faiss-cpu", "soundfile")
 
 
 class File(BaseModel):
-    """A committed file: path below its attempt, size in bytes, sha256 in hex."""
+    """A committed file: path below its attempt, size in bytes, sha256 in hex; of a table, the number of its rows."""
 
     model_config = ConfigDict(frozen=True)
     path: str
     size: int
     sha256: str
+    rows: int | None = None
 
 
 class Source(BaseModel):
@@ -100,25 +104,41 @@ class Key:
 class Attempt:
     """A place to write one try at a stage; it travels to workers by value.
 
-    An exclusive stage has a ``fence``, and may keep state between its attempts in folders beside them.
+    An exclusive stage has a ``fence``, and may keep state between its attempts in folders beside them. In the ``PARTS``
+    that all tries at a stage share, a file's name ends with part of its digest: two tries that write different
+    content never write over each other.
     """
 
     uri: str
     fence: lease.Fence | None = None
 
-    def put(self, path: str, data: bytes) -> File:
+    @property
+    def is_shared(self) -> bool:
+        return storage.name(self.uri) == PARTS
+
+    def put(self, path: str, data: bytes, rows: int | None = None) -> File:
         """Write ``data`` below the attempt; a repeated write of the same path replaces it."""
+        digest = hashlib.sha256(data).hexdigest()
+        path = self._named(path, digest)
         storage.write(storage.join(self.uri, path), data)
-        return File(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+        return File(path=path, size=len(data), sha256=digest, rows=rows)
 
     def put_table(self, path: str, table: pa.Table) -> File:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        return self.put(path, sink.getvalue().to_pybytes())
+        return self.put(path, sink.getvalue().to_pybytes(), table.num_rows)
 
-    def put_file(self, path: str, local: Path) -> File:
+    def put_file(self, path: str, local: Path, rows: int | None = None) -> File:
+        digest = storage.sha256(str(local))
+        path = self._named(path, digest)
         storage.upload(local, storage.join(self.uri, path))
-        return File(path=path, size=local.stat().st_size, sha256=storage.sha256(str(local)))
+        return File(path=path, size=local.stat().st_size, sha256=digest, rows=rows)
+
+    def _named(self, path: str, digest: str) -> str:
+        if not self.is_shared:
+            return path
+        stem, dot, ending = path.rpartition(".")
+        return f"{stem}-{digest[:12]}{dot}{ending}"
 
 
 @dataclass(frozen=True)
@@ -169,10 +189,14 @@ class Output:
 
     def table(self, folder: str, schema: pa.Schema | None = None) -> pa.Table:
         """The committed Parquet files below ``folder`` as one table; empty with ``schema`` when there are none."""
-        parts = [pq.read_table(pa.BufferReader(self.read(file.path))) for file in self.files(folder)]
+        parts = [self.part(file.path) for file in self.files(folder)]
         if not parts and schema is not None:
             return schema.empty_table()
         return pa.concat_tables(parts)
+
+    def part(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """One committed Parquet file, or some of its columns."""
+        return pq.read_table(pa.BufferReader(self.read(path)), columns=columns and list(columns))
 
     def fetch(self, path: str) -> Path:
         """A local file with the content of one committed file (large ones: nothing is read into memory)."""
@@ -222,15 +246,23 @@ def resolve(uri: str, *stages: str) -> Output:
 
 
 def run(
-    root: str, key: Key, work: Callable[[Attempt], Outcome], units: int = 0, fence: lease.Fence | None = None
+    root: str,
+    key: Key,
+    work: Callable[[Attempt], Outcome],
+    units: int = 0,
+    fence: lease.Fence | None = None,
+    resumable: bool = False,
 ) -> Output:
-    """The output of ``key`` below ``root``: what is there, or else what ``work`` makes and this call commits."""
+    """The output of ``key`` below ``root``: what is there, or else what ``work`` makes and this call commits.
+
+    ``resumable`` work is given the ``PARTS`` that an earlier try may have left.
+    """
     folder = key.folder(root)
     done = find(folder)
     if done:
         return done
     started_at, begun = datetime.now(UTC), time.monotonic()
-    attempt = new_attempt(folder, fence)
+    attempt = Attempt(storage.join(folder, PARTS)) if resumable else new_attempt(folder, fence)
     outcome = work(attempt)
     marker = Marker(
         format=1,
@@ -262,8 +294,10 @@ def new_attempt(folder: str, fence: lease.Fence | None = None) -> Attempt:
 def commit(folder: str, marker: Marker) -> Output:
     """Make ``marker`` the one that counts, or give up its attempt for the one that came first."""
     if storage.create(storage.join(folder, MARKER), marker.model_dump_json(indent=1).encode()):
+        storage.remove(storage.join(folder, PARTS, RECEIPTS))
         return Output(folder, marker, reused=False)
-    storage.remove(storage.join(folder, marker.attempt))
+    if marker.attempt != PARTS:
+        storage.remove(storage.join(folder, marker.attempt))
     winner = find(folder)
     if winner is None:
         raise StageError(f"{folder}: another process committed this stage and its marker is gone again")

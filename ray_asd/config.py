@@ -189,7 +189,10 @@ class Resources(Section):
     augment: Worker = Worker()
     train: Worker = Worker()
     embed: Worker = Worker()
-    embed_workers: Count | None = None  # None: as many as the cluster holds
+    embed_workers: Count | None = None  # at most; None: as many as the cluster holds
+    index: Worker = Worker(cpus=0)  # an actor that holds the bank, or a shard of it; its CPUs are its threads
+    index_workers: Count | None = None  # shards of the bank; None: as many as index.memory_gb makes necessary
+    index_replicas: Count = 1  # of all shards
 
 
 class Usage(Section):

@@ -21,7 +21,8 @@ class Step:
     """A stage to be built: its key, its inputs (finished or to be built first), its work and what that needs.
 
     ``units`` is the number of clips or training steps, ``bytes`` an estimate of what will be written. The output of an
-    ``exclusive`` step is made by one process at a time; one that is not ``on_ray`` needs no cluster.
+    ``exclusive`` step is made by one process at a time; a ``resumable`` one is made of parts that outlive a kill; one
+    that is not ``on_ray`` needs no cluster.
     """
 
     stage: str
@@ -35,6 +36,7 @@ class Step:
     workers: int | None = None
     bytes: int | None = None
     exclusive: bool = False
+    resumable: bool = False
     on_ray: bool = True
 
     def key(self, root: str, find: "Find" = build.find) -> Key:
@@ -93,7 +95,7 @@ def ensure(step: Step | Output, root: str) -> Output:
     inputs = {name: ensure(parent, root) for name, parent in step.inputs.items()}
     key = step.key(root)  # an input may have turned out to have the content of another
     if not step.exclusive:
-        return build.run(root, key, lambda attempt: step.work(attempt, inputs), step.units)
+        return build.run(root, key, lambda attempt: step.work(attempt, inputs), step.units, resumable=step.resumable)
     return _run_alone(root, key, lambda attempt: step.work(attempt, inputs), step.units)
 
 

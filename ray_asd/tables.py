@@ -32,6 +32,7 @@ REASONS = {
     "absurd_format": "sample rate or channel count out of bounds",
     "name_fits_no_layout": "the path does not follow the layout's naming",
     "missing": "listed, but not there",
+    "duplicate": "the same content as another clip, and duplicates were not wanted",
 }
 
 _CLIP_KEYS = [
@@ -57,9 +58,20 @@ CLIPS = pa.schema(
         pa.field("num_samples", pa.int64(), nullable=False),
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("content_hash", pa.string(), nullable=False),
+        pa.field("duplicate_of", pa.string()),
+        pa.field("pack", pa.string()),
+        pa.field("pack_row", pa.int64()),
     ]
 )
-"""One row per accepted recording. ``condition`` is the class trained on: machine type and attribute values."""
+"""One row per accepted recording. ``condition`` is the class trained on: machine type and attribute values.
+
+``duplicate_of`` is the first clip_id with the same content. Of a packed recording the bytes stand in row ``pack_row``
+of the PACK at ``pack``; ``uri`` is where they came from."""
+
+PACK = pa.schema(
+    [pa.field("clip_id", pa.string(), nullable=False), pa.field("recording", pa.large_binary(), nullable=False)]
+)
+"""Recordings as they were, byte by byte, many in one file."""
 
 REJECTS = pa.schema(
     [

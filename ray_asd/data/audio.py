@@ -21,7 +21,6 @@ import numpy.typing as npt
 import scipy.signal
 import soundfile
 
-from ray_asd import storage
 from ray_asd.config import SAMPLE_RATE
 from ray_asd.errors import StageError, unknown
 
@@ -128,25 +127,6 @@ def decode(data: bytes, channel: int | Literal["mean"], limits: Limits = DEFAULT
             raise unknown(f"channel (of a recording with {file.channels})", channel, allowed)
         mono = [block.mean(axis=1) if channel == "mean" else block[:, channel] for block in _blocks(file)]
         return resample(np.concatenate(mono), Fraction(SAMPLE_RATE, file.samplerate))
-
-
-def read_waveform(uri: str, channel: int | Literal["mean"], recorded_hash: str | None = None) -> Waveform:
-    """``decode`` of the file at ``uri``, which still has its ``recorded_hash`` where one is given.
-
-    Raises:
-        BadAudio: there is none, or it cannot be decoded; the detail names it.
-        StageError: its content is not the recorded one.
-        UserError: it has no such channel.
-    """
-    try:
-        data = storage.read(uri)
-        if recorded_hash not in (None, content_hash(data)):
-            raise StageError(f"{uri}: the recording has changed since it was ingested; ingest it again")
-        return decode(data, channel)
-    except FileNotFoundError as error:
-        raise BadAudio("missing", uri) from error
-    except BadAudio as error:
-        raise BadAudio(error.reason, f"{uri}: {error.detail}") from error
 
 
 def resample(waveform: Waveform, ratio: Fraction) -> Waveform:

@@ -7,6 +7,7 @@ from typing import Any
 from ray_asd import storage
 from ray_asd.build import digest_of
 from ray_asd.data import csv_files, layouts
+from ray_asd.data.ingested import reject
 from ray_asd.data.layouts import ParsedClip
 from ray_asd.errors import UserError, unknown
 
@@ -100,8 +101,3 @@ def _read_csv(source: Source) -> Listing:
         listing.clips[uri] = clip
         listing.ids[uri] = layouts.clip_id(source.name, relative)
     return listing
-
-
-def reject(uri: str, reason: str, detail: str, size: int | None) -> dict[str, Any]:
-    """A REJECTS row; ``reason`` is a key of ``tables.REASONS``."""
-    return {"uri": uri, "reason": reason, "detail": detail, "size_bytes": size}

@@ -6,7 +6,7 @@ Shapes: B batch, T samples at 16 kHz, F frames, H hidden size, L layers, C chunk
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,6 +120,11 @@ class ClipEmbedder(nn.Module):
             else:
                 clips = torch.cat([self.pooling(*padded([clip])) for clip in chunks])
             return np.asarray(functional.normalize(clips.float(), dim=-1).cpu().numpy())
+
+    def embed_stream(self, waveforms: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """As ``embed``, clip by clip."""
+        for waveform in waveforms:
+            yield self.embed([waveform])[0]
 
     def embed_chunks(self, waveforms: Sequence[np.ndarray], chunking: Chunking) -> list[np.ndarray]:
         """Raw clips -> chunk embeddings of each, float32 [C, E] of any length: what transformer pooling trains on.

@@ -4,7 +4,9 @@ One run of this stage holds the originals, shared by all systems; a second one h
 all systems with the same augmentation settings.
 """
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,15 +16,18 @@ import pyarrow.compute as pc
 from ray_asd import tables
 from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.config import Audio, Augmentation, Worker
+from ray_asd.data.ingested import CLIPS
 from ray_asd.data.training_set import INDEX, WAVES
 from ray_asd.errors import StageError, UserError
 from ray_asd.stages.progress import Progress
 from ray_asd.steps import Step
 
-CODE_VERSION = 1
-SHARD_CLIPS = 64
+CODE_VERSION = 2
+SHARD_CLIPS = 64  # at most, of training clips: their waves go through a local file
 NORMALISATION_EPSILON = 1e-7  # added to the variance, as the checkpoints' own feature extractors do
 _BYTES_PER_SAMPLE = 4
+
+Row = dict[str, Any]
 
 
 def originals(clips: Output, audio: Audio, worker: Worker, progress: Progress) -> Step:
@@ -51,6 +56,7 @@ def _step(name: str, clips: Output, config: dict[str, Any], worker: Worker, prog
         units=rows * variants,
         worker=worker,
         bytes=samples * variants * _BYTES_PER_SAMPLE,
+        resumable=True,
     )
 
 
@@ -64,68 +70,67 @@ def _work(
 ) -> Outcome:
     from ray_asd.stages import fanout
 
-    clips = inputs["clips"].table("clips")
-    rows = clips.filter(pc.equal(clips["split"], "train"))
+    clips = inputs["clips"]
     done = fanout.run(
         "decode" if variants == 1 else "augment",
-        lambda: _Decode(Audio(**config["audio"]), config.get("augmentation")),
-        rows,
+        lambda: _Decode(clips, Audio(**config["audio"]), config.get("augmentation")),
+        fanout.spans(clips, CLIPS, SHARD_CLIPS),
         attempt,
-        shard_rows=SHARD_CLIPS,
         worker=worker,
         progress=progress,
     )
-    written = done.counts.get("clips", 0)
-    if written != rows.num_rows * variants:
-        raise StageError(f"{rows.num_rows} clips x {variants} variants went in, {written} came out")
+    written, expected = done.counts.get("clips", 0), clips.marker.counts["train"] * variants
+    if written != expected:
+        raise StageError(f"{expected} training clips and variants were to be written, {written} came out")
     return Outcome(done.files, done.counts, held=done.held)
 
 
 class _Decode:
     """One shard: its waveforms one after the other in one file, and their TRAINING_SET rows in another."""
 
-    def __init__(self, audio: Audio, augmentation: Mapping[str, Any] | None) -> None:
+    def __init__(self, clips: Output, audio: Audio, augmentation: Mapping[str, Any] | None) -> None:
+        from ray_asd.stages.fanout import Reader
+
+        self.rows = Reader(clips)
         self.audio = audio
         self.augmentation = Augmentation(**augmentation) if augmentation else None
 
-    def __call__(self, rows: pa.Table, attempt: Attempt, number: int) -> Any:
-        from ray_asd.data.audio import read_waveform
+    def __call__(self, span: pa.Table, attempt: Attempt, name: str) -> Any:
         from ray_asd.stages.fanout import Done
 
-        path = f"{WAVES}/{number:05d}.f32"
-        waves: list[np.ndarray] = []
+        rows = self.rows(span).filter(pc.field("split") == "train").to_pylist()
+        if not rows:
+            return Done([], {})
         index: list[dict[str, Any]] = []
-        offset = 0
-        for row in rows.to_pylist():
-            original = read_waveform(row["uri"], self.audio.channel, row["content_hash"])
-            for wave, changes in self._versions(row, original):
+        with tempfile.NamedTemporaryFile(suffix=".f32") as local:
+            for row, wave, changes in self._versions(rows):
                 deviation = np.sqrt(wave.var(dtype=np.float64) + NORMALISATION_EPSILON)
-                place = {"shard": path, "offset": offset, "length": len(wave)}
+                place = {"offset": local.tell() // _BYTES_PER_SAMPLE, "length": len(wave)}
                 index.append(row | changes | place | {"mean": wave.mean(dtype=np.float64), "std": deviation})
-                waves.append(wave)
-                offset += len(wave)
+                local.write(wave.astype("<f4").tobytes())
+            samples = local.tell() // _BYTES_PER_SAMPLE
+            local.flush()
+            waves = attempt.put_file(f"{WAVES}/{name}.f32", Path(local.name))
+        index = [row | {"shard": waves.path} for row in index]
         table = tables.conform(pa.Table.from_pylist(index, schema=tables.TRAINING_SET), tables.TRAINING_SET)
-        files = [
-            attempt.put(path, np.concatenate(waves).astype("<f4").tobytes()),
-            attempt.put_table(f"{INDEX}/{number:05d}.parquet", table),
-        ]
-        return Done(files, {"clips": len(index), "samples": offset})
+        files = [waves, attempt.put_table(f"{INDEX}/{name}.parquet", table)]
+        return Done(files, {"clips": len(index), "samples": samples})
 
-    def _versions(self, row: dict[str, Any], original: np.ndarray) -> list[tuple[np.ndarray, dict[str, Any]]]:
-        if self.augmentation is None:
-            return [(original, {"parent_clip_id": None, "speed": 1.0, "mode": None})]
-        from ray_asd.data import augment
+    def _versions(self, rows: Sequence[Row]) -> Iterator[tuple[Row, np.ndarray, dict[str, Any]]]:
+        """Every row with each of the waveforms made of it, and what of the row is another then."""
+        from ray_asd.data import augment, recordings
 
-        found = []
-        for speed, mode in augment.variants(self.augmentation):
-            wave = augment.change_speed(original, speed, mode)
-            changes = {
-                "clip_id": f"{row['clip_id']}@{mode}{speed:g}",
-                "parent_clip_id": row["clip_id"],
-                "speed": speed,
-                "mode": mode,
-                "num_samples": round(row["num_samples"] / speed),
-                "condition": augment.condition(row, speed, mode, self.augmentation.label_policy),
-            }
-            found.append((wave, changes))
-        return found
+        for row, original in zip(rows, recordings.waveforms(rows, self.audio.channel), strict=True):
+            if self.augmentation is None:
+                yield row, original, {"parent_clip_id": None, "speed": 1.0, "mode": None}
+                continue
+            for speed, mode in augment.variants(self.augmentation):
+                changes = {
+                    "clip_id": f"{row['clip_id']}@{mode}{speed:g}",
+                    "parent_clip_id": row["clip_id"],
+                    "speed": speed,
+                    "mode": mode,
+                    "num_samples": round(row["num_samples"] / speed),
+                    "condition": augment.condition(row, speed, mode, self.augmentation.label_policy),
+                }
+                yield row, augment.change_speed(original, speed, mode), changes

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any
 
 import ray
@@ -116,17 +116,18 @@ def _stoppable() -> Iterator[None]:
         _stop_requested.clear()
 
 
-def check_fits(what: str, worker: Worker, count: int = 1) -> None:
-    """Refuse work that this cluster could never run, instead of waiting for ever.
+def check_fits(what: str, worker: Worker, count: int = 1, beside: Mapping[str, float] = MappingProxyType({})) -> None:
+    """Refuse work that this cluster could never run, instead of waiting for ever; ``beside`` is taken with it.
 
     Raises:
         UserError: names what is asked for and what is there.
     """
     have = ray.cluster_resources()
-    for resource, amount in needs(worker).items():
-        if amount * count > have.get(resource, 0):
+    for resource, amount in (Counter(needs(worker, count)) + Counter(beside)).items():
+        if amount > have.get(resource, 0):
+            with_it = " and what it uses" if beside.get(resource) else ""
             raise UserError(
-                f"{what} needs {_amount(resource, amount * count)} ({count} worker(s)); "
+                f"{what} needs {_amount(resource, amount)} ({count} worker(s){with_it}); "
                 f"the cluster has {_amount(resource, have.get(resource, 0))}"
             )
 
@@ -153,8 +154,12 @@ class Budget:
         self._changed = threading.Condition()
 
     @contextmanager
-    def hold(self, worker: Worker, least: int, most: int) -> Iterator["Grant"]:
+    def hold(
+        self, worker: Worker, least: int, most: int, beside: Mapping[str, float] = MappingProxyType({})
+    ) -> Iterator["Grant"]:
         """Wait for ``least`` workers, then hold as many as are free up to ``most``; the block is told what it got.
+
+        What goes ``beside`` them is held with them.
 
         Raises:
             StageError: SIGTERM came first.
@@ -163,43 +168,55 @@ class Budget:
         with self._changed:
             self._queue.append(ticket)
             try:
-                while self._queue[0] is not ticket or self._fit(worker, least) < least:
+                while self._queue[0] is not ticket or self._fit(worker, least, beside) < least:
                     self._changed.wait(_CAPACITY_SECONDS)
                     if _stop_requested.is_set():
                         raise StageError(_STOPPED)
-                count = min(most, self._fit(worker, most))
-                taken = Counter({name: amount * count for name, amount in needs(worker).items()})
+                count = min(most, self._fit(worker, most, beside))
+                taken = Counter(needs(worker, count)) + Counter(beside)
                 self._held += taken
             finally:
                 self._queue.remove(ticket)
                 self._changed.notify_all()
         try:
-            yield Grant(
-                count, Held(cpus=worker.cpus * count, gpus=worker.gpus * count, waited=time.monotonic() - asked)
-            )
+            held = Held(cpus=taken["CPU"], gpus=taken["GPU"], waited=time.monotonic() - asked)
+            yield Grant(count, held)
         finally:
             with self._changed:
                 self._held -= taken
                 self._changed.notify_all()
 
-    def _fit(self, worker: Worker, most: int) -> int:
-        """How many workers are free, at most ``most``."""
+    def _fit(self, worker: Worker, most: int, beside: Mapping[str, float]) -> int:
+        """How many workers are free, at most ``most``, once what goes ``beside`` them is taken."""
         capacity = self._capacity()
-        free = {name: capacity.get(name, 0) - self._held[name] for name in needs(worker)}
+        free = {name: capacity.get(name, 0) - self._held[name] for name in {**needs(worker), **beside}}
+        if any(amount > free[name] + _ROUNDING for name, amount in beside.items()):
+            return 0
+        free = {name: amount - beside.get(name, 0) for name, amount in free.items()}
         rooms = [int(free[name] / amount + _ROUNDING) for name, amount in needs(worker).items()]
         return max(0, min([most, *(rooms or [int(capacity.get("CPU", 1))])]))
 
 
-def needs(worker: Worker) -> dict[str, float]:
-    """What one such worker takes of a node, by Ray's names; nothing that it takes none of."""
+def needs(worker: Worker, count: int = 1) -> dict[str, float]:
+    """What so many such workers take of their nodes, by Ray's names; nothing that they take none of."""
     amounts = {"CPU": worker.cpus, "GPU": worker.gpus, "memory": (worker.memory_gb or 0) * GIB}
-    return {name: amount for name, amount in amounts.items() if amount}
+    return {name: amount * count for name, amount in amounts.items() if amount}
+
+
+def options(worker: Worker) -> dict[str, Any]:
+    """What Ray is asked for so that such a worker gets its place."""
+    asked: dict[str, Any] = {"num_cpus": worker.cpus, "num_gpus": worker.gpus}
+    if worker.memory_gb:
+        asked["memory"] = worker.memory_gb * GIB
+    if worker.labels:
+        asked["label_selector"] = worker.labels
+    return asked
 
 
 def room(worker: Worker, count: int) -> int:
     """How many groups of ``count`` such workers the whole cluster holds at once."""
     have = ray.cluster_resources()
-    rooms = [have.get(name, 0) / (amount * count) for name, amount in (needs(worker) or {"CPU": 1}).items()]
+    rooms = [have.get(name, 0) / amount for name, amount in (needs(worker, count) or {"CPU": count}).items()]
     return int(min(rooms) + _ROUNDING)
 
 

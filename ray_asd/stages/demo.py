@@ -41,7 +41,7 @@ def run(root: str, seed: int, overrides: tuple[str, ...], progress: Progress) ->
         outputs["clips"] = bring(ingest.step(source, Worker(), progress))
         outputs["model"] = bring(train.system(recipe, outputs["clips"], progress))
         clips = outputs["clips"]
-        scoring = score.step(outputs["model"], clips, clips, recipe, recipe.audio, progress, recipe.method)
+        scoring = score.step(outputs["model"], clips, clips, recipe, recipe.audio, progress, recipe.method, keep=True)
         outputs["scores"] = bring(scoring)
         outputs["metrics"] = bring(evaluate.step([outputs["scores"]], progress))
     written = report.write([outputs["metrics"]], None, [], storage.join(root, "report"))

@@ -3,7 +3,7 @@
 They are kept as the model gives them; the ``score`` stage puts thresholds to them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,16 +12,17 @@ import pyarrow.compute as pc
 from ray_asd import tables
 from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.config import Audio, Usage
+from ray_asd.data.ingested import CLIPS
 from ray_asd.errors import StageError
 from ray_asd.models.card import CARD, read_card
 from ray_asd.stages import embed
 from ray_asd.stages.progress import Progress
 from ray_asd.steps import Step
 
-CODE_VERSION = 1
-SHARD_CLIPS = 32
+CODE_VERSION = 2
 _SETTING = {"autoencoder": "autoencoder", "mobilenet": "mobilenet_class"}  # which of the scoring a method heeds
 DIRECT = "direct"  # folder of the table in the stage's output
+_ALWAYS = ("test", "calibration")  # splits that no training sees
 
 
 def step(model: Step | Output, method: str, clips: Output, usage: Usage, audio: Audio, progress: Progress) -> Step:
@@ -34,49 +35,59 @@ def step(model: Step | Output, method: str, clips: Output, usage: Usage, audio: 
         config={"audio": audio.model_dump(mode="json"), **scoring},
         inputs={"clips": clips, "model": model},
         work=lambda attempt, inputs: _work(attempt, inputs, usage, audio, progress),
-        units=sum(clips.marker.counts.get(split, 0) for split in ("test", "calibration")),
+        units=sum(clips.marker.counts.get(split, 0) for split in _ALWAYS),
         worker=usage.resources.embed,
         workers=usage.resources.embed_workers,
+        resumable=True,
     )
 
 
 def _work(attempt: Attempt, inputs: Mapping[str, Output], usage: Usage, audio: Audio, progress: Progress) -> Outcome:
     from ray_asd.stages import fanout
 
-    model, clips = inputs["model"], inputs["clips"].table("clips")
-    kept_back = pc.is_in(clips["clip_id"], pa.array(read_card(model.fetch(CARD)).held_out, pa.string()))
-    rows = clips.filter(pc.or_(kept_back, pc.is_in(clips["split"], pa.array(["test", "calibration"]))))
+    model, clips = inputs["model"], inputs["clips"]
+    held_out = read_card(model.fetch(CARD)).held_out
     done = fanout.run(
         f"score {model.marker.name}",
-        lambda: _Scores(model, usage, audio),
-        rows,
+        lambda: _Scores(model, clips, held_out, usage, audio),
+        fanout.spans(clips, CLIPS, fanout.shard_size(clips.marker.counts["clips"])),
         attempt,
-        shard_rows=SHARD_CLIPS,
         worker=usage.resources.embed,
         workers=usage.resources.embed_workers,
         progress=progress,
     )
-    if done.counts.get("clips", 0) != rows.num_rows:
-        raise StageError(f"{rows.num_rows} clips went in, {done.counts.get('clips', 0)} scores came out")
+    counts = clips.marker.counts
+    expected = sum(counts.get(split, 0) for split in _ALWAYS) + done.counts.get("held_out", 0)
+    if done.counts.get("clips", 0) != expected:
+        raise StageError(f"{expected} clips went in, {done.counts.get('clips', 0)} scores came out")
     return Outcome(done.files, done.counts, held=done.held)
 
 
 class _Scores:
     """One shard of CLIPS to one file of DIRECT scores."""
 
-    def __init__(self, model: Output, usage: Usage, audio: Audio) -> None:
+    def __init__(self, model: Output, clips: Output, held_out: Sequence[str], usage: Usage, audio: Audio) -> None:
         from ray_asd.stages import baseline_scores
+        from ray_asd.stages.fanout import Reader
 
+        self.rows = Reader(clips)
+        self.held_out = pa.array(held_out, pa.string())
         self.channel = audio.channel
         self.score = baseline_scores.load(model, usage)
 
-    def __call__(self, rows: pa.Table, attempt: Attempt, number: int) -> Any:
-        from ray_asd.data.audio import read_waveform
+    def __call__(self, span: pa.Table, attempt: Attempt, name: str) -> Any:
+        from ray_asd.data.recordings import waveforms
         from ray_asd.stages.fanout import Done
 
-        scores = [
-            self.score(read_waveform(row["uri"], self.channel, row["content_hash"]), row) for row in rows.to_pylist()
-        ]
-        kept = rows.select([name for name in tables.DIRECT.names if name != "score"])
+        rows = self.rows(span)
+        always = pc.is_in(rows["split"], pa.array(_ALWAYS))
+        held_out = pc.and_(pc.is_in(rows["clip_id"], self.held_out), pc.invert(always))
+        rows, num_held_out = rows.filter(pc.or_(always, held_out)), pc.sum(held_out).as_py() or 0
+        if not rows.num_rows:
+            return Done([], {})
+        clips = rows.to_pylist()
+        scores = [self.score(wave, clip) for wave, clip in zip(waveforms(clips, self.channel), clips, strict=True)]
+        kept = rows.select([column for column in tables.DIRECT.names if column != "score"])
         table = tables.conform(kept.append_column("score", pa.array(scores, pa.float64())), tables.DIRECT)
-        return Done([attempt.put_table(f"{DIRECT}/{number:05d}.parquet", table)], {"clips": rows.num_rows})
+        counts = {"clips": rows.num_rows, "held_out": num_held_out}
+        return Done([attempt.put_table(f"{DIRECT}/{name}.parquet", table)], counts)

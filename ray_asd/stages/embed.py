@@ -4,7 +4,7 @@ The model is a ``train`` or ``tfp`` output, or the word ``floor``: mean and stan
 untrained detector that stands beside every system.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,35 +15,40 @@ import pyarrow.compute as pc
 from ray_asd import build, config, tables
 from ray_asd.build import Attempt, File, Outcome, Output
 from ray_asd.config import Audio, Inference, TransformerPooling, Usage, Worker
+from ray_asd.data.ingested import CLIPS
 from ray_asd.errors import StageError
 from ray_asd.models.card import CARD, WEIGHTS, read_card
 from ray_asd.stages.progress import Progress
 from ray_asd.steps import Step
 
-CODE_VERSION = 2
-SHARD_CLIPS = 32
+CODE_VERSION = 3
 FLOOR = "floor"
 EMBEDDINGS = "embeddings"  # folder of the table in the stage's output
 CHUNKS = "chunks"
-_EMBEDDED = pc.field("split") != "supplemental"
+EVERY_SPLIT = ("train", "calibration", "test")  # supplemental clips are nobody's
+HEALTHY_SPLITS = ("train", "calibration")
 
 
-def clips(model: Step | Output | None, clips: Output, settings: "Settings", progress: Progress) -> Step:
-    """EMBEDDINGS of all clips but the supplemental ones; ``model`` None is the floor."""
-    key = {"audio": settings.audio.model_dump(mode="json")}
-    if model:
-        key["inference"] = settings.inference.model_dump(mode="json")
-    total = sum(clips.marker.counts.get(split, 0) for split in tables.SPLITS if split != "supplemental")
+def clips(
+    model: Step | Output | None,
+    clips: Output,
+    settings: "Settings",
+    progress: Progress,
+    splits: Sequence[str] = EVERY_SPLIT,
+) -> Step:
+    """EMBEDDINGS of the clips in these ``splits``; ``model`` None is the floor."""
+    key = settings.key(model) | {"splits": list(splits)}
     return Step(
         stage="embed",
         name=name_of(model),
         code_version=CODE_VERSION,
         config=key,
         inputs={"clips": clips} | ({"model": model} if model else {}),
-        work=lambda attempt, inputs: _embed_clips(attempt, inputs, settings, progress),
-        units=total,
+        work=lambda attempt, inputs: _embed_clips(attempt, inputs, settings, splits, progress),
+        units=sum(clips.marker.counts.get(split, 0) for split in splits),
         worker=settings.worker,
         workers=settings.workers,
+        resumable=True,
     )
 
 
@@ -55,6 +60,11 @@ class Settings:
     inference: Inference
     worker: Worker
     workers: int | None
+
+    def key(self, model: Step | Output | None) -> dict[str, Any]:
+        """What of this an embedding depends on; the floor knows no inference."""
+        key = {"audio": self.audio.model_dump(mode="json")}
+        return key | ({"inference": self.inference.model_dump(mode="json")} if model else {})
 
     @classmethod
     def of(cls, usage: Usage, audio: Audio) -> "Settings":
@@ -104,6 +114,7 @@ def chunks(
         units=sum(step.units for step in sets.values()),
         worker=settings.worker,
         workers=settings.workers,
+        resumable=True,
     )
 
 
@@ -114,23 +125,24 @@ def name_of(model: Step | Output | None) -> str:
     return model.name if isinstance(model, Step) else model.marker.name
 
 
-def _embed_clips(attempt: Attempt, inputs: Mapping[str, Output], settings: Settings, progress: Progress) -> Outcome:
+def _embed_clips(
+    attempt: Attempt, inputs: Mapping[str, Output], settings: Settings, splits: Sequence[str], progress: Progress
+) -> Outcome:
     from ray_asd.stages import fanout
 
-    model = inputs.get("model")
-    rows = inputs["clips"].table("clips").filter(_EMBEDDED)
+    model, clips = inputs.get("model"), inputs["clips"]
+    expected = sum(clips.marker.counts.get(split, 0) for split in splits)
     done = fanout.run(
         "embed" if model else "embed floor",
-        lambda: _Clips(model, settings),
-        rows,
+        lambda: _Clips(model, clips, settings, splits),
+        fanout.spans(clips, CLIPS, fanout.shard_size(clips.marker.counts["clips"])),
         attempt,
-        shard_rows=SHARD_CLIPS,
         worker=settings.worker,
         workers=settings.workers,
         progress=progress,
     )
-    if done.counts.get("clips", 0) != rows.num_rows:
-        raise StageError(f"{rows.num_rows} clips went in, {done.counts.get('clips', 0)} embeddings came out")
+    if done.counts.get("clips", 0) != expected:
+        raise StageError(f"{expected} clips went in, {done.counts.get('clips', 0)} embeddings came out")
     return Outcome(done.files, done.counts, held=done.held)
 
 
@@ -147,9 +159,8 @@ def _embed_chunks(
     done = fanout.run(
         "embed chunks",
         lambda: _Chunks(model, sets, held_out, key, settings),
-        pa.table({"clip": np.arange(total)}),
+        fanout.rows(pa.table({"clip": np.arange(total)}), fanout.shard_size(total)),
         attempt,
-        shard_rows=SHARD_CLIPS,
         worker=settings.worker,
         workers=settings.workers,
         progress=progress,
@@ -159,28 +170,50 @@ def _embed_chunks(
     return Outcome(done.files, done.counts, held=done.held)
 
 
-class _Clips:
-    """One shard of CLIPS to one EMBEDDINGS file."""
+class Embedding:
+    """Clips in, vectors out: the model of a worker, which computes while the recordings that follow are decoded."""
 
     def __init__(self, model: Output | None, settings: Settings) -> None:
-        self.channel = settings.audio.channel
-        self.embed: Callable[[Sequence[np.ndarray]], np.ndarray]
+        self._channel = settings.audio.channel
+        self._threads = max(1, round(settings.worker.cpus))
+        self._embed: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]]
         if model is None:
             from ray_asd.data import features
 
-            self.embed = lambda waves: np.stack([features.floor_embedding(wave) for wave in waves])
+            self._embed = lambda waves: map(features.floor_embedding, waves)
         else:
-            self.embed = _load(model, settings).embed
+            self._embed = _load(model, settings).embed_stream
 
-    def __call__(self, rows: pa.Table, attempt: Attempt, number: int) -> Any:
-        from ray_asd.data.audio import read_waveform
+    def __call__(self, clips: pa.Table) -> np.ndarray:
+        """CLIPS rows -> float32 [len, E]."""
+        from ray_asd.data.recordings import waveforms
 
-        recordings = rows.select(["uri", "content_hash"]).to_pylist()
-        embeddings = self.embed([read_waveform(row["uri"], self.channel, row["content_hash"]) for row in recordings])
+        where = clips.select(["uri", "content_hash", "pack", "pack_row"]).to_pylist()
+        return np.stack(list(self._embed(waveforms(where, self._channel, self._threads))))
+
+
+class _Clips:
+    """One shard of CLIPS to one EMBEDDINGS file."""
+
+    def __init__(self, model: Output | None, clips: Output, settings: Settings, splits: Sequence[str]) -> None:
+        from ray_asd.stages.fanout import Reader
+
+        self.rows = Reader(clips)
+        self.splits = pa.array(splits)
+        self.embed = Embedding(model, settings)
+
+    def __call__(self, span: pa.Table, attempt: Attempt, name: str) -> Any:
+        from ray_asd.stages.fanout import Done
+
+        rows = self.rows(span)
+        rows = rows.filter(pc.is_in(rows["split"], self.splits))
+        if not rows.num_rows:
+            return Done([], {})
+        embeddings = self.embed(rows)
         schema = tables.embeddings(embeddings.shape[1])
-        kept = rows.select([name for name in schema.names if name != "embedding"])
-        table = kept.append_column("embedding", _vectors(embeddings))
-        return _done(attempt.put_table(f"{EMBEDDINGS}/{number:05d}.parquet", tables.conform(table, schema)), rows)
+        kept = rows.select([column for column in schema.names if column != "embedding"])
+        table = kept.append_column("embedding", _as_column(embeddings))
+        return _done(attempt.put_table(f"{EMBEDDINGS}/{name}.parquet", tables.conform(table, schema)), rows)
 
 
 class _Chunks:
@@ -201,13 +234,13 @@ class _Chunks:
         self.system = _load(model, settings)
         self.chunking = Chunking.of_seconds(key["window_seconds"], key["hop_seconds"])
 
-    def __call__(self, rows: pa.Table, attempt: Attempt, number: int) -> Any:
+    def __call__(self, rows: pa.Table, attempt: Attempt, name: str) -> Any:
         clips = rows.column("clip").to_pylist()
         chunks = self.system.embed_chunks([self.data.waveform(clip) for clip in clips], self.chunking)
         offsets = np.cumsum([0] + [len(clip) for clip in chunks])
-        nested = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), _vectors(np.concatenate(chunks)))
+        nested = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), _as_column(np.concatenate(chunks)))
         table = self.data.rows.select(["clip_id", "condition"]).take(clips).append_column(CHUNKS, nested)
-        return _done(attempt.put_table(f"{CHUNKS}/{number:05d}.parquet", table), rows)
+        return _done(attempt.put_table(f"{CHUNKS}/{name}.parquet", table), rows)
 
 
 def _done(file: File, rows: pa.Table) -> Any:
@@ -216,7 +249,13 @@ def _done(file: File, rows: pa.Table) -> Any:
     return Done([file], {"clips": rows.num_rows})
 
 
-def _vectors(values: np.ndarray) -> pa.Array:
+def vectors(embeddings: pa.Table) -> np.ndarray:
+    """The column of EMBEDDINGS as float32 [len, E]."""
+    flat: np.ndarray = embeddings["embedding"].combine_chunks().flatten().to_numpy()
+    return flat.reshape(embeddings.num_rows, -1)
+
+
+def _as_column(values: np.ndarray) -> pa.Array:
     flat = np.ascontiguousarray(values, np.float32).ravel()
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), values.shape[1])
 

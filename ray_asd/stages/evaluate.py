@@ -33,7 +33,8 @@ def step(scores: Sequence[Output], progress: Progress) -> Step:
     floors: dict[str, Step] = {}
     for output in scores:
         clips, bank_clips, usage, audio = _scored_with(output)
-        floors[floor_name(clips, bank_clips)] = score.step(None, clips, bank_clips, usage, audio, progress)
+        keep = "queries" in output.marker.inputs
+        floors[floor_name(clips, bank_clips)] = score.step(None, clips, bank_clips, usage, audio, progress, keep=keep)
     name = scores[0].marker.name if len(scores) == 1 else f"{len(scores)}-systems"
     return planned(name, scores, floors, sum(output.marker.counts["clips"] for output in scores))
 
@@ -91,7 +92,12 @@ def _scored_with(scores: Output) -> tuple[Output, Output, Usage, Audio]:
     model = heard if "bank" in origins else build.resolve(origins["model"].uri, "train", "tfp")
     clips = build.resolve(origins["clips"].uri, "ingest")
     bank_clips = build.resolve(model.marker.inputs["clips"].uri, "ingest")
-    return clips, bank_clips, Usage(scoring=Scoring(**scores.marker.config)), Audio(**heard.marker.config["audio"])
+    return (
+        clips,
+        bank_clips,
+        Usage(scoring=Scoring(**scores.marker.config["scoring"])),
+        Audio(**heard.marker.config["audio"]),
+    )
 
 
 def systems(metrics: Output) -> list[tuple[str, Output]]:

@@ -51,8 +51,8 @@ class Sweep:
     def _metrics(self, cell: Cell) -> Step:
         recipe, clips, progress = cell.recipe, self.clips, self.engine.progress
         model = train.system(recipe, clips, progress)
-        scores = score.step(model, clips, clips, recipe, recipe.audio, progress, recipe.method)
-        floor = score.step(None, clips, clips, recipe, recipe.audio, progress)
+        scores = score.step(model, clips, clips, recipe, recipe.audio, progress, recipe.method, keep=True)
+        floor = score.step(None, clips, clips, recipe, recipe.audio, progress, keep=True)
         floors = {evaluate.floor_name(clips, clips): floor}
         return evaluate.planned(scores.name, [scores], floors, clips.marker.counts["test"], cell.variant)
 

@@ -3,7 +3,6 @@ import itertools
 import pickle
 import struct
 from fractions import Fraction
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,17 +221,6 @@ def test_random_damage_ends_in_a_verdict_or_a_recording() -> None:
 def test_the_verdict_travels_between_processes() -> None:
     error = pickle.loads(pickle.dumps(BadAudio("truncated", "half of it")))
     assert (error.reason, error.detail, str(error)) == ("truncated", "half of it", "truncated: half of it")
-
-
-def test_read_waveform_names_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.wav"
-    path.write_bytes(WAV)
-    np.testing.assert_array_equal(audio.read_waveform(str(path), 1), audio.decode(WAV, 1))
-    path.write_bytes(WAV[:-2])
-    with pytest.raises(BadAudio, match=r"truncated: .*a\.wav: the header promises"):
-        audio.read_waveform(str(path), 0)
-    with pytest.raises(BadAudio, match=r"missing: .*b\.wav"):
-        audio.read_waveform(str(tmp_path / "b.wav"), 0)
 
 
 def test_content_hash() -> None:

@@ -89,7 +89,7 @@ def scored(
     model: Output | None, clips: Output, root: str, recipe: Recipe = RECIPE, bank: Output | None = None
 ) -> Output:
     """SCORES of the test clips of ``clips``."""
-    return steps.ensure(score.step(model, clips, bank or clips, recipe, recipe.audio, silent), root)
+    return steps.ensure(score.step(model, clips, bank or clips, recipe, recipe.audio, silent, keep=True), root)
 
 
 def built(recordings: str, root: str) -> Chain:

@@ -9,7 +9,7 @@ import pytest
 from ray_asd import steps, tables
 from ray_asd.build import Output
 from ray_asd.config import Audio, Augmentation, Worker
-from ray_asd.data import audio
+from ray_asd.data import audio, recordings
 from ray_asd.data.augment import change_speed
 from ray_asd.data.training_set import INDEX, WAVES
 from ray_asd.errors import StageError, UserError
@@ -41,7 +41,7 @@ def test_originals_are_the_decoded_training_clips(system: chain.Chain) -> None:
     for clip_id, row in found.items():
         assert {name: row[name] for name in tables.CLIPS.names} == expected[clip_id]
         assert (row["parent_clip_id"], row["speed"], row["mode"]) == (None, 1.0, None)
-        wave = audio.read_waveform(row["uri"], 0)
+        wave = recordings.waveform(row, 0)
         np.testing.assert_array_equal(waveform(output, row), wave)
         assert row["mean"] == pytest.approx(np.float64(wave).mean(), abs=1e-12)
         assert row["std"] == pytest.approx(np.sqrt(np.float64(wave).var() + 1e-7), rel=1e-12)
@@ -66,7 +66,7 @@ def test_variants_are_new_classes_beside_their_parents(system: chain.Chain) -> N
         assert {name: row[name] for name in SAME} == {name: parent[name] for name in SAME}
         assert (row["speed"], row["mode"]) == (0.9, "resample")
         assert row["condition"] == f"{parent['condition']}|speed=0.9|resample"
-        wave = change_speed(audio.read_waveform(row["uri"], 0), 0.9, "resample")
+        wave = change_speed(recordings.waveform(row, 0), 0.9, "resample")
         np.testing.assert_array_equal(waveform(system.variants, row), wave)
         assert row["length"] == row["num_samples"] == round(32_000 / 0.9)
 

@@ -9,8 +9,8 @@ import torch
 from ray_asd import build, config, steps, tables
 from ray_asd.build import Output
 from ray_asd.config import Recipe
-from ray_asd.data.audio import read_waveform
 from ray_asd.data.features import log_mel
+from ray_asd.data.recordings import waveform
 from ray_asd.errors import UserError
 from ray_asd.models import model_folder
 from ray_asd.models.autoencoder import AutoEncoder, Covariances, Reconstruction
@@ -84,7 +84,7 @@ def test_an_autoencoders_scores_are_those_of_its_saved_weights(system: chain.Cha
         detector = Reconstruction(network, covariances)
         for clip in system.clips.table("clips").to_pylist():
             if clip["machine_type"] == machine_type and clip["split"] == "test":
-                mel = log_mel(read_waveform(clip["uri"], 0, clip["content_hash"]))
+                mel = log_mel(waveform(clip, 0))
                 assert detector.score(mel, chosen.scoring.autoencoder) == pytest.approx(scores[clip["clip_id"]])
                 found = detector.score(mel, mahalanobis.scoring.autoencoder)
                 assert found == pytest.approx(selective[clip["clip_id"]])
@@ -111,7 +111,7 @@ def test_the_true_class_is_the_clips_own_or_the_best_fitting(system: chain.Chain
     network = PatchModel(len(card.conditions), chosen.mobilenet)
     network.load_state_dict(safetensors.torch.load_file(model.fetch(WEIGHTS)))
     (clip, *_) = (row for row in system.clips.table("clips").to_pylist() if row["condition"] in card.conditions)
-    wave = read_waveform(clip["uri"], 0, clip["content_hash"])
+    wave = waveform(clip, 0)
     with torch.inference_mode():
         logits = network.eval().classifier(patches(torch.from_numpy(log_mel(wave)), 32, 32))
     own = anomaly_score(logits, [card.conditions.index(clip["condition"])])

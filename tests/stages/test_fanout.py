@@ -36,18 +36,18 @@ class Squares:
     def __init__(self, before: Callable[[int], None] = lambda number: None) -> None:
         self.before = before
 
-    def __call__(self, rows: pa.Table, attempt: Attempt, number: int) -> Done:
+    def __call__(self, rows: pa.Table, attempt: Attempt, name: str) -> Done:
         values = rows["number"].to_pylist()
         for value in values:
             self.before(value)
-        file = attempt.put(f"squares/{number:05d}", repr([value**2 for value in values]).encode())
+        file = attempt.put(f"squares/{name}", repr([value**2 for value in values]).encode())
         return Done([file], {"rows": len(values), f"shards of {len(values)}": 1})
 
 
 def squares(place: str, before: Callable[[int], None] | None = None, workers: int | None = None) -> Done:
     make = Squares if before is None else lambda: Squares(before)
     return fanout.run(
-        "square", make, ROWS, Attempt(place), shard_rows=3, worker=Worker(), workers=workers, progress=silent
+        "square", make, fanout.rows(ROWS, 3), Attempt(place), worker=Worker(), workers=workers, progress=silent
     )
 
 
@@ -71,9 +71,8 @@ def test_a_shard_is_a_run_of_rows_and_progress_counts_them(tmp_path: Path) -> No
     fanout.run(
         "square",
         Squares,
-        ROWS,
+        fanout.rows(ROWS, 8),
         Attempt(str(tmp_path)),
-        shard_rows=8,
         worker=Worker(),
         progress=lambda what, done, total: seen.append((what, done, total)),
     )
@@ -82,8 +81,8 @@ def test_a_shard_is_a_run_of_rows_and_progress_counts_them(tmp_path: Path) -> No
 
 
 def test_no_rows_need_no_ray(tmp_path: Path) -> None:
-    none = ROWS.slice(0, 0)
-    done = fanout.run("square", Squares, none, Attempt("x"), shard_rows=3, worker=Worker(cpus=999), progress=silent)
+    none = fanout.rows(ROWS.slice(0, 0), 3)
+    done = fanout.run("square", Squares, none, Attempt("x"), worker=Worker(cpus=999), progress=silent)
     assert done == Done([], {})
 
 
@@ -118,7 +117,7 @@ def test_an_error_while_a_worker_starts(tmp_path: Path) -> None:
         raise UserError("weights: missing")
 
     with pytest.raises(UserError, match=r"^weights: missing$"):
-        fanout.run("square", make, ROWS, Attempt(str(tmp_path)), shard_rows=3, worker=Worker(), progress=silent)
+        fanout.run("square", make, fanout.rows(ROWS, 3), Attempt(str(tmp_path)), worker=Worker(), progress=silent)
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -149,7 +148,7 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
 )
 def test_what_can_never_fit_is_refused(worker: Worker, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        fanout.run("square", Squares, ROWS, Attempt("x"), shard_rows=3, worker=worker, progress=silent)
+        fanout.run("square", Squares, fanout.rows(ROWS, 3), Attempt("x"), worker=worker, progress=silent)
 
 
 _ON_ONE_CPU = """
@@ -160,13 +159,13 @@ from ray_asd.stages import cluster, fanout
 from ray_asd.stages.progress import silent
 
 class Work:
-    def __call__(self, rows, attempt, number):
-        return fanout.Done([attempt.put(str(number), b"x")], {"rows": rows.num_rows})
+    def __call__(self, rows, attempt, name):
+        return fanout.Done([attempt.put(name, b"x")], {"rows": rows.num_rows})
 
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
 with cluster.connected():
-    rows, attempt = pa.table({"number": range(20)}), Attempt(sys.argv[1])
-    print(fanout.run("t", Work, rows, attempt, shard_rows=3, worker=Worker(), progress=silent).counts)
+    shards, attempt = fanout.rows(pa.table({"number": range(20)}), 3), Attempt(sys.argv[1])
+    print(fanout.run("t", Work, shards, attempt, worker=Worker(), progress=silent).counts)
 """
 
 

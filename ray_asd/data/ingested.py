@@ -1,0 +1,54 @@
+"""What ingest makes of recordings: rows of CLIPS and REJECTS, and what they add to the counts of the stage."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from ray_asd import tables
+from ray_asd.build import digest_of
+
+CLIPS = "clips"  # folders of the stage's output
+REJECTS = "rejects"
+PACKS = "packs"
+CONTENT = "content"  # among the counts: the sum of the digests of CLIPS rows
+_PLACES = ("uri", "duplicate_of", "pack", "pack_row")  # columns that say nothing of a recording itself
+
+Row = Mapping[str, Any]
+
+
+def reject(uri: str, reason: str, detail: str, size: int | None) -> dict[str, Any]:
+    """A REJECTS row; ``reason`` is a key of ``tables.REASONS``."""
+    return {"uri": uri, "reason": reason, "detail": detail, "size_bytes": size}
+
+
+def clips_table(rows: Iterable[Row]) -> pa.Table:
+    """CLIPS of these rows."""
+    return tables.conform(pa.Table.from_pylist(list(rows), schema=tables.CLIPS), tables.CLIPS)
+
+
+def rejects_table(rows: Iterable[Row]) -> pa.Table:
+    """REJECTS of these rows."""
+    return tables.conform(pa.Table.from_pylist(list(rows), schema=tables.REJECTS), tables.REJECTS)
+
+
+def clip_counts(rows: Iterable[Row]) -> Counter[str]:
+    """Clips, and of each split how many and of how many samples; and their content, in whatever order they come."""
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts.update({"clips": 1, row["split"]: 1, f"{row['split']}_samples": row["num_samples"]})
+        counts[CONTENT] += _digest(row)
+    return counts
+
+
+def reject_counts(rows: Iterable[Row]) -> Counter[str]:
+    """Rejects, and how many of each reason."""
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts.update(["rejects", f"reject_{row['reason']}"])
+    return counts
+
+
+def _digest(row: Row) -> int:
+    return int(digest_of({name: str(value) for name, value in row.items() if name not in _PLACES}), 16)
