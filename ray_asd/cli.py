@@ -95,17 +95,29 @@ def simulate(out: str, machines: str | None, workers: int, as_json: bool, **flee
 @click.option("--machine-type", help="Of a flat folder.")
 @click.option("--split", type=click.Choice(tables.SPLITS), help="Where neither folder nor CSV says it.")
 @click.option("--dataset", help="First part of every clip_id; the source's own name by default.")
+@click.option("--pack", is_flag=True, help="Copy the recordings into few large files, which later stages then read.")
+@click.option("--reject-duplicates", is_flag=True, help="Reject recordings with the content of another one.")
 @click.option("--max-rejects", type=click.IntRange(0), help="End with exit code 3 when more files are rejected.")
 @_dry_run
 @_json
-def ingest(source: str, root: str, max_rejects: int | None, dry_run: bool, as_json: bool, **options: Any) -> None:
+def ingest(
+    source: str,
+    root: str,
+    pack: bool,
+    reject_duplicates: bool,
+    max_rejects: int | None,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Check every recording below SRC (a folder or CSV file, local or s3://) and write CLIPS and REJECTS."""
     from ray_asd.data.listing import Source
     from ray_asd.stages import ingest as stage
 
     root = storage.absolute(root)
     with summary("ingest", None if dry_run else root, as_json) as result:
-        step = stage.step(Source(storage.absolute(source), **options), config.Worker(), Progress())
+        treatment = stage.Options(pack, reject_duplicates)
+        step = stage.step(Source(storage.absolute(source), **options), config.Worker(), Progress(), treatment)
         if bring(result, root, step, "clips", "rejects", dry_run=dry_run) is None:
             return
         rejects = result.counts.get("rejects", 0)
@@ -208,6 +220,7 @@ def embed(model: str, clips: str, root: str, dry_run: bool, as_json: bool, **usa
 @_clips
 @click.option("--bank", metavar="URI", help="CLIPS to compare with; by default those the model was trained on.")
 @click.option("--submission", metavar="DIR", help="Write the official DCASE submission files here too.")
+@click.option("--keep-embeddings", "keep", is_flag=True, help="Make EMBEDDINGS an output that other scorings share.")
 @_out
 @_recipe_for_use
 @_set
@@ -218,6 +231,7 @@ def score(
     clips: str,
     bank: str | None,
     submission: str | None,
+    keep: bool,
     root: str,
     dry_run: bool,
     as_json: bool,
@@ -234,7 +248,8 @@ def score(
         enrolled = build.resolve(bank, "ingest") if bank else used.trained_on or queries
         if bank and used.method != "backbone":
             raise UserError(f"--bank {bank}: a {used.method} compares with no bank; allowed: a fine-tuned backbone")
-        step = stage.step(used.model, queries, enrolled, used.usage, used.settings.audio, Progress(), used.method)
+        heard = used.settings.audio
+        step = stage.step(used.model, queries, enrolled, used.usage, heard, Progress(), used.method, keep)
         output = bring(result, root, step, "scores", dry_run=dry_run)
         if output and submission:
             from ray_asd.scoring.submission import write

@@ -79,7 +79,8 @@ def test_the_marker_tells_what_was_made_from_what(root: str) -> None:
     marker = build.run(root, key(), write_one).marker
     written = json.loads(storage.read(storage.join(key().folder(root), "marker.json")))
     assert build.Marker.model_validate(written) == marker
-    assert written["files"] == [{"path": "data/a.bin", "size": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}]
+    file = {"path": "data/a.bin", "size": 3, "sha256": hashlib.sha256(b"abc").hexdigest(), "rows": None}
+    assert written["files"] == [file]
     assert written["inputs"] == {"clips": {"digest": "d1", "uri": CLIPS.uri}}
     assert (written["config"], written["counts"]) == ({"steps": 10, "seed": 0}, {"clips": 1})
     assert {"numpy", "ray", "torch"} <= written["versions"].keys()

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from ray_asd import tables
 from ray_asd.build import Attempt, File, Outcome, Output
-from ray_asd.config import Audio, Usage
+from ray_asd.config import Audio, Recipe, Scoring, Usage
 from ray_asd.data.ingested import CLIPS
 from ray_asd.errors import StageError, UserError
 from ray_asd.models.card import CARD, read_card
