@@ -171,11 +171,16 @@ class ReconstructionScore(Section):
     mahalanobis_of: Literal["mean_residual", "residuals"] = "mean_residual"  # as published; or the mean over residuals
 
 
+class Index(Section):
+    kind: Literal["exact", "ivf", "hnsw", "pq"] = "exact"
+
+
 class Scoring(Section):
     neighbours: Count = 2  # k of the k-NN
     autoencoder: ReconstructionScore = ReconstructionScore()
     mobilenet_class: Literal["recorded", "nearest"] = "recorded"  # the true class: the clip's own, or the best fitting
     threshold: Threshold = Threshold()
+    index: Index = Index()
 
 
 class Worker(Section):

@@ -80,7 +80,8 @@ class Pool(Service):
 
     def __init__(self, bank: Output, resources: Resources) -> None:
         self._bank, self.worker = bank, resources.index
-        self._shards = resources.index_workers or _needed(bank, resources.index)
+        asked = resources.index_workers or _needed(bank, resources.index)
+        self._shards = min(asked, bank.marker.counts["clips"])
         self._replicas = resources.index_replicas
         self.count = self._shards * self._replicas
         self._actors: list[list[ActorHandle]] = []

@@ -52,7 +52,8 @@ class Rows:
         """As a ``Searcher``, among these rows alone."""
         own = np.array([self._row_of.get(clip_id, -1) for clip_id in clip_ids], np.int64)
         found = self.bank.search(vectors, np.asarray(groups, np.int64), k, own)
-        return Part(found.distances, found.rows, self._clip_ids[found.rows - self._start])
+        clip_ids_found = self._clip_ids[np.maximum(found.rows - self._start, 0)]
+        return Part(found.distances, found.rows, clip_ids_found)
 
 
 class Here:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from ray import cloudpickle
 
-from ray_asd import storage
+from ray_asd import build, storage
 from ray_asd.build import Attempt
 from ray_asd.config import Worker
 from ray_asd.errors import StageError, UserError
@@ -135,6 +135,31 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
     assert sorted(file.path for file in done.files) == [f"squares/{number:05d}" for number in range(7)]
     squares(str(tmp_path / "undisturbed"))
     assert written(place) == written(str(tmp_path / "undisturbed"))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_what_was_done_before_a_failure_is_not_done_again(root: str, tmp_path: Path) -> None:
+    place, log = storage.join(root, build.PARTS), tmp_path / "log"
+
+    def fail(number: int) -> None:
+        if number == 13:
+            raise StageError("thirteen")
+
+    def note(number: int) -> None:
+        with log.open("a") as file:
+            file.write(f"{number}\n")
+
+    with pytest.raises(StageError, match="thirteen"):
+        squares(place, fail, workers=1)
+    begun = [entry.path for entry in storage.listing(place) if entry.path.startswith("receipts")]
+    assert 1 <= len(begun) < 7
+    done = squares(place, note)
+    again = {int(line) // 3 for line in log.read_text().splitlines()}
+    assert again == set(range(7)) - {int(path[-10:-5]) for path in begun}
+    assert done.counts == {"rows": 20, "shards of 3": 6, "shards of 2": 1}
+    whole = squares(storage.join(root, "elsewhere", build.PARTS))
+    assert sorted(done.files, key=lambda file: file.path) == sorted(whole.files, key=lambda file: file.path)
+    assert squares(place, fail).counts == done.counts  # nothing is left that could fail
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -1,8 +1,12 @@
 """Recordings in: real files of many kinds, each of them a clip or a reject, and what the digest depends on."""
 
 import io
+import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from ray_asd import steps, storage, tables
+from ray_asd import build, steps, storage, tables
 from ray_asd.build import Output
 from ray_asd.config import Worker
-from ray_asd.data import audio
+from ray_asd.data import audio, recordings
 from ray_asd.data.listing import Source
 from ray_asd.errors import UserError
 from ray_asd.stages import ingest
@@ -167,6 +171,84 @@ def test_only_new_content_is_new_to_later_stages(tmp_path: Path) -> None:
     Path(touched).write_bytes(sound(16_000, 2))
     changed = steps.ensure(step(source), root)
     assert changed.source.digest != first.source.digest
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_packs_hold_every_byte_and_change_no_content(root: str, tmp_path: Path) -> None:
+    good = {name: data for name, (data, _, _) in GOOD.items()}
+    source = put(tmp_path / "fans", good | {f"{TRAIN}0010_m-n_W.wav": b"ceci n'est pas un son"})
+    loose, packed = (
+        steps.ensure(ingest.step(Source(source), Worker(), silent, ingest.Options(pack=pack)), root)
+        for pack in (False, True)
+    )
+    assert (packed.uri == loose.uri, packed.source.digest == loose.source.digest) == (False, True)
+    found = rows(packed)
+    assert [row | {"pack": None, "pack_row": None} for row in found] == rows(loose)
+    assert rows(packed, ingest.REJECTS) == rows(loose, ingest.REJECTS)
+    shutil.rmtree(source)
+    for row in found:
+        assert recordings.read(row) == good[row["clip_id"].removeprefix("fans/")]
+    (pack,) = packed.files("packs")
+    assert {row["pack"] for row in found} == {packed.file_uri(pack.path)}
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_duplicates_are_noted_and_rejected_on_request(tmp_path: Path) -> None:
+    copies = {f"{TRAIN}0005_m-n_W.wav": sound(), f"{TRAIN}0006_m-n_W.wav": sound(), f"{TEST}0002_m-n_W.wav": sound()}
+    source = put(tmp_path / "fans", {name: data for name, (data, _, _) in GOOD.items()} | copies)
+    noted, rejected = (
+        steps.ensure(
+            ingest.step(Source(source), Worker(), silent, ingest.Options(reject_duplicates=on)), str(tmp_path / "root")
+        )
+        for on in (False, True)
+    )
+    first = f"fans/{TEST}0002_m-n_W.wav"  # by clip_id
+    same = {f"fans/{TRAIN}000{number}_m-n_W.wav" for number in (1, 5, 6)}
+    assert {row["clip_id"]: row["duplicate_of"] for row in rows(noted) if row["duplicate_of"]} == dict.fromkeys(
+        same, first
+    )
+    assert (noted.marker.counts["clips"], noted.marker.counts["duplicates"], noted.marker.counts["train"]) == (8, 3, 6)
+    plain = {row["clip_id"] for row in rows(noted)} - same
+    assert {row["clip_id"] for row in rows(rejected)} == plain
+    gone = {row["uri"]: (row["reason"], row["detail"]) for row in rows(rejected, ingest.REJECTS)}
+    assert gone == {
+        storage.join(source, name.removeprefix("fans/")): ("duplicate", f"the content of {first}") for name in same
+    }
+    counts = rejected.marker.counts
+    assert (counts["clips"], counts["rejects"], counts["reject_duplicate"]) == (5, 3, 3)
+    assert (counts["train"], counts["test"], "duplicates" in counts) == (3, 2, False)
+    assert rejected.source.digest != noted.source.digest
+
+
+FILES = int(os.environ.get("INGEST_FILES", "300"))
+
+
+@pytest.mark.slow
+def test_killed_and_submitted_again(tmp_path: Path) -> None:
+    """The driver, by SIGKILL, once some shards are done."""
+    source = tmp_path / "fans" / "fan" / "train"
+    source.mkdir(parents=True)
+    for number in range(FILES):
+        noise = np.random.default_rng(number).uniform(-0.5, 0.5, 2_000)
+        name = f"section_00_source_train_normal_{number:04d}_m-n_W.wav"
+        (source / name).write_bytes(wave(noise, "PCM_16")[: None if number % 9 else -100])
+    roots = [str(tmp_path / name) for name in ("killed", "undisturbed")]
+    command = [str(Path(sys.executable).with_name("ray-asd")), "ingest", str(tmp_path / "fans"), "--json", "--out"]
+    receipts = Path(step(str(tmp_path / "fans")).key(roots[0]).folder(roots[0])) / "parts" / "receipts"
+    with subprocess.Popen([*command, roots[0]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+        while not list(receipts.glob("*.json")):
+            assert driver.poll() is None, "it ended too early"
+            time.sleep(0.005)
+        driver.kill()
+    assert not (receipts.parent.parent / "marker.json").exists()
+    found = []
+    for root in roots:
+        done = subprocess.run([*command, root], capture_output=True, text=True, timeout=300, check=True)
+        outputs = json.loads(done.stdout.splitlines()[-1])["outputs"]
+        output = build.resolve(outputs["clips"], "ingest")
+        found.append((rows(output), rows(output, ingest.REJECTS), output.marker.counts))
+    assert found[0] == found[1]
+    assert found[0][2]["rejects"] == -(-FILES // 9)
 
 
 def test_what_cannot_be_a_source(tmp_path: Path) -> None:

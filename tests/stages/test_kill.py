@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import ray
 
+import processes
 from ray_asd import build, config, storage
 from ray_asd.build import Output
 from ray_asd.stages import train
@@ -98,19 +99,7 @@ def digests(output: Output) -> dict[str, str]:
 
 def workers() -> list[int]:
     """Ids of the training workers' processes below this one."""
-    parents, found = {}, []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-            if b"RayTrainWorker" in (process / "cmdline").read_bytes():
-                found.append(int(process.name))
-        except OSError:  # it ended meanwhile
-            continue
-
-    def is_ours(process: int) -> bool:
-        return process == os.getpid() or (process in parents and is_ours(parents[process]))
-
-    return sorted(filter(is_ours, found))
+    return processes.below_this_one(b"RayTrainWorker")
 
 
 @contextmanager
