@@ -72,8 +72,8 @@ def test_the_same_as_from_embeddings(system: chain.Chain, place: str) -> None:
     "overrides",
     [
         ("resources.embed_workers=1",),
-        ("resources.embed_workers=2", "resources.index_workers=3"),
-        ("resources.index_workers=40", "resources.index_replicas=2"),
+        ("resources.embed_workers=2", "resources.index_workers=2"),
+        ("resources.index_workers=3", "resources.index_replicas=2"),
         ("resources.index.memory_gb=0.5",),
     ],
 )
