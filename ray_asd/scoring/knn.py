@@ -1,171 +1,170 @@
-"""Exact cosine k-nearest neighbours whose result depends on the vectors alone: not on batch, order, shard or device.
+"""What faiss does for the k-NN: it proposes candidates, from all rows or from an approximate index of them.
 
-The distance of two vectors is ``1 - sum(a * b)`` in float64, a and b divided by their own norms in float64 first. faiss
-only proposes candidates from float32 inner products. The bound on what float32 can be wrong by tells whether a true
-neighbour may lie beyond the candidates; if so, everything within the bound is looked at.
+Distances are not its business: ``bank.Bank`` computes those of the candidates in float64.
 
-Shapes: N bank clips, Q queries, E embedding values, C candidates.
+Shapes: N rows, Q queries, E values, C candidates per query.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
+from ray_asd.config import Index
 from ray_asd.errors import StageError, UserError
+from ray_asd.scoring import cosine
+from ray_asd.scoring.cosine import Rows, Vectors
 
-SPARE_CANDIDATES = 8  # fetched beyond the k neighbours, so that few queries need a second look
 MAX_GPU_CANDIDATES = 2048  # more than that, faiss's GPU search refuses
-_BLOCK = 2**20  # float64 values held at once per array: bounds memory, never changes a result
+_POINTS_PER_LIST = 64  # drawn to place the centre of a list: faiss asks for 39 at least
+_PQ_POINTS = 65_536  # drawn to train product quantisers, 256 centres each
+_BLOCK = 2**24  # values added at a time
 
-Floats = NDArray[np.float64]
-Rows = NDArray[np.int64]
+
+def on_gpu(groups: Iterable[Vectors], device: int | None) -> dict[int, Any]:
+    """An index on the GPU ``device`` of the rows [N, E] of each group that has any; none where faiss sees no GPU."""
+    if device is None or not faiss.get_num_gpus():
+        return {}
+    resources = faiss.StandardGpuResources()
+    settings = faiss.GpuIndexFlatConfig()
+    settings.device = device
+    indexes: dict[int, Any] = {}
+    for group, units in enumerate(groups):
+        if len(units):
+            indexes[group] = faiss.GpuIndexFlatIP(resources, units.shape[1], settings)
+            indexes[group].add(units)
+    return indexes
+
+
+def propose(units: Vectors, queries: Vectors, count: int, index: Any = None) -> tuple[Vectors, Rows]:
+    """Similarities [Q, C], descending, and rows [Q, C] of the ``count`` likeliest neighbours of queries [Q, E].
+
+    ``index`` holds ``units`` (float32 [N, E], normalised): on the GPU, or approximately. It may be missing.
+    """
+    if index is None or (isinstance(index, faiss.GpuIndex) and count > MAX_GPU_CANDIDATES):
+        return _nearest(units, queries, count)
+    similarities, rows = index.search(queries, count)
+    short = rows[:, -1] < 0  # an approximate index that looked at too few rows
+    if short.any():
+        similarities[short], rows[short] = _nearest(units, queries[short], count)
+    return similarities, rows
+
+
+def _nearest(units: Vectors, queries: Vectors, count: int) -> tuple[Vectors, Rows]:
+    faiss.cvar.distance_compute_blas_threshold = 0  # its own products take up to 12 times as long as BLAS
+    similarities, rows = faiss.knn(queries, units, count, metric=faiss.METRIC_INNER_PRODUCT)
+    return similarities, rows
+
+
+def build_approximate(vectors: Vectors, settings: Index, seed: int = 0) -> Any:
+    """An approximate index of ``settings.kind`` of rows [N, E], two or more.
+
+    The same for the same seed and number of faiss threads, except that HNSW links rows in the order that its threads
+    come by: with one thread it is the same as well.
+
+    Raises:
+        StageError: the kind is exact, or ``pq_parts`` does not divide E.
+    """
+    count, dim = vectors.shape
+    index: Any
+    if settings.kind == "hnsw":
+        index = faiss.IndexHNSWFlat(dim, settings.hnsw_links, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = settings.hnsw_construction
+    elif settings.kind in ("ivf", "pq"):
+        index = _inverted(count, dim, settings, seed)
+        index.train(_sample(vectors, max(_POINTS_PER_LIST * index.nlist, _PQ_POINTS), seed))
+    else:
+        raise StageError(f"no approximate index is of kind {settings.kind!r}; allowed: ivf, hnsw, pq")
+    for block in cosine.blocks(count, dim, _BLOCK):
+        index.add(_unit(vectors[block]))
+    tune(index, settings)
+    return index
+
+
+def _inverted(count: int, dim: int, settings: Index, seed: int) -> Any:
+    lists = min(count, settings.lists or max(1, min(round(4 * count**0.5), count // _POINTS_PER_LIST)))
+    centres = faiss.IndexFlatIP(dim)
+    index: Any
+    if settings.kind == "ivf":
+        index = faiss.IndexIVFFlat(centres, dim, lists, faiss.METRIC_INNER_PRODUCT)
+    else:
+        parts = settings.pq_parts or next(parts for parts in range(max(1, dim // 8), 0, -1) if dim % parts == 0)
+        if dim % parts:
+            raise StageError(f"pq_parts={parts} does not divide vectors of {dim} values")
+        bits = max(1, min(8, count.bit_length() - 1))  # no more centres than rows
+        index = faiss.IndexIVFPQ(centres, dim, lists, parts, bits, faiss.METRIC_INNER_PRODUCT)
+        index.pq.cp.seed = seed
+    index.cp.seed = seed
+    index.cp.spherical = True
+    index.cp.max_points_per_centroid = _POINTS_PER_LIST
+    return index
+
+
+def tune(index: Any, settings: Index) -> None:
+    """Set how far an index searches, which needs no new one: ``probes`` of its lists, or ``hnsw_search`` rows."""
+    if isinstance(index, faiss.IndexIVF):
+        index.nprobe = min(index.nlist, settings.probes or max(1, index.nlist // 16))
+    else:
+        index.hnsw.efSearch = settings.hnsw_search
+
+
+def save(index: Any, path: Path) -> None:
+    """Write an approximate index to a local file."""
+    faiss.write_index(index, str(path))
+
+
+def load(path: Path) -> Any:
+    """Read an approximate index from a local file.
+
+    Raises:
+        StageError: there is none, or the file holds something else.
+    """
+    try:
+        return faiss.read_index(str(path))
+    except RuntimeError as error:
+        raise StageError(f"{path} holds no faiss index: {str(error).splitlines()[-1]}") from error
+
+
+def _sample(vectors: Vectors, count: int, seed: int) -> Vectors:
+    if len(vectors) <= count:
+        return _unit(vectors)
+    rows = np.random.default_rng(seed).choice(len(vectors), count, replace=False)
+    return _unit(vectors[np.sort(rows)])
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    return cosine.float32_units(vectors, cosine.norms(vectors, "bank row"))
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
     """Cosine distances [Q, k] in ascending order, and the bank's clip_ids they belong to (Q lists of k)."""
 
-    distances: Floats
+    distances: cosine.Floats
     clip_ids: list[list[str]]
 
 
 class Bank:
-    """The embeddings of healthy clips that new clips are compared with, in order of clip_id."""
+    """One group of clips with names, in order of clip_id: ``bank.Bank`` for who has no rows yet."""
 
-    def __init__(self, embeddings: NDArray[np.float32], clip_ids: Sequence[str], device: int | None = None) -> None:
-        """A bank of ``embeddings`` (float32 [N, E]) with unique ``clip_ids``.
+    def __init__(self, embeddings: Vectors, clip_ids: Sequence[str]) -> None:
+        from ray_asd.scoring import bank  # that module imports this one
 
-        ``device`` is the GPU that proposes candidates, where faiss sees one; the result is the same without.
-
-        Raises:
-            UserError: a clip_id occurs twice.
-            StageError: an embedding is zero or not finite, or there are not as many embeddings as clip_ids.
-        """
-        vectors = _float32_rows(embeddings, clip_ids)
+        if len(embeddings) != len(clip_ids):
+            raise StageError(f"{len(clip_ids)} clip_ids for embeddings of shape {embeddings.shape}")
         order = sorted(range(len(clip_ids)), key=clip_ids.__getitem__)
         self.clip_ids = [clip_ids[row] for row in order]
-        for one, next_one in zip(self.clip_ids, self.clip_ids[1:], strict=False):
-            if one == next_one:
-                raise UserError(f"clip_id {one!r} is in the bank more than once; every clip_id must be unique")
         self._row = {clip_id: row for row, clip_id in enumerate(self.clip_ids)}
-        self._vectors = np.ascontiguousarray(vectors[order])
-        self._norms = _norms(self._vectors, self.clip_ids)
-        faiss.cvar.distance_compute_blas_threshold = 0  # its own products take up to 12 times as long as BLAS
-        self._cpu_index = faiss.IndexFlatIP(self.dim)
-        for block in _blocks(len(order), self.dim):
-            self._cpu_index.add(_normalised(self._vectors[block], self._norms[block]).astype(np.float32))
-        self._index: faiss.Index = self._cpu_index
-        if device is not None and faiss.get_num_gpus():
-            self._index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device, self._cpu_index)
+        self._bank = bank.Bank(np.asarray(embeddings, dtype=np.float32)[order], [(0, len(order))])
 
-    def __len__(self) -> int:
-        """N, the number of clips."""
-        return len(self.clip_ids)
-
-    @property
-    def dim(self) -> int:
-        """E, the number of values of one embedding."""
-        return int(self._vectors.shape[1])
-
-    def search(self, queries: NDArray[np.float32], k: int, exclude: Sequence[str] | None = None) -> Neighbours:
-        """The k bank clips nearest to each query (float32 [Q, E]), ordered by distance, then clip_id.
-
-        ``exclude`` names the queries: a query whose own clip_id is in the bank is not its own neighbour (leave one
-        out); names that the bank does not hold change nothing.
-
-        Raises:
-            UserError: the bank holds fewer than k clips besides the query, or embeddings of another size.
-            StageError: a query is zero or not finite, or ``exclude`` is not one name per query.
-        """
-        names = exclude if exclude is not None else [f"query {row}" for row in range(len(queries))]
-        vectors = _float32_rows(queries, names)
-        if vectors.shape[1] != self.dim:
-            raise UserError(f"queries have {vectors.shape[1]} values each, the bank's embeddings {self.dim}")
-        own = np.array([-1 if exclude is None else self._row.get(name, -1) for name in names], dtype=np.int64)
-        smallest = len(self) - bool((own >= 0).any())
-        if not 1 <= k <= smallest:
+    def search(self, queries: Vectors, k: int, exclude: Sequence[str] | None = None) -> Neighbours:
+        """The k clips nearest to each query [Q, E]; ``exclude`` names the queries, which do not find themselves."""
+        own = np.array([self._row.get(name, -1) for name in exclude]) if exclude is not None else None
+        smallest = len(self.clip_ids) - bool(own is not None and (own >= 0).any())
+        if k > smallest:
             raise UserError(f"k={k} neighbours asked of a bank of {smallest} clips; allowed: 1 to {smallest}")
-        distances, neighbours = np.empty((len(vectors), k)), np.empty((len(vectors), k), dtype=np.int64)
-        norms = _norms(vectors, names)
-        for block in _blocks(len(vectors), self.dim):
-            units = _normalised(vectors[block], norms[block])
-            distances[block], neighbours[block] = self._search(units, k, own[block])
-        return Neighbours(distances, [[self.clip_ids[row] for row in found] for found in neighbours])
-
-    def _search(self, units: Floats, k: int, own: Rows) -> tuple[Floats, Rows]:
-        """Distances and bank rows, both [Q, k], of normalised queries [Q, E] that are not to find their ``own`` row."""
-        count = min(k + SPARE_CANDIDATES, len(self))
-        index = self._index if count <= MAX_GPU_CANDIDATES else self._cpu_index
-        similarities, candidates = index.search(units.astype(np.float32), count)
-        distances = self._distances(units, candidates)
-        distances[candidates == own[:, None]] = np.inf
-        distances, neighbours = _smallest(distances, candidates, k)
-        if count < len(self):
-            needed = 1 - distances[:, -1] - _float32_error(self.dim)  # what no unseen neighbour can be below
-            for query in np.flatnonzero(similarities[:, -1].astype(np.float64) >= needed):
-                one = slice(query, query + 1)
-                found = self._within(units[one], needed[query], own[query])
-                distances[one], neighbours[one] = _smallest(self._distances(units[one], found), found, k)
-        return distances, neighbours
-
-    def _within(self, unit: Floats, similarity: float, own: int) -> Rows:
-        """Bank rows [1, C] other than ``own`` whose float32 similarity to one query [1, E] reaches ``similarity``."""
-        below = np.nextafter(np.float32(similarity), np.float32(-2))  # faiss keeps what is strictly above
-        _, _, found = self._cpu_index.range_search(unit.astype(np.float32), float(below))
-        return np.asarray(found[None, found != own])
-
-    def _distances(self, units: Floats, rows: Rows) -> Floats:
-        """Cosine distances [Q, C] of normalised queries [Q, E] to bank rows [Q, C]."""
-        distances = np.empty(rows.shape)
-        for part in _blocks(rows.shape[1], len(rows) * self.dim):
-            banked = _normalised(self._vectors[rows[:, part]], self._norms[rows[:, part]])
-            # The sum over a contiguous last axis runs in one order, whatever the other axes: BLAS does not promise so.
-            distances[:, part] = 1 - np.multiply(units[:, None], banked, order="C").sum(axis=-1)
-        return distances
-
-
-def _float32_error(dim: int) -> float:
-    """The most that a float32 inner product of two unit vectors of ``dim`` values differs from the exact one.
-
-    Higham, Accuracy and Stability of Numerical Algorithms, section 3.1: n u / (1 - n u) whatever the order of the sum,
-    here with n = dim + 4 (both vectors are rounded too) and u = 2^-23 (rounding or truncating arithmetic).
-    """
-    total = (dim + 4) * float(np.finfo(np.float32).eps)
-    return total / (1 - total)
-
-
-def _float32_rows(vectors: NDArray[np.float32], names: Sequence[str]) -> NDArray[np.float32]:
-    array = np.asarray(vectors, dtype=np.float32)
-    if array.ndim != 2 or len(array) != len(names):
-        raise StageError(f"{len(names)} clip_ids for embeddings of shape {array.shape}; one row per clip is needed")
-    return array
-
-
-def _norms(vectors: NDArray[np.float32], names: Sequence[str]) -> Floats:
-    """Euclidean norms [N] of rows [N, E]; no square of a float32 value overflows or vanishes in float64."""
-    norms = np.empty(len(vectors))
-    for block in _blocks(*vectors.shape):
-        norms[block] = np.sqrt(np.square(vectors[block], dtype=np.float64).sum(axis=-1))
-    useless = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
-    if len(useless):
-        what = "zero" if norms[useless[0]] == 0 else "not finite"
-        raise StageError(f"the embedding of {names[useless[0]]!r} is {what}: it has no direction ({len(useless)} such)")
-    return norms
-
-
-def _normalised(vectors: NDArray[np.float32], norms: Floats) -> Floats:
-    return vectors / norms[..., None]
-
-
-def _smallest(distances: Floats, rows: Rows, k: int) -> tuple[Floats, Rows]:
-    """The k smallest of each row of [Q, C], by distance and then by bank row, which is the order of clip_id."""
-    order = np.lexsort((rows, distances), axis=-1)[:, :k]
-    return np.take_along_axis(distances, order, -1), np.take_along_axis(rows, order, -1)
-
-
-def _blocks(count: int, values_each: int) -> list[slice]:
-    size = max(1, _BLOCK // max(1, values_each))
-    return [slice(start, start + size) for start in range(0, count, size)]
+        found = self._bank.search(queries, np.zeros(len(queries), dtype=np.int64), k, own)
+        return Neighbours(found.distances, [[self.clip_ids[row] for row in rows] for rows in found.rows])
