@@ -19,9 +19,9 @@ import numpy as np
 
 from ray_asd.errors import StageError, UserError
 from ray_asd.scoring import cosine, knn
-from ray_asd.scoring.cosine import Floats, Neighbours, Rows, Vectors
+from ray_asd.scoring.cosine import Floats, Neighbours, Rows, Vectors, merge, nearest
 
-SPARE_CANDIDATES = 4  # fetched beyond the k neighbours, so that few queries need a second look
+SPARE_CANDIDATES = 3  # fetched beyond the k neighbours, so that few queries need a second look
 _BLOCK = 2**22  # values held at a time: bounds memory, never changes a result
 
 
@@ -201,8 +201,8 @@ class Bank:
         An approximate index's similarities tell nothing: their error is infinite, and no other row is asked for.
         """
         indexes = {} if exact else self._approximate
-        width = batch.k + 1 + SPARE_CANDIDATES
-        width = max([width, *(refine * batch.k for _, refine in indexes.values())])
+        few = batch.k + SPARE_CANDIDATES + bool((batch.own >= 0).any())
+        width = max([few, *(refine * batch.k for _, refine in indexes.values())])
         similarities = np.full((len(batch), width), -np.inf, dtype=np.float32)
         rows = np.full((len(batch), width), -1, dtype=np.int64)
         reached, bound = np.full(len(batch), -np.inf), np.full(len(batch), cosine.error(self.dim, np.float32))
@@ -211,7 +211,7 @@ class Bank:
             group = int(batch.groups[start])
             bank = self._units_of(group)
             index, refine = indexes.get(group, (self._on_gpu.get(group), 0))
-            count = min(max(batch.k + 1 + SPARE_CANDIDATES, refine * batch.k), len(bank))
+            count = min(max(few, refine * batch.k), len(bank))
             if not count:
                 continue
             found, places = knn.propose(bank, units[start:stop], count, index)
@@ -239,11 +239,11 @@ class Bank:
             queries, columns = np.nonzero(products >= (1 - distance - fine)[:, None])
             others = rows[columns] != batch.own[queries]
             parts.append(self._nearest(batch, queries[others], rows[columns[others]]))
-        return cosine.merge(parts, batch.k)
+        return merge(parts, batch.k)
 
     def _nearest(self, batch: _Batch, queries: Rows, rows: Rows) -> Neighbours:
         distances = cosine.distances(batch.units, queries, self._vectors, self._norms, rows)
-        return cosine.nearest(queries, rows, distances, len(batch), batch.k)
+        return nearest(queries, rows, distances, len(batch), batch.k)
 
     def _units_of(self, group: int) -> Vectors:
         return self._units[self._starts[group] : self._stops[group]]
