@@ -172,11 +172,33 @@ class ReconstructionScore(Section):
 
 
 class Index(Section):
+    """How the k nearest are looked for; an approximate kind misses some, its recall is measured and recorded."""
+
     kind: Literal["exact", "ivf", "hnsw", "pq"] = "exact"
+    beyond: Count = 100_000  # rows of one machine type and section; up to that many are searched exactly
+    lists: Count | None = None  # ivf, pq: parts that the rows are sorted into; None: 4 times the root of their number
+    probes: Count | None = None  # ivf, pq: lists looked through per query; None: a sixteenth of them
+    pq_parts: Count | None = None  # pq: bytes kept per row; None: one for each 8 values
+    pq_refine: Count = 64  # pq: candidates per neighbour whose true distances are computed
+    hnsw_links: Annotated[int, Field(ge=2)] = 32  # hnsw: neighbours each row is linked to
+    hnsw_construction: Count = 80  # hnsw: rows looked at to link one
+    hnsw_search: Count = 128  # hnsw: rows looked at per query, at least
+
+    @property
+    def refine(self) -> int:
+        """Candidates per neighbour that an approximate index proposes, at least."""
+        return self.pq_refine if self.kind == "pq" else 1
+
+    @model_validator(mode="after")
+    def _probes_are_lists(self) -> Self:
+        if self.lists and self.probes and self.probes > self.lists:
+            raise ValueError(f"probes {self.probes} of {self.lists} lists; allowed: up to all of them")
+        return self
 
 
 class Scoring(Section):
     neighbours: Count = 2  # k of the k-NN
+    index: Index = Index()
     autoencoder: ReconstructionScore = ReconstructionScore()
     mobilenet_class: Literal["recorded", "nearest"] = "recorded"  # the true class: the clip's own, or the best fitting
     threshold: Threshold = Threshold()
