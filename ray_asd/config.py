@@ -202,7 +202,6 @@ class Scoring(Section):
     autoencoder: ReconstructionScore = ReconstructionScore()
     mobilenet_class: Literal["recorded", "nearest"] = "recorded"  # the true class: the clip's own, or the best fitting
     threshold: Threshold = Threshold()
-    index: Index = Index()
 
 
 class Worker(Section):

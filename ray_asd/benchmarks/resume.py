@@ -112,7 +112,7 @@ def _checkpoints(folder: str, clips: int, flag: str) -> int:
         ).write_parquet(f"{folder}/out")
     finally:
         context.checkpoint_config = None
-    return pq.read_table(f"{folder}/out", columns=["clip"])["clip"].combine_chunks().unique().__len__()
+    return len(set(pq.read_table(f"{folder}/out", columns=["clip"])["clip"].to_pylist()))
 
 
 if __name__ == "__main__":

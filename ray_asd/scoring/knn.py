@@ -5,8 +5,7 @@ Distances are not its business: ``bank.Bank`` computes those of the candidates i
 Shapes: N rows, Q queries, E values, C candidates per query.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import faiss
 import numpy as np
 
 from ray_asd.config import Index
-from ray_asd.errors import StageError, UserError
+from ray_asd.errors import StageError
 from ray_asd.scoring import cosine
 from ray_asd.scoring.cosine import Rows, Vectors
 
@@ -22,6 +21,11 @@ MAX_GPU_CANDIDATES = 2048  # more than that, faiss's GPU search refuses
 _POINTS_PER_LIST = 64  # drawn to place the centre of a list: faiss asks for 39 at least
 _PQ_POINTS = 65_536  # drawn to train product quantisers, 256 centres each
 _BLOCK = 2**24  # values added at a time
+
+
+def use_threads(count: int) -> None:
+    """How many threads faiss searches with in this process."""
+    faiss.omp_set_num_threads(count)
 
 
 def on_gpu(groups: Iterable[Vectors], device: int | None) -> dict[int, Any]:
@@ -137,35 +141,3 @@ def _sample(vectors: Vectors, count: int, seed: int) -> Vectors:
 
 def _unit(vectors: Vectors) -> Vectors:
     return cosine.float32_units(vectors, cosine.norms(vectors, "bank row"))
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    distances: np.ndarray
-    rows: np.ndarray
-
-    distances: cosine.Floats
-    clip_ids: list[list[str]]
-
-
-class Bank:
-    """One group of clips with names, in order of clip_id: ``bank.Bank`` for who has no rows yet."""
-
-    def __init__(self, embeddings: Vectors, clip_ids: Sequence[str]) -> None:
-        from ray_asd.scoring import bank  # that module imports this one
-
-        if len(embeddings) != len(clip_ids):
-            raise StageError(f"{len(clip_ids)} clip_ids for embeddings of shape {embeddings.shape}")
-        order = sorted(range(len(clip_ids)), key=clip_ids.__getitem__)
-        self.clip_ids = [clip_ids[row] for row in order]
-        self._row = {clip_id: row for row, clip_id in enumerate(self.clip_ids)}
-        self._bank = bank.Bank(np.asarray(embeddings, dtype=np.float32)[order], [(0, len(order))])
-
-    def search(self, queries: Vectors, k: int, exclude: Sequence[str] | None = None) -> Neighbours:
-        """The k clips nearest to each query [Q, E]; ``exclude`` names the queries, which do not find themselves."""
-        own = np.array([self._row.get(name, -1) for name in exclude]) if exclude is not None else None
-        smallest = len(self.clip_ids) - bool(own is not None and (own >= 0).any())
-        if k > smallest:
-            raise UserError(f"k={k} neighbours asked of a bank of {smallest} clips; allowed: 1 to {smallest}")
-        found = self._bank.search(queries, np.zeros(len(queries), dtype=np.int64), k, own)
-        return Neighbours(found.distances, [[self.clip_ids[row] for row in rows] for rows in found.rows])

@@ -25,6 +25,7 @@ VECTORS = "vectors.f32"  # float32 [N, E], little-endian
 CLIPS = "clips"  # folder of the rows' keys
 APPROXIMATE = "approximate"  # folder of the indexes of groups that have one
 GROUP = ("machine_type", "section")
+RECALL_NEIGHBOURS = 2  # of an approximate index: as many as the paper compares with
 
 Group = dict[str, Any]
 """An entry of the marker's summary: machine type, section, its rows ``start`` to ``stop``, and of an approximate index
@@ -105,5 +106,19 @@ def _groups(rows: pa.Table) -> list[Group]:
 def _approximate(
     attempt: Attempt, vectors: np.ndarray, groups: Sequence[Group], settings: Index, folder: Path
 ) -> list[File]:
-    """The indexes of groups larger than the settings say; each of these is told its file and what it finds."""
-    return []
+    """The indexes of groups larger than the settings say; each of these is told its file and its recall."""
+    from ray_asd.scoring import knn
+    from ray_asd.scoring.bank import Bank
+
+    files: list[File] = []
+    for number, group in enumerate(groups):
+        rows = vectors[group["start"] : group["stop"]]
+        if settings.kind == "exact" or len(rows) <= settings.beyond:
+            continue
+        proposing = knn.build_approximate(rows, settings)
+        knn.save(proposing, folder / "index")
+        files.append(attempt.put_file(f"{APPROXIMATE}/{number:05d}.faiss", folder / "index"))
+        bank = Bank(rows, [(0, len(rows))])
+        bank.attach(0, proposing, settings.refine)
+        group |= {"file": files[-1].path, "recall": bank.recall(0, RECALL_NEIGHBOURS)}
+    return files

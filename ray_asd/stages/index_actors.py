@@ -5,7 +5,6 @@ rows by their digest; searches are repeated, since asking twice changes nothing.
 answer is the same: their parts are merged exactly.
 """
 
-import itertools
 import os
 import threading
 import time
@@ -24,7 +23,7 @@ from ray_asd.config import Resources, Worker
 from ray_asd.scoring import knn
 from ray_asd.stages import cluster
 from ray_asd.stages.fanout import Service
-from ray_asd.stages.search import Found, Part, Rows, merged
+from ray_asd.stages.search import Found, Part, Rows, bounds, merged
 
 RESTARTS = 3  # of an actor, and of a search that it left without an answer
 _AT_ONCE = 32  # calls that an actor takes in; one of them searches, the others are its queue
@@ -51,7 +50,7 @@ class IndexActor:
         for metric in (self._queries, self._queue, self._latency):
             metric.set_default_tags(tags)
 
-    @ray.method(concurrency_group="search")
+    @ray.method(concurrency_group="search")  # type: ignore[untyped-decorator]
     def search(self, vectors: np.ndarray, groups: Sequence[int], clip_ids: Sequence[str], k: int) -> Part:
         begun = time.monotonic()
         self._count(waiting=1)
@@ -63,7 +62,7 @@ class IndexActor:
         self._latency.observe(time.monotonic() - begun)
         return part
 
-    @ray.method(concurrency_group="health")
+    @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
     def health(self) -> dict[str, Any]:
         """Which rows of which bank it holds, how many searches wait and how many queries it has answered."""
         return self._about | {"waiting": self._waiting, "answered": self._answered}
@@ -80,20 +79,17 @@ class Pool(Service):
 
     def __init__(self, bank: Output, resources: Resources) -> None:
         self._bank, self.worker = bank, resources.index
-        asked = resources.index_workers or _needed(bank, resources.index)
-        self._shards = min(asked, bank.marker.counts["clips"])
+        self._bounds = bounds(bank, resources.index_workers or _needed(bank, resources.index))
         self._replicas = resources.index_replicas
-        self.count = self._shards * self._replicas
+        self.count = len(self._bounds) * self._replicas
         self._actors: list[list[ActorHandle]] = []
 
     def __enter__(self) -> Self:
         options = cluster.options(self.worker)
-        total = self._bank.marker.counts["clips"]
-        bounds = [total * shard // self._shards for shard in range(self._shards + 1)]
         self._actors = [
             [
                 IndexActor.options(**options).remote(self._bank, start, stop, self.worker)  # type: ignore[attr-defined]
-                for start, stop in itertools.pairwise(bounds)
+                for start, stop in self._bounds
             ]
             for _ in range(self._replicas)
         ]

@@ -1,13 +1,18 @@
 """Searching a bank: the whole of it or some of its rows, in this process; and the merging of several parts' answers."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from typing import Protocol
 
 import numpy as np
 
 from ray_asd.build import Output
-from ray_asd.scoring import knn
+from ray_asd.config import Index
+from ray_asd.errors import StageError
+from ray_asd.scoring import cosine, knn
+from ray_asd.scoring.bank import Bank, open_vectors, shard_ranges
 from ray_asd.stages import index
 
 
@@ -35,25 +40,47 @@ class Part:
 
 
 class Rows:
-    """Rows ``start`` to ``stop`` of a bank, in memory."""
+    """Rows ``start`` to ``stop`` of a bank, in memory.
+
+    Raises StageError for an embedding, of the bank or to be searched for, that has no direction.
+    """
 
     def __init__(self, bank: Output, start: int, stop: int, device: int | None = None) -> None:
-        summary = bank.marker.summary
-        shape = (summary["groups"][-1]["stop"], summary["dim"])
-        vectors = np.memmap(bank.fetch(index.VECTORS), np.dtype("<f4"), "r", shape=shape)
-        groups = [(group["start"], group["stop"]) for group in summary["groups"]]
-        clipped = [(min(max(first, start), stop), max(min(last, stop), start)) for first, last in groups]
-        self.bank = knn.Bank(vectors[start:stop], clipped, device=device, first_row=start)
+        settings, groups = Index(**bank.marker.config), bank.marker.summary["groups"]
+        vectors = open_vectors(bank.fetch(index.VECTORS), bank.marker.summary["dim"])[start:stop]
         self._clip_ids = np.array(bank.table(index.CLIPS)["clip_id"][start:stop].to_pylist(), object)
         self._row_of = {clip_id: row for row, clip_id in enumerate(self._clip_ids, start)}
         self._start = start
+        with _named(self._clip_ids, start):
+            self._bank = Bank(vectors, [(group["start"], group["stop"]) for group in groups], device, start)
+        for number, group in enumerate(groups):
+            if "file" in group and start <= group["start"] and group["stop"] <= stop:
+                self._bank.attach(number, knn.load(bank.fetch(group["file"])), settings.refine)
 
     def search(self, vectors: np.ndarray, groups: Sequence[int], clip_ids: Sequence[str], k: int) -> Part:
         """As a ``Searcher``, among these rows alone."""
         own = np.array([self._row_of.get(clip_id, -1) for clip_id in clip_ids], np.int64)
-        found = self.bank.search(vectors, np.asarray(groups, np.int64), k, own)
-        clip_ids_found = self._clip_ids[np.maximum(found.rows - self._start, 0)]
-        return Part(found.distances, found.rows, clip_ids_found)
+        with _named(clip_ids):
+            found = self._bank.search(vectors, np.asarray(groups, np.int64), k, own)
+        return Part(found.distances, found.rows, self._clip_ids[np.maximum(found.rows - self._start, 0)])
+
+
+@contextmanager
+def _named(clip_ids: Sequence[str] | np.ndarray, start: int = 0) -> Iterator[None]:
+    try:
+        yield
+    except cosine.NoDirection as error:
+        raise StageError(f"the embedding of {clip_ids[error.row - start]} is zero or not finite") from error
+
+
+def bounds(bank: Output, shards: int) -> list[tuple[int, int]]:
+    """The rows of each shard. A group with an approximate index is not cut, so there may be fewer."""
+    groups = bank.marker.summary["groups"]
+    edges = {stop for _, stop in shard_ranges(groups[-1]["stop"], shards)}
+    for group in groups:
+        if "file" in group:
+            edges = {group["stop"] if group["start"] < edge < group["stop"] else edge for edge in edges}
+    return list(itertools.pairwise(sorted({0, *edges})))
 
 
 class Here:

@@ -119,7 +119,7 @@ class _Searched:
             rows, codes = rows.filter(pa.array(codes >= 0)), codes[codes >= 0]
             if not rows.num_rows:
                 continue
-            nearest = self.searcher.search(embed.vectors(rows), codes, rows["clip_id"].to_pylist(), self.k)
+            nearest = self.searcher.search(embed.vectors(rows), codes.tolist(), rows["clip_id"].to_pylist(), self.k)
             values = scores.clip_scores(nearest.distances)
             for code in np.unique(codes):
                 found.setdefault(self.groups[code], []).append(values[codes == code])

@@ -77,7 +77,9 @@ class Chain:
 
 def parent(output: Output, name: str) -> Output:
     """The input of ``output`` called ``name``."""
-    return build.resolve(output.marker.inputs[name].uri, *("ingest", "augment", "train", "tfp", "embed", "index", "score"))
+    return build.resolve(
+        output.marker.inputs[name].uri, *("ingest", "augment", "train", "tfp", "embed", "index", "score")
+    )
 
 
 def ingested(recordings: str, root: str, **options: str) -> Output:
