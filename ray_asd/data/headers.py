@@ -17,6 +17,17 @@ STREAMED = 0xFFFFFFFF  # a size that its writer never came back to fill in; in R
 RIFF_SLACK = 8  # bytes: many writers count the RIFF header into its size, or not the last padding
 FLAC_WIDTHS = (8, 16, 24)  # bits, of those that libsndfile decodes
 FLAC_MAX_BLOCK, FLAC_MIN_FRAME = 65_535, 8  # samples per frame; bytes per frame (RFC 9639 section 9)
+OTHERS = {
+    **dict.fromkeys((b"ID3", b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2"), "MP3"),
+    b"OggS": "Ogg",
+    b"FORM": "AIFF",
+    b"caff": "CAF",
+    b".snd": "AU",
+    b"riff": "W64",
+    b"RIFX": "big-endian WAV",
+    b"wvpk": "WavPack",
+    b"\x30\x26\xb2\x75": "WMA",
+}  # recordings that are told by how they begin; no decoder is let loose on what nobody knows
 
 
 class BadAudio(StageError):
@@ -47,15 +58,20 @@ class Header:
     md5: bytes | None = None
 
 
-def read(data: bytes) -> Header | None:
-    """The header of the WAV or FLAC file ``data``; None if it is neither.
+def read(data: bytes) -> Header:
+    """The header of the WAV or FLAC file ``data``.
 
     Raises:
-        BadAudio: it is broken, or promises more than there is.
+        BadAudio: it is neither, is broken, or promises more than there is.
     """
     if data[:4] in (b"RIFF", b"RF64") and data[8:12] == b"WAVE":
         return _wav(data)
-    return _flac(data) if data[:4] == b"fLaC" else None
+    if data[:4] == b"fLaC":
+        return _flac(data)
+    for magic, name in OTHERS.items():
+        if data.startswith(magic):
+            raise BadAudio("unsupported_codec", f"{name}, as it begins with {magic!r}; allowed: WAV (RIFF, RF64), FLAC")
+    raise BadAudio("not_audio", f"{len(data)} bytes that begin with {data[:8]!r}")
 
 
 def _wav(data: bytes) -> Header:

@@ -191,6 +191,7 @@ def _unsupported() -> dict[str, bytes]:
         "caf": encoded("CAF", "PCM_16"),
         "w64": encoded("W64", "PCM_16"),
         "mp3": encoded("MP3", "MPEG_LAYER_III"),
+        "mp3 with a tag": b"ID3\4\0\0\0\0\0\x0a" + bytes(10) + encoded("MP3", "MPEG_LAYER_III"),
         "rifx, big-endian": _big_endian(),
     }
 
