@@ -96,7 +96,7 @@ def _wav(data: bytes) -> Header:
     if whole > len(data) + RIFF_SLACK:
         raise BadAudio("truncated", f"the header promises a file of {whole} bytes, {len(data)} are there")
     rate, channels, block, bits, fault = _wav_format(data, *chunks[b"fmt "])
-    if fault is None and promised % block:
+    if fault is None and promised % max(block, 1):
         fault = _false(f"{promised} bytes of samples in blocks of {block} bytes")
     if fault is None and start + promised > whole + RIFF_SLACK:
         fault = _false(f"samples up to byte {start + promised} of a file of {whole} bytes")

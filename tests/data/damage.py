@@ -305,6 +305,7 @@ def _absurd() -> dict[str, bytes]:
         "a gigahertz": riff(form(rate=10**9), DATA),
         "4 GHz": riff(form(rate=FOREVER), DATA),
         "no channels": riff(form(channels=0, block=2), DATA),
+        "no channels in blocks of no bytes": riff(form(channels=0), DATA),
         "65 channels": riff(form(channels=65), chunk(b"data", integers(16, 65))),
         "65,535 channels": riff(form(channels=65_535, block=2), DATA),
         "flac at 0 Hz": streaminfo(FLAC, rate=0),
