@@ -24,6 +24,7 @@ REASONS = {
     "not_audio": "no audio decoder recognises the content",
     "unsupported_codec": "the content is neither WAV nor FLAC",
     "truncated": "the header promises more samples than the file holds",
+    "false_header": "what the header says of its samples contradicts itself or the samples",
     "no_samples": "the file holds no samples",
     "not_finite": "a sample is NaN or infinite",
     "silent": "all samples are equal",

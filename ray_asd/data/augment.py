@@ -27,7 +27,8 @@ MAX_SPEED_DENOMINATOR = 1000  # a speed is taken as the nearest such fraction, 0
 SPEED_WORDS = frozenset({"vel", "velocity", "spd", "speed", "rpm", "rps"})  # in the keys of attributes
 
 FRAME = 1536  # samples (96 ms): tells the harmonics of 50 Hz apart and still follows a run-up
-HOP = FRAME // 4  # between output frames
+OVERLAP = 3  # frames over each sample: the fewest whose squared windows add up to a constant
+HOP = FRAME // OVERLAP  # between output frames
 FRAMES_AT_ONCE = 64
 
 Angles = npt.NDArray[np.float64]
@@ -76,29 +77,30 @@ def change_speed(waveform: Waveform, speed: float, mode: str) -> Waveform:
 
 def _stretch(waveform: Waveform, speed: float, num_samples: int) -> Waveform:
     """Frames are read every ``speed * HOP`` samples and written every HOP, rotated so that partials run on."""
-    num_frames = -(-num_samples // HOP) + 1
-    # One frame more in front, a HOP ahead of the first: it advances by just a HOP, so the first is not rotated.
-    starts = np.rint(np.arange(num_frames) * (HOP * speed)).astype(np.int64) + HOP
-    starts = np.concatenate([[0], starts])
-    padded = np.pad(waveform, (FRAME // 2 + HOP, max(int(starts[-1]) - len(waveform), 0) + FRAME))
-    views = np.lib.stride_tricks.sliding_window_view(padded, FRAME)
+    # Middles of the frames. Ahead of the sound they are read as they are written, hence not rotated: the first is only
+    # what the second continues, and from the second on OVERLAP frames lie over every sample of the sound.
+    written = HOP * np.arange(-2, -(-num_samples // HOP) + OVERLAP - 1)
+    read = np.rint(np.where(written < 0, 1, speed) * written).astype(np.int64)
+    around = (FRAME // 2 + 2 * HOP, max(int(read[-1]) + FRAME // 2 - len(waveform), 0))
+    views = np.lib.stride_tricks.sliding_window_view(np.pad(waveform, around), FRAME)
     window = scipy.signal.get_window("hann", FRAME).astype(np.float32)
-    output = np.zeros((num_frames + FRAME // HOP - 1, HOP), np.float32)
-    weight = np.zeros_like(output)
+    synthesis = window * (HOP / np.square(window).sum())  # squares of Hann windows, a third apart, add up to a constant
+    output = np.zeros((len(read) - 2 + OVERLAP, HOP), np.float32)
     rotation = np.zeros(FRAME // 2 + 1)
-    for first in range(0, num_frames, FRAMES_AT_ONCE):
-        reading = starts[first : first + FRAMES_AT_ONCE + 1]
-        spectra = scipy.fft.rfft(views[reading] * window)
+    for first in range(0, len(read) - 1, FRAMES_AT_ONCE):
+        reading = read[first : first + FRAMES_AT_ONCE + 1]
+        frames = views[reading + 2 * HOP]
+        frames *= window
+        spectra = scipy.fft.rfft(frames)
         rotations, region = _rotations(spectra, np.diff(reading), rotation)
         rotation = rotations[region[-1]]
-        frames = scipy.fft.irfft(spectra[1:] * _phasor(rotations)[region], FRAME) * window
-        for part in range(FRAME // HOP):
-            rows = slice(first + part, first + part + len(frames))
-            columns = slice(part * HOP, (part + 1) * HOP)
-            output[rows] += frames[:, columns]
-            weight[rows] += window[columns] ** 2
-    inside = slice(FRAME // 2, FRAME // 2 + num_samples)
-    return output.ravel()[inside] / weight.ravel()[inside]
+        turned = _phasor(rotations).take(region)
+        turned *= spectra[1:]
+        frames = scipy.fft.irfft(turned, FRAME)
+        frames *= synthesis
+        for part in range(OVERLAP):
+            output[first + part : first + part + len(frames)] += frames[:, part * HOP : (part + 1) * HOP]
+    return output.ravel()[FRAME // 2 + HOP :][:num_samples]
 
 
 def _rotations(spectra: npt.NDArray[np.complex64], advances: Rows, before: Angles) -> tuple[Angles, Rows]:
@@ -109,40 +111,41 @@ def _rotations(spectra: npt.NDArray[np.complex64], advances: Rows, before: Angle
     A peak in one frame continues the peak in the frame before whose region it falls into. Between them its phase grew
     over ``advances`` [K] samples and shall grow, at the same frequency, over HOP; all of its region turns with it.
     """
-    frame, bin_, region = _peaks(np.abs(spectra))
+    peaks, bin_, counts, region = _peaks(spectra)
     # Seen from the frame's middle, where the bins of one partial agree, every other bin is half a turn off.
-    phase = np.angle(spectra[frame, bin_]) + np.pi * (bin_ & 1)
-    first_of = np.searchsorted(frame, np.arange(len(spectra) + 1))
-    new = slice(first_of[1], None)
-    continued = region[frame[new] - 1, bin_[new]]
-    advance = advances[frame[new] - 1]
-    expected = np.pi / FRAME * (bin_[new] + bin_[continued]) * advance  # at the mean of both bins' frequencies
-    growth = phase[new] - phase[continued]
+    phase = np.angle(spectra.take(peaks)) + np.pi * (bin_ & 1)
+    first = int(counts[0])
+    continued = region.take(peaks[first:] - spectra.shape[1])  # the same bin, a frame earlier
+    advance = np.repeat(advances, counts[1:])
+    expected = np.pi / FRAME * (bin_[first:] + bin_.take(continued)) * advance  # at the mean of both frequencies
+    growth = phase[first:] - phase.take(continued)
     growth += 2 * np.pi * np.rint((expected - growth) / (2 * np.pi))
-    turned = np.concatenate([before[bin_[: first_of[1]]], growth * (HOP / advance - 1)])
-    continues = np.concatenate([np.arange(first_of[1]), continued])
-    for start, end in itertools.pairwise(first_of[1:].tolist()):
-        turned[start:end] += turned.take(continues[start:end])
+    turned = np.concatenate([before.take(bin_[:first]), growth * (HOP / advance - 1)])
+    for start, end in itertools.pairwise(np.cumsum(counts).tolist()):
+        turned[start:end] += turned.take(continued[start - first : end - first])
     return turned, region[1:]
 
 
-def _peaks(magnitude: npt.NDArray[np.float32]) -> tuple[Rows, Rows, Rows]:
-    """Frame and bin of each of the P peaks in ``magnitude`` [K, F]; for each bin [K, F], which of them is nearest.
+def _peaks(spectra: npt.NDArray[np.complex64]) -> tuple[Rows, Rows, Rows, Rows]:
+    """The P peaks of ``spectra`` [K, F] in order: position in all K * F bins, and bin; also how many a frame has [K].
 
-    A peak exceeds two bins on either side; the largest bin of a frame always counts, so that no frame is without.
+    Last, which of them is nearest to each bin [K, F]. A peak exceeds two bins on either side, the first of equals
+    counts; so the largest bin of a frame always is one, and no frame is without.
     """
-    frames, bins = magnitude.shape
-    padded = np.pad(magnitude, ((0, 0), (2, 2)), constant_values=-1)
+    frames, bins = spectra.shape
+    padded = np.full((frames, bins + 4), -1, np.float32)
+    magnitude = np.abs(spectra, out=padded[:, 2:-2])
     is_peak = magnitude > padded[:, :-4]
     is_peak &= magnitude > padded[:, 1:-3]
     is_peak &= magnitude >= padded[:, 3:-1]
     is_peak &= magnitude >= padded[:, 4:]
-    is_peak[np.arange(frames), magnitude.argmax(axis=1)] = True
     peaks = np.flatnonzero(is_peak)
-    frame = np.repeat(np.arange(frames), np.count_nonzero(is_peak, axis=1))
+    counts = np.count_nonzero(is_peak, axis=1)
+    frame = np.repeat(np.arange(frames), counts)
     borders = np.where(frame[1:] == frame[:-1], (peaks[1:] + peaks[:-1]) // 2 + 1, frame[1:] * bins)
     sizes = np.diff(borders, prepend=0, append=magnitude.size)
-    return frame, peaks - frame * bins, np.repeat(np.arange(len(peaks)), sizes).reshape(frames, bins)
+    region = np.repeat(np.arange(len(peaks)), sizes).reshape(frames, bins)
+    return peaks, peaks - frame * bins, counts, region
 
 
 def _phasor(angle: Angles) -> npt.NDArray[np.complex64]:

@@ -1,0 +1,38 @@
+"""Legal oddities are taken, every kind of damage is named, and random damage does neither crash nor hang."""
+
+import numpy as np
+import pytest
+
+from data import damage
+from ray_asd import tables
+from ray_asd.data import audio
+
+HEALTHY = damage.healthy()
+CORPUS = damage.corpus()
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_legal_oddity_is_taken_as_it_is(name: str) -> None:
+    info = audio.inspect(HEALTHY[name])
+    assert (info.sample_rate, info.num_samples) == (damage.RATE, 4000)
+    np.testing.assert_array_equal(audio.decode(HEALTHY[name], 0), damage.SAMPLES)
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_damage_is_called_by_its_name(name: str) -> None:
+    data, reason = CORPUS[name]
+    with pytest.raises(audio.BadAudio) as inspected:
+        audio.inspect(data)
+    assert inspected.value.reason == reason, inspected.value
+    assert inspected.value.detail
+    assert "\n" not in str(inspected.value)
+    if reason != "silent":
+        with pytest.raises(audio.BadAudio, match=f"^{reason}: "):
+            audio.decode(data, 0)
+
+
+def test_the_corpus_is_large_and_covers_every_code() -> None:
+    assert len({data for data, _ in CORPUS.values()}) == len(CORPUS) >= 60
+    assert len(set(HEALTHY.values())) == len(HEALTHY) >= 15
+    found_elsewhere = {"unreadable", "missing", "name_fits_no_layout"}
+    assert set(tables.REASONS) >= {reason for _, reason in CORPUS.values()} >= set(tables.REASONS) - found_elsewhere
