@@ -32,6 +32,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 KINDS = ("unavailable", "cut", "lost", "torn", "slow")
+METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
 STATISTICS = "/-/faults"
 _RANDOM_NAME = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}")  # UUIDs, which differ in every run
 _PER_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
@@ -46,6 +47,7 @@ class Plan:
     rate: float = 0.0
     kinds: Sequence[str] = KINDS
     first: int = 0  # of each request this many attempts fail in any case
+    methods: Sequence[str] = METHODS
     counts: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -58,7 +60,7 @@ class Plan:
             self.counts[request] += 1
             number = hashlib.sha256(f"{self.seed} {attempt} {request}".encode()).digest()
             share, choice = int.from_bytes(number[:8]) / 2**64, int.from_bytes(number[8:16])
-            if attempt >= self.first and share >= self.rate:
+            if method not in self.methods or (attempt >= self.first and share >= self.rate):
                 return None
             kind = self.kinds[choice % len(self.kinds)]
             self.faults[f"{method} {kind}"] += 1
@@ -219,9 +221,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.0, help="share of requests that fail")
     parser.add_argument("--first", type=int, default=0, help="of each request this many attempts fail in any case")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="others never fail")
     parser.add_argument("--delay", type=float, default=0.3, help="seconds that a slow answer takes")
     given = parser.parse_args()
-    plan = Plan(given.seed, given.rate, given.kinds, given.first)
+    plan = Plan(given.seed, given.rate, given.kinds, given.first, given.methods)
     with serve(given.upstream, plan, given.delay, given.port) as server:
         print(f"http://127.0.0.1:{server.server_port}", flush=True)  # noqa: T201
         server.serve_forever()

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fault_proxy
 import pytest
 
+import fault_proxy
 from ray_asd import build, storage
 from ray_asd.build import Output
 from stages import chain
