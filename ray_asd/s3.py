@@ -25,6 +25,7 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 from botocore.parsers import ResponseParserError
+from s3fs.core import sync_wrapper
 
 from ray_asd.errors import StageError, UserError
 
@@ -71,6 +72,8 @@ class Client(s3fs.S3FileSystem):  # type: ignore[misc]
                     raise StageError(f"{bucket}: {tried}: {_one_line(error)}") from error
             await asyncio.sleep(random.random() * min(_FIRST_WAIT * 2 ** (attempt - 1), _LONGEST_WAIT))
             attempt += 1
+
+    call_s3 = sync_wrapper(_call_s3)  # s3fs's own, which files that are written call, would pass by the above
 
     async def _once(self, bucket: str, method: str, *arguments: Any, **parameters: Any) -> Any:
         try:

