@@ -10,6 +10,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -229,10 +230,20 @@ def last_write(uri: str) -> float:
 
 
 def remove(uri: str) -> None:
-    """Delete the file or folder at ``uri``; nothing happens when it is not there."""
+    """Delete the file or folder at ``uri``; nothing happens when it is not there.
+
+    Raises:
+        UserError: ``uri`` is a whole bucket.
+    """
     client, path = filesystem(uri)
-    if client.exists(path):
-        client.rm(glob.escape(path) if is_remote(uri) else path, recursive=True)
+    if not is_remote(uri):
+        if client.exists(path):
+            client.rm(path, recursive=True)
+        return
+    if "/" not in path.strip("/"):
+        raise UserError(f"{uri}: a whole bucket is never removed; allowed: s3://bucket/key")
+    with suppress(FileNotFoundError):
+        client.rm(glob.escape(path), recursive=True)
 
 
 def sha256(uri: str) -> str:
@@ -256,9 +267,11 @@ def fetch(uri: str, digest: str) -> Path:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         client, path = filesystem(uri)
         draft = cache / f"{digest}.{uuid.uuid4().hex}"
-        client.get_file(path, str(draft))
-        if sha256(str(draft)) != digest:
-            draft.unlink()
-            raise StageError(f"{uri}: its content is not the recorded one (sha256 {digest[:12]})")
-        draft.rename(copy)
+        try:
+            client.get_file(path, str(draft))
+            if sha256(str(draft)) != digest:
+                raise StageError(f"{uri}: its content is not the recorded one (sha256 {digest[:12]})")
+            draft.rename(copy)
+        finally:
+            draft.unlink(missing_ok=True)
     return copy

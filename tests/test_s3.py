@@ -13,9 +13,14 @@ import pytest
 from ray_asd import s3, storage
 from ray_asd.errors import StageError, UserError
 
+FAILED_DELETION = "<DeleteResult><Error><Key>kept</Key><Code>{}</Code></Error></DeleteResult>"
+
 
 class Proxy(http.server.BaseHTTPRequestHandler):
-    """Hands requests on to the object store; ``failures`` says what happens to the next PUTs."""
+    """Hands requests on to the object store; ``failures`` says what happens to the next writes.
+
+    For what ``fault_proxy`` cannot do, since it knows nothing of S3.
+    """
 
     protocol_version = "HTTP/1.1"
     upstream = ""
@@ -23,22 +28,30 @@ class Proxy(http.server.BaseHTTPRequestHandler):
 
     def handle_one(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        failure = self.failures.pop(0) if self.failures and self.command == "PUT" else None
+        failure = self.failures.pop(0) if self.failures and self.command in ("PUT", "POST") else None
         if failure == "conflict":
             self._answer(409, {}, b"<Error><Code>ConditionalRequestConflict</Code></Error>")
+            return
+        if failure == "lost upload":
+            self._answer(404, {}, b"<Error><Code>NoSuchUpload</Code></Error>")
+            return
+        if failure in ("InternalError", "AccessDenied"):
+            self._answer(200, {}, FAILED_DELETION.format(failure).encode())
             return
         connection = http.client.HTTPConnection(self.upstream)
         connection.request(self.command, self.path, body, dict(self.headers))
         response = connection.getresponse()
         answer = response.read()
-        if failure == "lost":
+        if failure == "forgotten":
+            self._answer(404, {}, b"<Error><Code>NoSuchUpload</Code></Error>")
+        elif failure == "lost":
             self.close_connection = True
         elif failure == "terse" and response.status == 412:
             self._answer(412, {}, b"<Error><Code>PreconditionFailed</Code></Error>")
         else:
             self._answer(response.status, dict(response.headers), answer)
 
-    do_GET = do_HEAD = do_PUT = handle_one  # noqa: N815
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one  # noqa: N815
 
     def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
         self.send_response_only(status)
@@ -53,8 +66,10 @@ def new_client() -> Iterator[pytest.MonkeyPatch]:
     """Clients made inside read an environment of their own, and none of them is used afterwards."""
     with pytest.MonkeyPatch.context() as environment:
         _forget_clients()
-        yield environment
-    _forget_clients()
+        try:
+            yield environment
+        finally:
+            _forget_clients()
 
 
 @contextmanager
@@ -153,3 +168,57 @@ def test_a_store_that_cannot_be_reached() -> None:
 def test_a_bucket_name_that_cannot_be() -> None:
     with pytest.raises(UserError, match="Invalid bucket name"):
         storage.read("s3://my bucket/key")
+
+
+def test_conflicts_without_end_are_a_failure(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
+    with failing(*["conflict"] * 3), pytest.raises(StageError, match=r"put_object \(attempt 3\).*Conflict") as caught:
+        storage.create(f"{bucket}/marker", b"mine")
+    assert "\n" not in str(caught.value)
+
+
+def test_keys_that_a_deletion_left_are_deleted_again(bucket: str) -> None:
+    storage.write(f"{bucket}/kept", b"1")
+    with failing("InternalError", "InternalError"):
+        storage.remove(bucket)
+    assert storage.files(bucket) == []
+
+
+def test_a_refused_deletion_is_said(bucket: str) -> None:
+    storage.write(f"{bucket}/kept", b"1")
+    with failing("AccessDenied"), pytest.raises(StageError, match=r"kept was not deleted \(AccessDenied\)$"):
+        storage.remove(bucket)
+
+
+def test_an_upload_that_the_store_has_ended_and_forgotten(bucket: str) -> None:
+    name, _, key = f"{bucket}/a".removeprefix("s3://").partition("/")
+    with failing("go on", "go on", "go on", "forgotten"):  # the beginning, two parts, the end
+        client, place = s3.client(), {"Bucket": name, "Key": key}
+        place["UploadId"] = client.call_s3("create_multipart_upload", **place)["UploadId"]
+        sent = [
+            client.call_s3("upload_part", **place, PartNumber=number, Body=bytes(5 << 20))["ETag"] for number in (1, 2)
+        ]
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(sent, 1)]
+        client.call_s3("complete_multipart_upload", **place, MultipartUpload={"Parts": parts})
+    assert storage.read(f"{bucket}/a") == bytes(10 << 20)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_upload_that_the_store_lost_is_a_failure(bucket: str, there: bool) -> None:
+    name, _, key = f"{bucket}/a".removeprefix("s3://").partition("/")
+    if there:
+        storage.write(f"{bucket}/a", b"another's")
+    parts = {"Parts": [{"PartNumber": 1, "ETag": f'"{"0" * 32}"'}]}
+    with failing("lost upload"), pytest.raises(StageError, match=r"complete_multipart_upload \(NoSuchUpload\)"):
+        s3.client().call_s3("complete_multipart_upload", Bucket=name, Key=key, UploadId="x", MultipartUpload=parts)
+
+
+@pytest.mark.usefixtures("s3")
+def test_files_that_are_written_know_the_same_errors() -> None:
+    """Of libraries that write through a pyarrow file system."""
+    filesystem, path = storage.arrow("s3://no-such-bucket/key")
+    with (
+        pytest.raises(UserError, match=r"^s3://no-such-bucket: no such bucket$"),
+        filesystem.open_output_stream(path) as sink,
+    ):
+        sink.write(b"1")

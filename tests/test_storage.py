@@ -129,6 +129,14 @@ def test_remove_takes_a_file_or_a_folder_and_nothing_beside_it(root: str) -> Non
     assert [entry.path for entry in storage.listing(root)] == ["run-2/a", "run1/a"]
 
 
+@pytest.mark.parametrize("ending", ["", "/"])
+def test_a_whole_bucket_is_never_removed(s3: str, bucket: str, ending: str) -> None:
+    storage.write(storage.join(bucket, "a"), b"1")
+    with pytest.raises(UserError, match=r"^s3://\S+: a whole bucket is never removed; allowed: s3://bucket/key$"):
+        storage.remove(s3 + ending)
+    assert storage.read(storage.join(bucket, "a")) == b"1"
+
+
 def test_last_write_is_the_newest_of_all_files(root: str) -> None:
     begun = time.time()
     storage.write(storage.join(root, "a", "old"), b"1")
