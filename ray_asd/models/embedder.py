@@ -5,7 +5,6 @@ Shapes: B batch, T samples at 16 kHz, F frames, H hidden size, L layers, C chunk
 
 import math
 import sys
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,9 +19,10 @@ from ray_asd.models import backbones
 from ray_asd.models.backbones import SpeechBackbone
 from ray_asd.models.checkpoints import Checkpoint
 from ray_asd.models.packed import Packed, pack
+from ray_asd.models.passes import Passes
 from ray_asd.models.pooling import POOLINGS, TransformerPooling
 
-BATCH_SECONDS = 64.0  # of audio in one forward pass when embedding
+BATCH_SECONDS = 64.0  # of audio in one forward pass when embedding; another one is another result, to the last bit
 
 
 class WeightedSum(nn.Module):
@@ -50,7 +50,14 @@ class Embedder(nn.Module):
 
     def forward(self, chunks: Tensor) -> Tensor:
         """[B, T], normalised by clip where ``backbone.normalize`` -> [B, E], of any length."""
-        states = self.weighted_sum(self.backbone(chunks)) if self.weighted_sum else self.backbone.last(chunks).float()
+        return self.pooled(self.states(chunks))
+
+    def states(self, chunks: Tensor) -> Tensor:
+        """[B, T] -> [B, F, H] in float32: the weighted sum of all hidden states, or the last one."""
+        return self.weighted_sum(self.backbone(chunks)) if self.weighted_sum else self.backbone.last(chunks).float()
+
+    def pooled(self, states: Tensor) -> Tensor:
+        """[B, F, H] -> [B, E]."""
         embedding: Tensor = self.projection(self.pooling(states))
         return embedding
 
@@ -77,6 +84,9 @@ class ClipEmbedder(nn.Module):
 
     Without transformer pooling (TFP) it is the mean of the chunk embeddings, each brought to length 1, over windows or
     over the whole clip at once, as the recipe's ``inference`` says. With it, windows and hop are the TFP's own.
+
+    Attributes:
+        batch_seconds: of audio in one forward pass of windows. Another size may change the last bits in bf16.
     """
 
     def __init__(self, embedder: Embedder, pooling: TransformerPooling | None, recipe: Recipe) -> None:
@@ -84,6 +94,7 @@ class ClipEmbedder(nn.Module):
         self.embedder = embedder
         self.pooling = pooling
         self.recipe = recipe
+        self.batch_seconds = BATCH_SECONDS
 
     def pack(self) -> None:
         """Lay the backbone out for inference alone: on its device, as fast as the recipe's precision and it allow.
@@ -103,71 +114,61 @@ class ClipEmbedder(nn.Module):
             return WHOLE
         return Chunking.of_seconds(inference.window_seconds, inference.hop_seconds)
 
-    def embed(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+    def embed(self, waveforms: Iterable[np.ndarray]) -> np.ndarray:
         """Raw clips, each float32 [T] of its own length -> float32 [len, E], rows of length 1.
 
-        A row does not depend on the other clips beyond float32 rounding. The module is left in evaluation mode.
+        A row depends on its clip alone, to the last bit on a CPU. The module is left in evaluation mode.
 
         Raises:
             UserError: a clip is too short for the backbone.
         """
-        chunks = self._chunk_embeddings(waveforms, self.chunking)
-        if not chunks:
-            return np.empty((0, self.recipe.embedding.dim), np.float32)
-        with torch.inference_mode():
-            if self.pooling is None:
-                clips = torch.stack([functional.normalize(clip, dim=-1).mean(dim=0) for clip in chunks])
-            else:
-                clips = torch.cat([self.pooling(*padded([clip])) for clip in chunks])
-            return np.asarray(functional.normalize(clips.float(), dim=-1).cpu().numpy())
+        rows = list(self.embed_stream(waveforms))
+        return np.stack(rows) if rows else np.empty((0, self.recipe.embedding.dim), np.float32)
 
     def embed_stream(self, waveforms: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """As ``embed``, clip by clip."""
-        for waveform in waveforms:
-            yield self.embed([waveform])[0]
+        """The rows of ``embed`` one by one, in order; ``waveforms`` is read no further than full passes need.
 
-    def embed_chunks(self, waveforms: Sequence[np.ndarray], chunking: Chunking) -> list[np.ndarray]:
+        Raises:
+            UserError: a clip is too short for the backbone; rows before it may not have been handed out.
+        """
+        return (self._pooled(chunks) for chunks in self._chunk_embeddings(waveforms, self.chunking))
+
+    def embed_chunks(self, waveforms: Iterable[np.ndarray], chunking: Chunking) -> list[np.ndarray]:
         """Raw clips -> chunk embeddings of each, float32 [C, E] of any length: what transformer pooling trains on.
 
         Raises:
             UserError: a clip or a window is too short for the backbone.
         """
-        return [clip.cpu().numpy() for clip in self._chunk_embeddings(waveforms, chunking)]
+        return [clip.numpy() for clip in self._chunk_embeddings(waveforms, chunking)]
 
-    @torch.inference_mode()
-    def _chunk_embeddings(self, waveforms: Sequence[np.ndarray], chunking: Chunking) -> list[Tensor]:
-        """Equal lengths go through the backbone together, whichever clip they come from."""
+    def _chunk_embeddings(self, waveforms: Iterable[np.ndarray], chunking: Chunking) -> Iterator[Tensor]:
         self.eval()
-        chunks: list[Tensor] = []
-        counts: list[int] = []
-        for waveform in waveforms:
-            cut = windows(self._prepared(waveform), chunking)
-            chunks += cut
-            counts.append(len(cut))
-        by_length: dict[int, list[int]] = defaultdict(list)
-        for index, chunk in enumerate(chunks):
-            by_length[len(chunk)].append(index)
-        embeddings: dict[int, Tensor] = {}
-        for length, indices in by_length.items():
-            size = max(1, int(BATCH_SECONDS * SAMPLE_RATE) // length)
-            for batch in (indices[start : start + size] for start in range(0, len(indices), size)):
-                embeddings |= zip(batch, self._forward([chunks[index] for index in batch]), strict=True)
-        ordered = torch.stack([embeddings[index] for index in range(len(chunks))]) if chunks else torch.empty(0)
-        return list(torch.split(ordered, counts))
+        size = max(1, int(self.batch_seconds * SAMPLE_RATE) // chunking.window)
+        passes = Passes(self._forward, chunking.window, size, self._device)
+        return passes.clips(windows(self._prepared(waveform), chunking) for waveform in waveforms)
 
     def _prepared(self, waveform: np.ndarray) -> Tensor:
         signal = torch.tensor(waveform, dtype=torch.float32)
         return normalise(signal) if self.embedder.backbone.normalize else signal
 
-    def _forward(self, chunks: list[Tensor]) -> Tensor:
-        length, shortest = len(chunks[0]), self.embedder.backbone.min_samples
+    def _forward(self, chunks: Tensor) -> Tensor:
+        """[B, T] -> [B, E]."""
+        length, shortest = chunks.shape[1], self.embedder.backbone.min_samples
         if length < shortest:
             raise UserError(f"a clip or window of {length} samples is too short; the backbone needs {shortest} or more")
-        batch = torch.stack(chunks)
-        if self._device.type == "cuda":  # copied while the GPU works on the batch before
-            batch = batch.pin_memory()
-        embeddings: Tensor = self.embedder(batch.to(self._device, non_blocking=True))
-        return embeddings
+        states = self.embedder.states(chunks)
+        if states.is_cuda:
+            return self.embedder.pooled(states)
+        return torch.cat([self.embedder.pooled(state) for state in states.split(1)])  # a row's place changes nothing
+
+    @torch.inference_mode()
+    def _pooled(self, chunks: Tensor) -> np.ndarray:
+        """Chunk embeddings [C, E] of one clip -> [E]."""
+        if self.pooling is None:
+            clip = functional.normalize(chunks, dim=-1).mean(dim=0)
+        else:
+            clip = self.pooling(*padded([chunks.to(self._device)]))[0].float().cpu()
+        return np.asarray(functional.normalize(clip, dim=-1).numpy())
 
     @property
     def _device(self) -> torch.device:

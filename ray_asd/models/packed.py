@@ -285,9 +285,17 @@ class _Attention:
     def _gates(self, made: Tensor) -> Tensor:
         """[B, F, 2 heads] -> [B, heads, F, 1]."""
         assert self.constant is not None
-        first, second = made.sigmoid().chunk(2, dim=-1)
+        first, second = _sigmoid(made).chunk(2, dim=-1)
         gates: Tensor = first * (second * self.constant - 1) + 2
         return gates.transpose(1, 2).unsqueeze(-1)
+
+
+def _sigmoid(x: Tensor) -> Tensor:
+    """One signal at a time on a CPU, so that a value depends on its signal alone.
+
+    Torch's scalar and vectorised sigmoid differ in the last bit, and where its threads meet decides which one is used.
+    """
+    return x.sigmoid() if x.is_cuda else torch.cat([signal.sigmoid() for signal in x.split(1)])
 
 
 class _Layer:
