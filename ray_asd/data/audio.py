@@ -24,7 +24,7 @@ from ray_asd.config import SAMPLE_RATE
 from ray_asd.data import headers
 from ray_asd.data.headers import BadAudio as BadAudio  # where it is raised for everyone
 from ray_asd.data.headers import Header
-from ray_asd.errors import StageError, unknown
+from ray_asd.errors import unknown
 
 Waveform = npt.NDArray[np.float32]
 
