@@ -35,6 +35,7 @@ FLAC_MAX_BLOCK, FLAC_MIN_FRAME = 65_535, 8  # samples per frame; bytes per frame
 MAX_MAGNITUDE = 2.0**32  # beyond unscaled 32-bit integers a float sample is damage, and its square may overflow
 BLOCK = 1 << 16  # samples decoded at once
 
+PREVIEW_COMPRESSION = 0.2  # of MP3, from 0 (best) to 1 (smallest)
 ZERO_CROSSINGS = 64  # of the resampling filter, each side
 ATTENUATION = 96.0  # dB, of what would alias
 MAX_DENOMINATOR = 20_000  # of a resampling ratio: bounds the filter, whatever odd rate a file states
@@ -96,6 +97,18 @@ def encode_wav(waveform: npt.NDArray[np.floating], sample_rate: int, subtype: st
     """A WAV file of ``waveform`` ([T] or [T, C], full scale 1; PCM clips beyond it) at ``sample_rate`` Hz."""
     file = io.BytesIO()
     soundfile.write(file, waveform, sample_rate, subtype, format="WAV")
+    return file.getvalue()
+
+
+def encode_preview(waveform: Waveform) -> bytes:
+    """An MP3 file of ``waveform`` (float32 [T] at 16 kHz, full scale 1), some 5 kB a second, that every browser plays.
+
+    What is louder than full scale is turned down as a whole, so that a preview never clips.
+    """
+    loudest = float(np.abs(waveform).max(initial=0.0))
+    file = io.BytesIO()
+    options = {"bitrate_mode": "VARIABLE", "compression_level": PREVIEW_COMPRESSION}
+    soundfile.write(file, waveform / max(loudest, 1.0), SAMPLE_RATE, "MPEG_LAYER_III", format="MP3", **options)
     return file.getvalue()
 
 

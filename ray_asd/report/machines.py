@@ -1,0 +1,216 @@
+"""Which machines sound wrong: alarms per machine type and section against what healthy ones would give, and all scores.
+
+N: clips of a section.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy import stats
+
+from ray_asd import tables
+from ray_asd.report import svg
+from ray_asd.report.run import Run, files_of
+from ray_asd.report.section import Chart, Records, Section
+from ray_asd.report.svg import Axes
+from ray_asd.report.table import Cell, Table
+
+MAX_CHARTS = 24  # sections drawn; the CSV files hold them all
+_BINS = 24
+_LEVEL = 0.01  # chance that healthy clips alone give as many alarms, below which a section sounds wrong
+WRONG, HEALTHY, UNKNOWN = "sounds wrong", "as expected", "no threshold"
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The scored clips of one machine type and section: arrays of N values, and where their threshold comes from.
+
+    ``label`` and ``domain`` hold None where they are not known.
+    """
+
+    machine_type: str
+    section: str
+    score: Floats
+    label: NDArray[np.object_]
+    domain: NDArray[np.object_]
+    alarms: int
+    threshold: float | None
+    source: str
+    rate: float | None  # of false alarms, aimed at
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.machine_type} {self.section}"
+
+    @property
+    def chance(self) -> float | None:
+        """That so many of N healthy clips exceed the threshold, if each does at the aimed rate."""
+        if self.threshold is None or self.rate is None:
+            return None
+        return float(stats.binom.sf(self.alarms - 1, len(self.score), self.rate))
+
+    @property
+    def verdict(self) -> str:
+        """What the alarms say."""
+        if self.threshold is None:
+            return UNKNOWN
+        chance = self.chance
+        is_wrong = self.alarms > 0 if chance is None else chance < _LEVEL
+        return WRONG if is_wrong else HEALTHY
+
+    @property
+    def urgency(self) -> tuple[int, float]:
+        """Sorts those that sound wrong first, then by the share of alarms."""
+        return -int(self.verdict == WRONG), -self.alarms / max(len(self.score), 1)
+
+
+def groups(run: Run) -> list[Group]:
+    """The sections of a run, most urgent first."""
+    judged = run.judged()
+    fits = run.scores.table("thresholds", tables.THRESHOLDS).to_pylist() if run.scores else []
+    by_key = {(fit["machine_type"], fit["section"]): fit for fit in fits}
+    found = [_group(judged, machine, section, by_key) for machine, section in _keys(judged)]
+    return sorted(found, key=lambda group: (*group.urgency, group.name.lower()))
+
+
+def _keys(judged: pa.Table) -> list[tuple[str, str]]:
+    found = judged.select(["machine_type", "section"]).group_by(["machine_type", "section"]).aggregate([])
+    return sorted((row["machine_type"], row["section"]) for row in found.to_pylist())
+
+
+def _group(judged: pa.Table, machine: str, section: str, fits: Mapping[tuple[str, str], Mapping[str, object]]) -> Group:
+    own = judged.filter((pc.field("machine_type") == machine) & (pc.field("section") == section))
+    fit = fits.get((machine, section), {})
+    rate = fit.get("false_positive_rate")
+    return Group(
+        machine,
+        section,
+        own["score"].to_numpy(),
+        own["label"].to_numpy(zero_copy_only=False),
+        own["domain"].to_numpy(zero_copy_only=False),
+        int(pc.sum(own["decision"]).as_py() or 0),
+        own["threshold"][0].as_py(),
+        str(fit.get("source", "not recorded")),
+        float(rate) if isinstance(rate, float) else None,
+    )
+
+
+def machines(run: Run, found: Sequence[Group]) -> Section:
+    """The answer an operator looks for first."""
+    wrong = [group for group in found if group.verdict == WRONG]
+    without = [group for group in found if group.threshold is None]
+    lead = _lead(found, wrong)
+    if without:
+        lead += f" {len(without)} have no threshold, hence no alarms; the table says why."
+    lines = [_line(group) for group in found]
+    note = (
+        "Chance: that a healthy machine gives at least so many alarms, if each of its clips alarms at the rate the "
+        f"threshold aims at, independently. {WRONG.capitalize()}: below {_LEVEL:.0%}."
+    )
+    header = ["machine", "verdict", "alarms", "clips", "share", "aimed at", "chance", "threshold", "threshold from"]
+    table = Table("Alarms by machine type and section", header, lines, [note])
+    sources = [*files_of(run.scores, "scores"), *files_of(run.scores, "thresholds")]
+    return Section(
+        "machines", "Which machines sound wrong?", lead, sources, [table], files={"machines.csv": _records(found)}
+    )
+
+
+def _lead(found: Sequence[Group], wrong: Sequence[Group]) -> str:
+    if not found:
+        return "No scores are kept for this system."
+    if all(group.threshold is None for group in found):
+        return "There is no threshold: scores can be ranked, but nothing says from which one on a clip is an alarm."
+    if not wrong:
+        return f"None of {len(found)}: no machine alarms more often than healthy ones would."
+    names = ", ".join(group.name for group in wrong[:6]) + (" and more" if len(wrong) > 6 else "")
+    return f"{len(wrong)} of {len(found)}: {names}."
+
+
+def _line(group: Group) -> list[Cell]:
+    share = f"{group.alarms / max(len(group.score), 1):.0%}" if group.threshold is not None else "-"
+    alarms = "-" if group.threshold is None else str(group.alarms)
+    rate, chance = group.rate, group.chance
+    texts = [group.name, group.verdict, alarms, str(len(group.score)), share]
+    texts += ["-" if rate is None else f"{rate:.0%}", "-" if chance is None else f"{chance:.1e}"]
+    texts += ["-" if group.threshold is None else f"{group.threshold:.4g}", group.source]
+    return [Cell(text) for text in texts]
+
+
+def _records(found: Sequence[Group]) -> Records:
+    return [
+        {"machine_type": group.machine_type, "section": group.section, "verdict": group.verdict}
+        | {"alarms": group.alarms if group.threshold is not None else None, "clips": len(group.score)}
+        | {"aimed_at": group.rate, "chance": group.chance, "threshold": group.threshold}
+        | {"threshold_from": group.source}
+        for group in found
+    ]
+
+
+def histograms(run: Run, found: Sequence[Group]) -> Section:
+    """All scores by domain and label, with the threshold."""
+    drawn, records = [], list[Mapping[str, object]]()
+    for number, group in enumerate(found):
+        edges = _edges(group)
+        for domain in _present(group.domain, tables.DOMAINS):
+            counts = dict(_counts(group, domain, edges))
+            records += _bins(group, domain, edges, counts)
+            if number < MAX_CHARTS:
+                drawn.append(_chart(group, domain, edges, counts))
+    lead = "Scores right of the dashed threshold are alarms. The further apart the colours, the surer the decision."
+    if len(found) > MAX_CHARTS:
+        lead += f" Drawn: the {MAX_CHARTS} most urgent of {len(found)} sections; the CSV file holds all."
+    kinds = sorted({str(record["label"]) for record in records})
+    legend = [(kind, kind) for kind in kinds] + [("threshold", "threshold")]
+    files = {"histograms.csv": records}
+    sources = files_of(run.scores, "scores")
+    return Section("scores", "How do the scores lie?", lead, sources, charts=drawn, legend=legend, files=files)
+
+
+def _edges(group: Group) -> Floats:
+    values = group.score if group.threshold is None else np.append(group.score, group.threshold)
+    return np.histogram_bin_edges(values, _BINS)
+
+
+def _present(values: NDArray[np.object_], order: Sequence[str]) -> list[str | None]:
+    """Which of these occur, None among them where a value is not known."""
+    there = set(values.tolist())
+    return [value for value in (*order, None) if value in there]
+
+
+def _counts(group: Group, domain: str | None, edges: Floats) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    inside = np.array([value == domain for value in group.domain], dtype=bool)
+    for label in _present(group.label[inside], tables.LABELS):
+        chosen = inside & np.array([value == label for value in group.label], dtype=bool)
+        yield label or "unlabelled", np.histogram(group.score[chosen], edges)[0]
+
+
+def _bins(
+    group: Group, domain: str | None, edges: Floats, counts: Mapping[str, NDArray[np.int64]]
+) -> Iterator[Mapping[str, object]]:
+    for label, heights in counts.items():
+        for low, high, count in zip(edges, edges[1:], heights, strict=False):
+            yield {
+                "machine_type": group.machine_type,
+                "section": group.section,
+                "domain": domain,
+                "label": label,
+            } | {"from": low, "to": high, "clips": int(count), "threshold": group.threshold}
+
+
+def _chart(group: Group, domain: str | None, edges: Floats, counts: Mapping[str, NDArray[np.int64]]) -> Chart:
+    top = max(int(heights.max()) for heights in counts.values())
+    axes = Axes((float(edges[0]), float(edges[-1])), (0.0, 1.05 * top), "score", "clips", 190)
+    marks = [svg.bars(axes, edges.tolist(), heights.tolist(), label) for label, heights in counts.items()]
+    if group.threshold is not None:
+        marks.append(svg.rule(axes, group.threshold, "threshold"))
+    title = f"{group.name}, {domain}" if domain else group.name
+    told = ", ".join(f"{int(heights.sum())} {label}" for label, heights in counts.items())
+    limit = "no threshold" if group.threshold is None else f"threshold {group.threshold:.4g}"
+    return Chart(title, svg.draw(axes, f"Histogram of the scores of {title}: {told} clips, {limit}", marks))
