@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from markupsafe import Markup
 
 from ray_asd import tables
 from ray_asd.build import Output
@@ -18,7 +19,7 @@ from ray_asd.report.table import Cell, Table
 
 _CURVE = "curve"
 _NOT_DRAWN = ("step", "epoch")
-_MAX_LINES = 40  # of a table; the CSV files hold all
+_MAX_SOURCES = 40  # of a section; beyond it the marker that lists them is named
 _MAX_FILES = 500  # of a stage, in files.csv; its marker lists all
 
 
@@ -64,15 +65,14 @@ def _drawn(stage: str, rows: Sequence[Mapping[str, float]]) -> list[Chart]:
         values = [float(row[name]) for row in rows]
         if not np.isfinite(values).all():
             continue
-        axes = Axes((float(min(steps)), float(max(steps))), (min(0.0, *values), max(values) or 1.0), "step", "", 190)
-        alt = f"{name} of {stage} over {max(steps)} steps: from {values[0]:.4g} to {values[-1]:.4g}"
-        axes = Axes(axes.x, axes.y, "step", name.replace("_", " "), 190)
-        title = f"{stage}: {name.replace('_', ' ')}"
-        found.append(Chart(title, svg.draw(axes, alt, [svg.line(axes, steps, values, "own")])))
+        words, top = name.replace("_", " "), max(values) or 1.0
+        axes = Axes((float(min(steps)), float(max(steps))), (min(0.0, *values), top), "step", words, 190)
+        alt = f"{words} of {stage} over {max(steps)} steps: from {values[0]:.4g} to {values[-1]:.4g}"
+        found.append(Chart(f"{stage}: {words}", svg.draw(axes, alt, [svg.line(axes, steps, values, "own")])))
     return found
 
 
-def _columns(weights: Sequence[float]) -> "svg.Markup":
+def _columns(weights: Sequence[float]) -> Markup:
     axes = Axes(
         (-0.6, len(weights) - 0.4), (min(0.0, *weights), max(weights)), "layer (0: before the first)", "weight", 190
     )
@@ -102,7 +102,7 @@ def recordings(run: Run) -> Section:
 def _briefly(output: Output) -> list[str]:
     """The tables of an ingest, of which there may be thousands: the marker names those."""
     uris = [*files_of(output, "clips"), *files_of(output, "rejects")]
-    return uris if len(uris) <= _MAX_LINES else [f"{output.uri}/marker.json"]
+    return uris if len(uris) <= _MAX_SOURCES else [f"{output.uri}/marker.json"]
 
 
 def _conditions(output: Output) -> list[dict[str, object]]:
@@ -123,11 +123,9 @@ def _condition_table(counts: Sequence[Mapping[str, object]]) -> Table:
     used = [split for split in tables.SPLITS if any(split in splits for splits in by_condition.values())]
     lines = [
         [Cell(condition), *(Cell(str(splits.get(split, 0))) for split in used)]
-        for (_, condition), splits in list(by_condition.items())[:_MAX_LINES]
+        for (_, condition), splits in by_condition.items()
     ]
-    left = len(by_condition) - len(lines)
-    notes = [f"{left} more conditions stand in conditions.csv."] if left else []
-    return Table(f"Conditions ({len(by_condition)}) and their clips", ["condition", *used], lines, notes)
+    return Table(f"Conditions ({len(by_condition)}) and their clips", ["condition", *used], lines)
 
 
 def _rejects(output: Output) -> list[dict[str, object]]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow.compute as pc
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ray_asd import tables
@@ -34,7 +35,7 @@ def metrics(run: Run) -> Section:
     heads = [head for name, head in zip(_FIGURES, _HEADS, strict=True) if name in figures]
     header = ["machine", *heads, "95% interval", "floor", "normal clips", "anomalies"]
     lines = [[Cell(text) for text in _texts(row, figures, ends, floor)] for row in rows]
-    protocols = ", ".join(sorted({row["protocol"] for row in rows}))
+    protocols = ", ".join(sorted({str(row["protocol"]) for row in rows}))
     notes = [
         f"In percent, protocol {protocols}. The interval is of the harmonic mean: {_RESAMPLES} bootstrap resamples of "
         "the clips within domain and label, computed here from SCORES (seed 0). Floor: harmonic mean of the detector "
@@ -131,6 +132,14 @@ def _lead(run: Run) -> str:
     return text
 
 
+def is_doubtful(run: Run) -> bool:
+    """Whether the system was compared with the floor and not found to beat it."""
+    row, floor = run.row, run.floor
+    if run.is_floor or row is None or floor is None or floor.score is None:
+        return False
+    return row.low is None or row.low <= floor.score
+
+
 def standing(run: Run) -> str:
     """Where the system stands against the floor, in one sentence."""
     row, floor = run.row, run.floor
@@ -145,15 +154,15 @@ def standing(run: Run) -> str:
 
 def _forest(
     rows: Sequence[Mapping[str, object]], ends: Mapping[object, Interval], floor: Mapping[object, float | None]
-) -> str:
+) -> Markup:
     known = [row for row in rows if _key(row) in ends][:MAX_CHARTS]
     lows = [ends[_key(row)][0] for row in known] + [value for value in map(floor.get, map(_key, known)) if value]
-    axes = Axes((100 * min(0.45, *lows), 100.0), (len(known) - 0.4, -0.6), "percent", "", 60 + 30 * len(known))
+    axes = Axes((100 * min(0.45, *lows), 100.0), (len(known) - 0.4, -0.6), "percent", "", 56 + 26 * len(known), 110)
     marks = [svg.rule(axes, 50.0, "chance")]
     for place, row in enumerate(known):
         key = _key(row)
         low, high = ends[key]
-        marks.append(svg.text(48, axes.at_y(place) - 6, f"{key[0]} {key[1]}", "start"))
+        marks.append(svg.text(100, axes.at_y(place) + 4, f"{key[0]} {key[1]}"[:18], "end"))
         marks.append(svg.span(axes, 100 * low, 100 * high, place, "own"))
         marks.append(svg.dot(axes, 100 * float(str(row["hmean"])), place, "own"))
         if floor.get(key) is not None:
@@ -166,7 +175,7 @@ def curves(run: Run, found: Sequence[Group]) -> Section:
     """ROC curves per section: the normal clips of one domain, or of both, against all anomalies."""
     from ray_asd.scoring.metrics import MAX_FPR
 
-    drawn, records = [], list[Mapping[str, object]]()
+    drawn, records = list[Chart](), list[Mapping[str, object]]()
     for group in [group for group in found if set(tables.LABELS) <= set(group.label.tolist())]:
         lines = _lines(group)
         records += [
@@ -178,7 +187,7 @@ def curves(run: Run, found: Sequence[Group]) -> Section:
         if len(drawn) < MAX_CHARTS:
             axes = Axes((0.0, 1.0), (0.0, 1.0), "false alarms", "anomalies found", 260)
             marks = [svg.region(axes, 0.0, MAX_FPR, "pauc"), svg.line(axes, [0, 1], [0, 1], "chance")]
-            marks += [svg.line(axes, *(values.tolist() for values in line), kind) for kind, line in lines.items()]
+            marks += [svg.line(axes, x.tolist(), y.tolist(), kind) for kind, (x, y) in lines.items()]
             alt = f"ROC curves of {group.name}: {', '.join(lines)}; the pAUC counts false alarms up to {MAX_FPR:g}"
             drawn.append(Chart(group.name, svg.draw(axes, alt, marks)))
     lead = f"Each threshold's share of anomalies found against its false alarms. Shaded: up to {MAX_FPR:g}, the pAUC."

@@ -138,9 +138,13 @@ def _line(group: Group) -> list[Cell]:
     alarms = "-" if group.threshold is None else str(group.alarms)
     rate, chance = group.rate, group.chance
     texts = [group.name, group.verdict, alarms, str(len(group.score)), share]
-    texts += ["-" if rate is None else f"{rate:.0%}", "-" if chance is None else f"{chance:.1e}"]
+    texts += ["-" if rate is None else f"{rate:.0%}", "-" if chance is None else _rarity(chance)]
     texts += ["-" if group.threshold is None else f"{group.threshold:.4g}", group.source]
     return [Cell(text) for text in texts]
+
+
+def _rarity(chance: float) -> str:
+    return "< 0.1%" if chance < 0.001 else f"{chance:.1%}"
 
 
 def _records(found: Sequence[Group]) -> Records:

@@ -15,6 +15,7 @@ from ray_asd.report.table import Cell, Table, interval, percent
 FOLDER = "runs"  # of the pages, below the report
 RUNS = "Runs"  # title of the list of pages
 MAX_BYTES = 5_000_000  # of a page
+_DOUBT = "Mind that the system was not found to beat the floor: its verdicts may mean little."
 _MAX_LINES = 200  # of a table on a page; the CSV files hold all
 
 
@@ -84,7 +85,8 @@ def _write(run: Run, out: str, options: Options) -> Page:
 
 def _sections(run: Run, groups: Sequence[Group], options: Options) -> Iterator[Section]:
     if run.scores:
-        yield machines.machines(run, groups)
+        first = machines.machines(run, groups)
+        yield replace(first, lead=f"{first.lead} {_DOUBT}") if certainty.is_doubtful(run) else first
         yield suspects.suspects(run, options.clips, options.audio)
     if run.metrics:
         yield certainty.metrics(run)
@@ -109,7 +111,7 @@ def tiles(run: Run, groups: Sequence[Group]) -> list[Tile]:
     if judged:
         wrong = [group for group in judged if group.verdict == WRONG]
         names = ", ".join(group.name for group in wrong[:3]) + (" ..." if len(wrong) > 3 else "")
-        tone = "bad" if wrong else "good"
+        tone = "bad" if wrong else "plain" if certainty.is_doubtful(run) else "good"
         found.append(Tile("Machines that sound wrong", f"{len(wrong)} of {len(groups)}", names or "none", tone))
         alarms = sum(group.alarms for group in judged)
         expected = sum((group.rate or 0) * len(group.score) for group in judged)

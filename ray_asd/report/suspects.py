@@ -33,7 +33,7 @@ def suspects(run: Run, count: int, with_audio: bool) -> Section:
     ids = [clip.row["clip_id"] for clip in ranked]
     near = _neighbours(run, ids)
     known = _known(run, [*ids, *(name for names, _ in near.values() for name in names[:_SHOWN_NEIGHBOURS])])
-    players = _players(ids, near) if with_audio else set()
+    players = _players(ids, near) if with_audio else set[tuple[str, str]]()
     shown = [
         _suspect(rank, clip, near[clip.row["clip_id"]], known, _Hearing(run, players))
         for rank, clip in enumerate(ranked, 1)
@@ -100,10 +100,13 @@ def _known(run: Run, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     return known
 
 
-def _players(ids: Sequence[str], near: Near) -> set[str]:
-    """Which clips can be heard: the suspects, then as many of their nearest neighbours as a page has room for."""
-    nearest = [near[name][0][0] for name in ids if near[name][0]]
-    return set(list(dict.fromkeys([*ids, *nearest]))[:MAX_PLAYERS])
+def _players(ids: Sequence[str], near: Near) -> set[tuple[str, str]]:
+    """What can be heard: the suspects, then as many of their nearest neighbours as a page has room for.
+
+    As pairs of a suspect and the clip that stands with it.
+    """
+    nearest = [(name, near[name][0][0]) for name in ids if near[name][0]]
+    return set([*((name, name) for name in ids), *nearest][:MAX_PLAYERS])
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class _Hearing:
     """How the recordings of a run are heard, and which of them can be played."""
 
     run: Run
-    players: set[str]
+    players: set[tuple[str, str]]
 
     @property
     def channel(self) -> int | Literal["mean"]:
@@ -169,7 +172,7 @@ def _sounds(
             continue
         decibels = sounds.spectrogram(waveform)
         low, high = span = span or tuple(float(value) for value in np.percentile(decibels, _RANGE))  # type: ignore[assignment]
-        heard = sounds.player(waveform) if clip_id in hearing.players else None
+        heard = sounds.player(waveform) if (shown[0][0], clip_id) in hearing.players else None
         yield Sound(clip_id, row["uri"], sounds.image(decibels, low, high), heard, None, heading)
 
 

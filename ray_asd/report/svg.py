@@ -10,24 +10,26 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 340, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 10, 38  # margins
+_RIGHT, _TOP, _BOTTOM = 16, 10, 38  # margins
 _TICKS = 4  # about as many steps as fit
+_PLAIN = (0.01, 1e5)  # magnitudes that are written without a power of ten
 
 
 @dataclass(frozen=True)
 class Axes:
-    """What the drawing shows of both axes: range and label; ``height`` of the drawing."""
+    """What the drawing shows of both axes: range and label; ``height`` of the drawing, ``left`` margin."""
 
     x: tuple[float, float]
     y: tuple[float, float]
     x_label: str
     y_label: str
     height: int = HEIGHT
+    left: int = 44
 
     def at_x(self, value: float) -> float:
         """Place of a value, from the left."""
         low, high = self.x
-        return _LEFT + (WIDTH - _LEFT - _RIGHT) * (value - low) / ((high - low) or 1)
+        return self.left + (WIDTH - self.left - _RIGHT) * (value - low) / ((high - low) or 1)
 
     def at_y(self, value: float) -> float:
         """Place of a value, from the top."""
@@ -59,11 +61,11 @@ def bars(axes: Axes, edges: Sequence[float], heights: Sequence[float], kind: str
 def columns(axes: Axes, heights: Sequence[float], kind: str) -> str:
     """Separate bars at 0, 1, 2, ..."""
     width = 0.7 * (axes.at_x(1) - axes.at_x(0))
-    drawn = [
-        f'<rect class="area {kind}" x="{axes.at_x(place) - width / 2:.1f}" y="{min(axes.at_y(height), axes.at_y(0)):.1f}" '
-        f'width="{width:.1f}" height="{abs(axes.at_y(0) - axes.at_y(height)):.1f}"/>'
-        for place, height in enumerate(heights)
-    ]
+    zero, drawn = axes.at_y(0), []
+    for place, height in enumerate(heights):
+        left, end = axes.at_x(place) - width / 2, axes.at_y(height)
+        size = f'width="{width:.1f}" height="{abs(zero - end):.1f}"'
+        drawn.append(f'<rect class="area {kind}" x="{left:.1f}" y="{min(end, zero):.1f}" {size}/>')
     return "".join(drawn)
 
 
@@ -110,14 +112,24 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def _grid(axes: Axes) -> Iterator[str]:
-    bottom = axes.height - _BOTTOM
+    bottom, right = axes.height - _BOTTOM, WIDTH - _RIGHT
+    unit, name = _unit(axes.x)
     for value in ticks(*axes.x):
-        yield text(axes.at_x(value), bottom + 15, f"{value:.4g}")
+        yield text(axes.at_x(value), bottom + 15, f"{value / unit:.4g}")
     for value in ticks(*axes.y) if axes.y_label else ():
         place = f"{axes.at_y(value):.1f}"
-        yield f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{place}" y2="{place}"/>'
-        yield text(_LEFT - 6, axes.at_y(value) + 4, f"{value:.4g}", "end")
-    yield f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}"/>'
-    yield text((_LEFT + WIDTH - _RIGHT) / 2, axes.height - 6, axes.x_label)
+        yield f'<line class="grid" x1="{axes.left}" x2="{right}" y1="{place}" y2="{place}"/>'
+        yield text(axes.left - 6, axes.at_y(value) + 4, f"{value:.4g}", "end")
+    yield f'<line class="axis" x1="{axes.left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>'
+    yield text((axes.left + right) / 2, axes.height - 6, axes.x_label + name)
     middle = (_TOP + bottom) / 2
     yield text(11, middle, axes.y_label, more=f'transform="rotate(-90 11 {middle:.0f})"')
+
+
+def _unit(of: tuple[float, float]) -> tuple[float, str]:
+    """What the numbers on an axis are divided by, and how its label says so."""
+    largest = max(map(abs, of))
+    if largest == 0 or _PLAIN[0] <= largest < _PLAIN[1]:
+        return 1.0, ""
+    power = math.floor(math.log10(largest))
+    return 10.0**power, f" / 1e{power}"
