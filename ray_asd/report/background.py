@@ -38,8 +38,6 @@ def training(run: Run) -> Section:
         sources.append(run.model.file_uri(CARD))
         files["layer_weights.csv"] = [{"layer": layer, "weight": weight} for layer, weight in enumerate(weights)]
     lead = "Loss and accuracy are of the training batches, so they say that it learned, not how well it detects."
-    if not drawn:
-        lead = "Nothing was trained for this run."
     return Section("training", "How was it trained?", lead, sources, charts=drawn, files=files)
 
 
@@ -191,6 +189,8 @@ def _record(stage: Output) -> dict[str, object]:
         "config": json.dumps(marker.config, sort_keys=True),
         "inputs": json.dumps({name: source.digest for name, source in marker.inputs.items()}),
         "counts": json.dumps(marker.counts),
+        "files": len(marker.files),
+        "megabytes": sum(file.size for file in marker.files) / 1e6,
         "seconds": marker.seconds,
         "cpus": marker.held.cpus,
         "gpus": marker.held.gpus,

@@ -15,7 +15,7 @@ from scipy import stats
 from ray_asd import tables
 from ray_asd.report import svg
 from ray_asd.report.run import Run, files_of
-from ray_asd.report.section import Chart, Records, Section
+from ray_asd.report.section import Chart, Section
 from ray_asd.report.svg import Axes
 from ray_asd.report.table import Cell, Table
 
@@ -48,6 +48,11 @@ class Group:
     def name(self) -> str:
         """For people."""
         return f"{self.machine_type} {self.section}"
+
+    @property
+    def expected(self) -> float | None:
+        """Alarms of a healthy machine, if each of its N clips exceeds the threshold at the aimed rate."""
+        return None if self.threshold is None or self.rate is None else self.rate * len(self.score)
 
     @property
     def chance(self) -> float | None:
@@ -109,17 +114,16 @@ def machines(run: Run, found: Sequence[Group]) -> Section:
     lead = _lead(found, wrong)
     if without:
         lead += f" {len(without)} have no threshold, hence no alarms; the table says why."
-    lines = [_line(group) for group in found]
+    records = _records(found)
+    lines = [_line(record) for record in records]
     note = (
-        "Chance: that a healthy machine gives at least so many alarms, if each of its clips alarms at the rate the "
-        f"threshold aims at, independently. {WRONG.capitalize()}: below {_LEVEL:.0%}."
+        "If healthy: alarms when each clip alarms at the rate the threshold aims at. Chance: of at least so many "
+        f"alarms then, were clips independent. {WRONG.capitalize()}: below {_LEVEL:.0%}."
     )
-    header = ["machine", "verdict", "alarms", "clips", "share", "aimed at", "chance", "threshold", "threshold from"]
+    header = ["machine", "verdict", "alarms", "if healthy", "clips", "share", "chance", "threshold", "threshold from"]
     table = Table("Alarms by machine type and section", header, lines, [note])
     sources = [*files_of(run.scores, "scores"), *files_of(run.scores, "thresholds")]
-    return Section(
-        "machines", "Which machines sound wrong?", lead, sources, [table], files={"machines.csv": _records(found)}
-    )
+    return Section("machines", "Which machines sound wrong?", lead, sources, [table], files={"machines.csv": records})
 
 
 def _lead(found: Sequence[Group], wrong: Sequence[Group]) -> str:
@@ -133,27 +137,39 @@ def _lead(found: Sequence[Group], wrong: Sequence[Group]) -> str:
     return f"{len(wrong)} of {len(found)}: {names}."
 
 
-def _line(group: Group) -> list[Cell]:
-    share = f"{group.alarms / max(len(group.score), 1):.0%}" if group.threshold is not None else "-"
-    alarms = "-" if group.threshold is None else str(group.alarms)
-    rate, chance = group.rate, group.chance
-    texts = [group.name, group.verdict, alarms, str(len(group.score)), share]
-    texts += ["-" if rate is None else f"{rate:.0%}", "-" if chance is None else _rarity(chance)]
-    texts += ["-" if group.threshold is None else f"{group.threshold:.4g}", group.source]
-    return [Cell(text) for text in texts]
-
-
-def _rarity(chance: float) -> str:
-    return "< 0.1%" if chance < 0.001 else f"{chance:.1%}"
-
-
-def _records(found: Sequence[Group]) -> Records:
-    return [
+def _records(found: Sequence[Group]) -> list[dict[str, object]]:
+    """One per section, and their sum over those with a threshold."""
+    judged = [group for group in found if group.threshold is not None]
+    records = [
         {"machine_type": group.machine_type, "section": group.section, "verdict": group.verdict}
-        | {"alarms": group.alarms if group.threshold is not None else None, "clips": len(group.score)}
-        | {"aimed_at": group.rate, "chance": group.chance, "threshold": group.threshold}
-        | {"threshold_from": group.source}
+        | _alarms([group] if group in judged else [], [group])
+        | {"aimed_at": group.rate, "chance": group.chance, "threshold": group.threshold, "threshold_from": group.source}
         for group in found
+    ]
+    if len(found) > 1:
+        whole = {"machine_type": "all", "section": "", "verdict": ""} | _alarms(judged, judged or found)
+        records.append(dict.fromkeys(records[0]) | whole)
+    return records
+
+
+def _alarms(judged: Sequence[Group], found: Sequence[Group]) -> dict[str, object]:
+    clips = sum(len(group.score) for group in found)
+    alarms = sum(group.alarms for group in judged) if judged else None
+    expected = [group.expected for group in judged if group.expected is not None]
+    share = alarms / clips if alarms is not None and clips else None
+    return {"alarms": alarms, "expected": sum(expected) if expected else None, "clips": clips, "share": share}
+
+
+def _line(record: Mapping[str, object]) -> list[Cell]:
+    formats = {"alarms": "{}", "expected": "{:.1f}", "clips": "{}", "share": "{:.0%}", "chance": "{:.1%}"}
+    formats |= {"threshold": "{:.4g}", "threshold_from": "{}"}
+    texts = {name: "-" if record[name] is None else form.format(record[name]) for name, form in formats.items()}
+    if texts["chance"] == "0.0%":
+        texts["chance"] = "< 0.1%"
+    return [
+        Cell(f"{record['machine_type']} {record['section']}"),
+        Cell(str(record["verdict"])),
+        *map(Cell, texts.values()),
     ]
 
 

@@ -94,8 +94,9 @@ def _sections(run: Run, groups: Sequence[Group], options: Options) -> Iterator[S
         yield machines.histograms(run, groups)
     if any("anomaly" in group.label and "normal" in group.label for group in groups):
         yield certainty.curves(run, groups)
-    if run.scores:
+    if run.model:
         yield background.training(run)
+    if run.scores:
         yield background.recordings(run)
     yield background.provenance(run)
 
@@ -114,8 +115,9 @@ def tiles(run: Run, groups: Sequence[Group]) -> list[Tile]:
         tone = "bad" if wrong else "plain" if certainty.is_doubtful(run) else "good"
         found.append(Tile("Machines that sound wrong", f"{len(wrong)} of {len(groups)}", names or "none", tone))
         alarms = sum(group.alarms for group in judged)
-        expected = sum((group.rate or 0) * len(group.score) for group in judged)
-        found.append(Tile("Alarms", f"{alarms} of {_clips(judged)} clips", f"healthy machines: about {expected:.0f}"))
+        expected = sum(group.expected or 0 for group in judged)
+        detail = f"{expected:.1f} if all machines are healthy" if expected else ""
+        found.append(Tile("Alarms", f"{alarms} of {_clips(judged)} clips", detail))
     row, floor = run.row, run.floor
     if row and row.score is not None:
         detail = f"{interval(row.low, row.high).strip()}; 50 is chance"

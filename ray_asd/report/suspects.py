@@ -46,7 +46,7 @@ def suspects(run: Run, count: int, with_audio: bool) -> Section:
         _lead(len(shown), with_audio, any(names for names, _ in near.values())),
         sources,
         suspects=shown,
-        files={"clips.csv": _records(ranked, near)},
+        files={"clips.csv": _records(ranked, near, known)},
     )
 
 
@@ -176,9 +176,12 @@ def _sounds(
         yield Sound(clip_id, row["uri"], sounds.image(decibels, low, high), heard, None, heading)
 
 
-def _records(ranked: Sequence[_Ranked], near: Near) -> list[Mapping[str, object]]:
+def _records(
+    ranked: Sequence[_Ranked], near: Near, known: Mapping[str, Mapping[str, Any]]
+) -> list[Mapping[str, object]]:
     return [
         {**clip.row, "excess": clip.excess}
+        | {name: known.get(clip.row["clip_id"], _EMPTY)[name] for name in ("condition", "uri")}
         | {"neighbours": " ".join(near[clip.row["clip_id"]][0])}
         | {"distances": " ".join(map(repr, near[clip.row["clip_id"]][1]))}
         for clip in ranked

@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 WIDTH, HEIGHT = 340, 220
 _RIGHT, _TOP, _BOTTOM = 16, 10, 38  # margins
 _TICKS = 4  # about as many steps as fit
-_PLAIN = (0.01, 1e5)  # magnitudes that are written without a power of ten
+_PLAIN = (0.05, 1e5)  # magnitudes that are written without a power of ten
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Axes:
     x_label: str
     y_label: str
     height: int = HEIGHT
-    left: int = 44
+    left: int = 48
 
     def at_x(self, value: float) -> float:
         """Place of a value, from the left."""
@@ -113,17 +113,17 @@ def ticks(low: float, high: float) -> list[float]:
 
 def _grid(axes: Axes) -> Iterator[str]:
     bottom, right = axes.height - _BOTTOM, WIDTH - _RIGHT
-    unit, name = _unit(axes.x)
+    (unit, name), (y_unit, y_name) = _unit(axes.x), _unit(axes.y)
     for value in ticks(*axes.x):
         yield text(axes.at_x(value), bottom + 15, f"{value / unit:.4g}")
     for value in ticks(*axes.y) if axes.y_label else ():
         place = f"{axes.at_y(value):.1f}"
         yield f'<line class="grid" x1="{axes.left}" x2="{right}" y1="{place}" y2="{place}"/>'
-        yield text(axes.left - 6, axes.at_y(value) + 4, f"{value:.4g}", "end")
+        yield text(axes.left - 6, axes.at_y(value) + 4, f"{value / y_unit:.4g}", "end")
     yield f'<line class="axis" x1="{axes.left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>'
     yield text((axes.left + right) / 2, axes.height - 6, axes.x_label + name)
     middle = (_TOP + bottom) / 2
-    yield text(11, middle, axes.y_label, more=f'transform="rotate(-90 11 {middle:.0f})"')
+    yield text(11, middle, axes.y_label + y_name * bool(axes.y_label), more=f'transform="rotate(-90 11 {middle:.0f})"')
 
 
 def _unit(of: tuple[float, float]) -> tuple[float, str]:
