@@ -12,14 +12,13 @@ from ray_asd import tables
 from ray_asd.build import Output
 from ray_asd.models.card import CARD
 from ray_asd.report import svg
-from ray_asd.report.run import Run, columns, files_of
+from ray_asd.report.run import Run, columns, files_of, marker_of
 from ray_asd.report.section import Chart, Section
 from ray_asd.report.svg import Axes
 from ray_asd.report.table import Cell, Table
 
 _CURVE = "curve"
 _NOT_DRAWN = ("step", "epoch")
-_MAX_SOURCES = 40  # of a section; beyond it the marker that lists them is named
 _MAX_FILES = 500  # of a stage, in files.csv; its marker lists all
 
 
@@ -93,14 +92,8 @@ def recordings(run: Run) -> Section:
         files["rejects.csv"] = rejects
         shown.append(_reject_table(rejects))
     lead = f"{whole} clips were taken, {lost} files were not."
-    sources = [uri for output in found for uri in _briefly(output)]
+    sources = [uri for output in found for uri in files_of(output, "clips", "rejects")]
     return Section("recordings", "What was it made of?", lead, sources, shown, files=files)
-
-
-def _briefly(output: Output) -> list[str]:
-    """The tables of an ingest, of which there may be thousands: the marker names those."""
-    uris = [*files_of(output, "clips"), *files_of(output, "rejects")]
-    return uris if len(uris) <= _MAX_SOURCES else [f"{output.uri}/marker.json"]
 
 
 def _conditions(output: Output) -> list[dict[str, object]]:
@@ -159,7 +152,7 @@ def provenance(run: Run) -> Section:
     differing = sorted(stage for stage, found in versions.items() if found != newest)
     if differing:
         notes.append(f"Made with other versions: {', '.join(differing)}; stages.csv says which.")
-    sources = [f"{stage.uri}/marker.json" for stage in run.stages]
+    sources = [marker_of(stage) for stage in run.stages]
     files = {"stages.csv": [_record(stage) for stage in run.stages]}
     files["files.csv"] = [row for stage in run.stages for row in _files(stage)]
     lead = f"{len(run.stages)} stages. Each digest covers the settings, the code's version and the digests it reads."
@@ -174,7 +167,7 @@ def _stage(stage: Output) -> list[Cell]:
     size = sum(file.size for file in marker.files) / 1e6
     texts = [marker.name, marker.digest[:12], reads, str(len(marker.files)), f"{size:.2f}", f"{marker.seconds:.1f}"]
     texts += [f"{marker.held.cpus:g}", f"{marker.held.gpus:g}", f"{marker.started_at:%Y-%m-%d %H:%M}"]
-    return [Cell(marker.stage, f"{stage.uri}/marker.json"), *map(Cell, texts)]
+    return [Cell(marker.stage, marker_of(stage)), *map(Cell, texts)]
 
 
 def _record(stage: Output) -> dict[str, object]:

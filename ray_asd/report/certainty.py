@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pyarrow.compute as pc
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from ray_asd import tables
 from ray_asd.report import svg
 from ray_asd.report.machines import MAX_CHARTS, Group
-from ray_asd.report.run import Run, files_of
+from ray_asd.report.run import Run, files_of, marker_of
 from ray_asd.report.section import Chart, Records, Section
 from ray_asd.report.svg import Axes
 from ray_asd.report.table import Cell, Table, interval, percent
@@ -29,7 +28,7 @@ def metrics(run: Run) -> Section:
     """Figures per machine type and section, with intervals, beside the floor's."""
     rows, floor = _rows(run, run.system, run.seed), _floor_figures(run)
     ends = _intervals(run, rows)
-    sources = [*files_of(run.metrics, "metrics"), *([run.metrics.uri + "/marker.json"] if run.metrics else [])]
+    sources = [*files_of(run.metrics, "metrics"), *([marker_of(run.metrics)] if run.metrics else [])]
     sources += files_of(run.scores, "scores") if ends else []
     figures = [name for name in _FIGURES if any(row[name] is not None for row in rows)]
     heads = [head for name, head in zip(_FIGURES, _HEADS, strict=True) if name in figures]
@@ -75,16 +74,12 @@ def _intervals(run: Run, rows: Sequence[Mapping[str, object]]) -> dict[object, I
     """Of the harmonic mean of each section whose clips are few enough and whose figure is known."""
     from ray_asd.scoring import bootstrap  # scikit-learn takes a second
 
-    judged, found = run.judged(), dict[object, Interval]()
-    for row in rows if judged.num_rows else ():
-        own = judged.filter(_of(row))
-        if row["protocol"] in _PROTOCOLS and row["hmean"] is not None and own.num_rows <= _MAX_RESAMPLED:
-            found[_key(row)] = bootstrap.interval(own, _RESAMPLES)
+    by_key, found = {_key(row): row for row in rows}, dict[object, Interval]()
+    for machine, section, own in run.sections():
+        row = by_key.get((machine, section))
+        if row and row["protocol"] in _PROTOCOLS and row["hmean"] is not None and own.num_rows <= _MAX_RESAMPLED:
+            found[machine, section] = bootstrap.interval(own, _RESAMPLES)
     return found
-
-
-def _of(row: Mapping[str, object]) -> pc.Expression:
-    return (pc.field("machine_type") == row["machine_type"]) & (pc.field("section") == row["section"])
 
 
 def _texts(

@@ -78,21 +78,13 @@ class Group:
 
 def groups(run: Run) -> list[Group]:
     """The sections of a run, most urgent first."""
-    judged = run.judged()
     fits = run.scores.table("thresholds", tables.THRESHOLDS).to_pylist() if run.scores else []
     by_key = {(fit["machine_type"], fit["section"]): fit for fit in fits}
-    found = [_group(judged, machine, section, by_key) for machine, section in _keys(judged)]
+    found = [_group(machine, name, own, by_key.get((machine, name), {})) for machine, name, own in run.sections()]
     return sorted(found, key=lambda group: (*group.urgency, group.name.lower()))
 
 
-def _keys(judged: pa.Table) -> list[tuple[str, str]]:
-    found = judged.select(["machine_type", "section"]).group_by(["machine_type", "section"]).aggregate([])
-    return sorted((row["machine_type"], row["section"]) for row in found.to_pylist())
-
-
-def _group(judged: pa.Table, machine: str, section: str, fits: Mapping[tuple[str, str], Mapping[str, object]]) -> Group:
-    own = judged.filter((pc.field("machine_type") == machine) & (pc.field("section") == section))
-    fit = fits.get((machine, section), {})
+def _group(machine: str, section: str, own: pa.Table, fit: Mapping[str, object]) -> Group:
     rate = fit.get("false_positive_rate")
     return Group(
         machine,
@@ -122,7 +114,7 @@ def machines(run: Run, found: Sequence[Group]) -> Section:
     )
     header = ["machine", "verdict", "alarms", "if healthy", "clips", "share", "chance", "threshold", "threshold from"]
     table = Table("Alarms by machine type and section", header, lines, [note])
-    sources = [*files_of(run.scores, "scores"), *files_of(run.scores, "thresholds")]
+    sources = files_of(run.scores, "scores", "thresholds")
     return Section("machines", "Which machines sound wrong?", lead, sources, [table], files={"machines.csv": records})
 
 
@@ -205,9 +197,9 @@ def _present(values: NDArray[np.object_], order: Sequence[str]) -> list[str | No
 
 
 def _counts(group: Group, domain: str | None, edges: Floats) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    inside = np.array([value == domain for value in group.domain], dtype=bool)
+    inside = group.domain == domain
     for label in _present(group.label[inside], tables.LABELS):
-        chosen = inside & np.array([value == label for value in group.label], dtype=bool)
+        chosen = inside & (group.label == label)
         yield label or "unlabelled", np.histogram(group.score[chosen], edges)[0]
 
 

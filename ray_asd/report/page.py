@@ -14,7 +14,6 @@ from ray_asd.report.table import Cell, Table, interval, percent
 
 FOLDER = "runs"  # of the pages, below the report
 RUNS = "Runs"  # title of the list of pages
-MAX_BYTES = 5_000_000  # of a page
 _DOUBT = "Mind that the system was not found to beat the floor: its verdicts may mean little."
 _MAX_LINES = 200  # of a table on a page; the CSV files hold all
 
@@ -68,8 +67,6 @@ def _write(run: Run, out: str, options: Options) -> Page:
     groups = machines.groups(run)
     sections = list(_sections(run, groups, options))
     text = _html(run, groups, sections)
-    if len(text) > MAX_BYTES and options.audio:
-        return _write(run, out, replace(options, audio=False))
     name = run.name
     content = {f"{name}.html": text, f"{name}.md": _markdown(run, sections)}
     for section in sections:

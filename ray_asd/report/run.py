@@ -2,17 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ray_asd import archive, build, tables
+from ray_asd import archive, build, storage, tables
 from ray_asd.build import Output
 from ray_asd.models.card import CARD, ModelCard, read_card
 from ray_asd.report.rows import Find, Row, collect
 
 _JUDGED = ["clip_id", "machine_type", "section", "domain", "label", "score", "threshold", "decision"]
+_MAX_NAMED = 40  # files, of one output in one section
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,21 @@ class Run:
         shown = self.scores or self.metrics
         return f"{plain}{seed}-{shown.marker.digest[:8]}" if shown else plain
 
+    @cached_property
     def judged(self) -> pa.Table:
-        """The SCORES without neighbours: what each clip is, its score and its threshold."""
-        return columns(self.scores, "scores", _JUDGED) if self.scores else tables.SCORES.empty_table().select(_JUDGED)
+        """The SCORES without neighbours, in order of clip_id: what each clip is, its score and its threshold."""
+        if self.scores is None:
+            return tables.SCORES.empty_table().select(_JUDGED)
+        return columns(self.scores, "scores", _JUDGED).sort_by("clip_id")
+
+    def sections(self) -> Iterator[tuple[str, str, pa.Table]]:
+        """Each machine type and section with its part of ``judged``."""
+        table = self.judged.sort_by([(name, "ascending") for name in ("machine_type", "section", "clip_id")])
+        counted = table.group_by(["machine_type", "section"], use_threads=False).aggregate([([], "count_all")])
+        begin = 0
+        for row in counted.to_pylist():
+            yield row["machine_type"], row["section"], table.slice(begin, row["count_all"])
+            begin += row["count_all"]
 
 
 def columns(
@@ -69,9 +82,17 @@ def columns(
     return pa.concat_tables(parts)
 
 
-def files_of(output: Output | None, folder: str) -> list[str]:
-    """URIs of the committed files below ``folder``; none without an output."""
-    return [output.file_uri(file.path) for file in output.files(folder)] if output else []
+def files_of(output: Output | None, *folders: str) -> list[str]:
+    """URIs of the committed files below the folders, or of the marker that lists them where they are many."""
+    if output is None:
+        return []
+    uris = [output.file_uri(file.path) for folder in folders for file in output.files(folder)]
+    return uris if len(uris) <= _MAX_NAMED else [marker_of(output)]
+
+
+def marker_of(output: Output) -> str:
+    """Where the marker stands."""
+    return storage.join(output.uri, build.MARKER)
 
 
 def runs(metrics: Iterable[Output], scores: Iterable[Output]) -> list[Run]:

@@ -29,7 +29,7 @@ class _Ranked:
 
 def suspects(run: Run, count: int, with_audio: bool) -> Section:
     """The ``count`` clips that lie furthest above their thresholds."""
-    ranked = _ranked(run.judged(), count)
+    ranked = _ranked(run, count)
     ids = [clip.row["clip_id"] for clip in ranked]
     near = _neighbours(run, ids)
     known = _known(run, [*ids, *(name for names, _ in near.values() for name in names[:_SHOWN_NEIGHBOURS])])
@@ -39,7 +39,8 @@ def suspects(run: Run, count: int, with_audio: bool) -> Section:
         for rank, clip in enumerate(ranked, 1)
     ]
     sources = files_of(run.scores, "scores")
-    sources += [f"{output.uri}/marker.json" for output in {o.uri: o for o in (run.clips, run.bank) if o}.values()]
+    heard = {output.uri: output for output in (run.clips, run.bank) if output}
+    sources += [uri for output in heard.values() for uri in files_of(output, "clips")]
     return Section(
         "clips",
         "Which clips, and why?",
@@ -61,26 +62,21 @@ def _lead(count: int, with_audio: bool, has_neighbours: bool) -> str:
     return text + ("; players hold a compressed copy." if with_audio else ".")
 
 
-def _ranked(judged: pa.Table, count: int) -> list[_Ranked]:
+def _ranked(run: Run, count: int) -> list[_Ranked]:
     """The first ``count`` by excess, equal ones by clip_id."""
-    if not judged.num_rows:
-        return []
-    score = judged["score"].to_numpy()
-    keys = [f"{one}\0{two}" for one, two in zip(*(judged[name].to_pylist() for name in _GROUP), strict=True)]
-    level = judged["threshold"].to_numpy(zero_copy_only=False).astype(np.float64)
-    excess = np.empty(len(score))
-    groups, place = np.unique(keys, return_inverse=True)
-    for number in range(len(groups)):
-        own = place == number
-        low, middle, high = np.quantile(score[own], [0.25, 0.5, 0.75])
-        base = np.where(np.isnan(level[own]), middle, level[own])
-        excess[own] = (score[own] - base) / (high - low or 1.0)
-    order = np.lexsort((judged["clip_id"].to_numpy(zero_copy_only=False).astype(str), -excess))[:count]
-    rows = judged.take(pa.array(order)).to_pylist()
-    return [_Ranked(row, float(value)) for row, value in zip(rows, excess[order], strict=True)]
+    found: list[_Ranked] = []
+    for _, _, own in run.sections():
+        score = own["score"].to_numpy()
+        low, middle, high = np.quantile(score, [0.25, 0.5, 0.75])
+        threshold = own["threshold"][0].as_py()
+        excess = (score - (middle if threshold is None else threshold)) / (high - low or 1.0)
+        first = np.argsort(-excess, kind="stable")[:count]
+        rows = own.take(pa.array(first)).to_pylist()
+        found += [_Ranked(row, float(value)) for row, value in zip(rows, excess[first], strict=True)]
+        found = sorted(found, key=lambda clip: (-clip.excess, clip.row["clip_id"]))[:count]
+    return found
 
 
-_GROUP = ("machine_type", "section")
 Near = Mapping[str, tuple[Sequence[str], Sequence[float]]]
 
 

@@ -12,9 +12,10 @@ import pytest
 from made_up import FLOOR, Plant, plant
 from ray_asd import report, storage
 from ray_asd.report import Options
-from ray_asd.report.page import MAX_BYTES, Page
+from ray_asd.report.page import Page
 
 NAME = """ <script>alert("1")</script> & 'co'"""
+MAX_BYTES = 5_000_000  # of a page
 VOID = ("meta", "img", "br")
 
 
