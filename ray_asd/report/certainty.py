@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ray_asd import tables
 from ray_asd.report import svg
 from ray_asd.report.machines import MAX_CHARTS, Group
+from ray_asd.report.rows import Row
 from ray_asd.report.run import Run, files_of, marker_of
 from ray_asd.report.section import Chart, Records, Section
 from ray_asd.report.svg import Axes
@@ -34,6 +35,7 @@ def metrics(run: Run) -> Section:
     heads = [head for name, head in zip(_FIGURES, _HEADS, strict=True) if name in figures]
     header = ["machine", *heads, "95% interval", "floor", "normal clips", "anomalies"]
     lines = [[Cell(text) for text in _texts(row, figures, ends, floor)] for row in rows]
+    lines += [_whole(run.row, run.floor, len(figures))] if run.row else []
     protocols = ", ".join(sorted({str(row["protocol"]) for row in rows}))
     notes = [
         f"In percent, protocol {protocols}. The interval is of the harmonic mean: {_RESAMPLES} bootstrap resamples of "
@@ -92,6 +94,13 @@ def _texts(
     between = interval(*ends[key]).strip() if key in ends else "-"
     shown = [percent(row[name]) for name in figures]  # type: ignore[arg-type]
     return [f"{key[0]} {key[1]}", *shown, between, percent(floor.get(key)), *_counts(row)]
+
+
+def _whole(row: Row, floor: Row | None, figures: int) -> list[Cell]:
+    """The line of all machines: one figure, which has no parts."""
+    between = interval(row.low, row.high).strip() or "-"
+    texts = ["all", *["-"] * (figures - 1), percent(row.score), between, percent(floor.score if floor else None)]
+    return [Cell(text, row.uri) for text in [*texts, "-", "-"]]
 
 
 def _counts(row: Mapping[str, object]) -> list[str]:

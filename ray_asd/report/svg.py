@@ -24,7 +24,7 @@ class Axes:
     x_label: str
     y_label: str
     height: int = HEIGHT
-    left: int = 48
+    left: int = 52
 
     def at_x(self, value: float) -> float:
         """Place of a value, from the left."""
@@ -123,7 +123,7 @@ def _grid(axes: Axes) -> Iterator[str]:
     yield f'<line class="axis" x1="{axes.left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>'
     yield text((axes.left + right) / 2, axes.height - 6, axes.x_label + name)
     middle = (_TOP + bottom) / 2
-    yield text(11, middle, axes.y_label + y_name * bool(axes.y_label), more=f'transform="rotate(-90 11 {middle:.0f})"')
+    yield text(10, middle, axes.y_label + y_name * bool(axes.y_label), more=f'transform="rotate(-90 10 {middle:.0f})"')
 
 
 def _unit(of: tuple[float, float]) -> tuple[float, str]:

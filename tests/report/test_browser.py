@@ -8,6 +8,7 @@ import pytest
 import browser
 from made_up import plant
 from ray_asd import report
+from test_report import FAILURES, run
 
 PROGRAM = browser.find()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=f"no browser; looked for {', '.join(browser.NAMES)}")
@@ -22,7 +23,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (folder / "others/fan/test/23.wav").unlink()
     found = report.runs([full.metrics], [full.scores, bare.scores])
     written = report.pages(found, str(folder), report.Options(), lambda *said: None)
-    report.write([full.metrics], None, [], str(folder), written)
+    systems, comparison = run(str(folder / "sweep"))
+    report.write([full.metrics, *systems], comparison, FAILURES, str(folder), written)
     places = {"comparison": folder / "report.html", "full": folder / written[0].href, "bare": folder / written[2].href}
     assert all(place.exists() for place in places.values())
     return places
