@@ -1,8 +1,6 @@
 """The report: comparison tables and the paper's figures, from METRICS, a comparison and markers alone."""
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -17,6 +15,7 @@ from ray_asd.report.page import RUNS, Options, Page, listing, render
 from ray_asd.report.page import write as pages
 from ray_asd.report.rows import Row, collect, scored_by
 from ray_asd.report.run import runs
+from ray_asd.report.section import csv_of
 from ray_asd.report.table import Cell, Table, latex, markdown
 
 __all__ = ["Failure", "Options", "Written", "collect", "markdown", "overview_of", "pages", "runs", "write"]
@@ -68,6 +67,8 @@ def write(
     found += [_failed(failures)] if failures else []
     found += [overview.overview(rows), overview.costs(rows)] if rows else []
     listed = [listing(pages)] if pages else []
+    figures = {"overview.csv": overview.values(rows), "costs.csv": overview.cost_values(rows)}
+    files |= {name: csv_of(records) for name, records in figures.items() if records}
     figure = _figure(rows)
     if figure:
         files["layer_weights.svg"] = figure
@@ -84,6 +85,8 @@ _KINDS = {
     "table1.csv": "table1_csv",
     "table1.tex": "table1_tex",
     "pairs.csv": "pairs",
+    "overview.csv": "overview_csv",
+    "costs.csv": "costs_csv",
     "layer_weights.svg": "layer_weights",
 }
 
@@ -104,7 +107,11 @@ def _compared(outputs: Sequence[Output], comparison: Output) -> tuple[list[Table
         differences.matrix(apart, systems, comparison.uri),
         *([] if is_papers_data else [table1.published_table()]),
     ]
-    files = {"table1.csv": _csv(table1.values(systems)), "table1.tex": latex(main).encode(), "pairs.csv": _arrow(pairs)}
+    files = {
+        "table1.csv": csv_of(table1.values(systems)),
+        "table1.tex": latex(main).encode(),
+        "pairs.csv": _arrow(pairs),
+    }
     return found, files
 
 
@@ -115,14 +122,6 @@ def _failed(failures: Sequence[Failure]) -> Table:
 
 def _section(table: Table) -> str:
     return f"## {table.title}\n\n{markdown(table)}"
-
-
-def _csv(records: Sequence[Mapping[str, object]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue().encode()
 
 
 def _arrow(table: pa.Table) -> bytes:
@@ -141,5 +140,6 @@ def _figure(rows: Sequence[Row]) -> bytes | None:
 
 def _page(found: Sequence[Table], figure: bytes | None) -> bytes:
     """One self-contained page."""
-    drawing = Markup("".join(figure.decode().partition("<svg")[1:])) if figure else ""
+    start = '<svg role="img" aria-label="Learned weight of each layer, by system"'
+    drawing = Markup(start + figure.decode().partition("<svg")[2]) if figure else ""
     return render("report.html", tables=found, figure=drawing, has_pages=found[0].title == RUNS)

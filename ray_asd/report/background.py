@@ -12,6 +12,7 @@ from ray_asd import tables
 from ray_asd.build import Output
 from ray_asd.models.card import CARD
 from ray_asd.report import svg
+from ray_asd.report.machines import MAX_CHARTS
 from ray_asd.report.run import Run, columns, files_of, marker_of
 from ray_asd.report.section import Chart, Section
 from ray_asd.report.svg import Axes
@@ -29,14 +30,17 @@ def training(run: Run) -> Section:
         for uri, rows in _curves(stage):
             sources.append(uri)
             records += [{"stage": stage.marker.stage, "name": stage.marker.name, **row} for row in rows]
-            drawn += _drawn(stage.marker.stage, rows)
+            drawn += _drawn(stage.marker.name, rows)
+    lead = "Loss and accuracy are of the training batches, so they say that it learned, not how well it detects."
+    if len(drawn) > MAX_CHARTS:
+        lead += f" Drawn: {MAX_CHARTS} of {len(drawn)} curves; the CSV file holds all."
+    drawn = drawn[:MAX_CHARTS]
     files = {"training.csv": _same_keys(records)} if records else {}
     weights = run.card.layer_weights if run.card else None
     if weights and run.model:
         drawn.append(Chart("Weights of the layers", _columns(weights)))
         sources.append(run.model.file_uri(CARD))
         files["layer_weights.csv"] = [{"layer": layer, "weight": weight} for layer, weight in enumerate(weights)]
-    lead = "Loss and accuracy are of the training batches, so they say that it learned, not how well it detects."
     return Section("training", "How was it trained?", lead, sources, charts=drawn, files=files)
 
 
@@ -52,20 +56,20 @@ def _same_keys(records: Sequence[Mapping[str, object]]) -> list[Mapping[str, obj
     return [{name: record.get(name) for name in names} for record in records]
 
 
-def _drawn(stage: str, rows: Sequence[Mapping[str, float]]) -> list[Chart]:
+def _drawn(name: str, rows: Sequence[Mapping[str, float]]) -> list[Chart]:
     """A chart per figure; the horizontal axis is the step."""
     if len(rows) < 2 or "step" not in rows[0]:
         return []
     steps = [row["step"] for row in rows]
     found = []
-    for name in [name for name in rows[0] if name not in _NOT_DRAWN and isinstance(rows[0][name], float)]:
-        values = [float(row[name]) for row in rows]
+    for figure in [key for key in rows[0] if key not in _NOT_DRAWN and isinstance(rows[0][key], float)]:
+        values = [float(row[figure]) for row in rows]
         if not np.isfinite(values).all():
             continue
-        words, top = name.replace("_", " "), max(values) or 1.0
+        words, top = figure.replace("_", " "), max(values) or 1.0
         axes = Axes((float(min(steps)), float(max(steps))), (min(0.0, *values), top), "step", words, 190)
-        alt = f"{words} of {stage} over {max(steps)} steps: from {values[0]:.4g} to {values[-1]:.4g}"
-        found.append(Chart(f"{stage}: {words}", svg.draw(axes, alt, [svg.line(axes, steps, values, "own")])))
+        alt = f"{words} of {name} over {max(steps)} steps: from {values[0]:.4g} to {values[-1]:.4g}"
+        found.append(Chart(f"{name}: {words}", svg.draw(axes, alt, [svg.line(axes, steps, values, "own")])))
     return found
 
 

@@ -39,7 +39,7 @@ class Run:
     @property
     def is_floor(self) -> bool:
         """Whether this is the detector without training."""
-        return self.scores is not None and self.model is None
+        return self.scores is not None and _is_untrained(self.scores)
 
     @property
     def name(self) -> str:
@@ -109,7 +109,7 @@ def runs(metrics: Iterable[Output], scores: Iterable[Output]) -> list[Run]:
 
 def _judged_by(metrics: Output, find: Find) -> Iterator[Run]:
     rows = collect([metrics])
-    floors = [row for row in rows if row.origin and row.origin.parts is None]
+    floors = [row for row in rows if row.origin and _is_untrained(row.origin.scores)]
     for row in rows:
         origin = row.origin
         if origin is None:
@@ -118,6 +118,11 @@ def _judged_by(metrics: Output, find: Find) -> Iterator[Run]:
         heard = origin.clips
         same = [floor for floor in floors if floor.origin and heard and floor.origin.clips == heard]
         yield _run(origin.scores, find, row, same[0] if same else None, metrics)
+
+
+def _is_untrained(scores: Output) -> bool:
+    """Whether the floor gave them; a system's model folder may be gone by now."""
+    return "model" not in scores.marker.inputs
 
 
 def _run(

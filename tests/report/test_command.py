@@ -1,6 +1,8 @@
 """``ray-asd report``: its options, what it says it wrote, and what it refuses."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,26 @@ def test_a_wrong_number_of_clips_is_refused(
 def test_a_root_without_runs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--runs", str(tmp_path), "--out", str(tmp_path)) == 2
     assert f"{tmp_path} holds no METRICS; run `ray-asd evaluate` first" in capsys.readouterr().err
+
+
+def test_neither_ray_nor_torch_is_needed(tmp_path: Path) -> None:
+    plant(str(tmp_path / "runs"), str(tmp_path / "recordings"))
+    program = (
+        "import sys; from ray_asd import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit as ended: code = ended.code\n"
+        "sys.exit(code or sorted({'ray', 'torch', 'transformers', 'faiss'} & set(sys.modules)) or 0)"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        program,
+        "report",
+        "--runs",
+        str(tmp_path / "runs"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert "counts: pages 2" in finished.stdout

@@ -148,9 +148,9 @@ def test_curves_layers_conditions_and_rejects_are_those_of_the_tables(run: Run) 
     assert [record["loss"] for record in trained.files["training.csv"]] == [10.0 / step for step in range(1, 21)]
     assert [record["weight"] for record in trained.files["layer_weights.csv"]] == [0.1, 0.3, 0.6]
     assert [chart.title for chart in trained.charts] == [
-        "train: loss",
-        "train: accuracy",
-        "train: learning rate",
+        "plant: loss",
+        "plant: accuracy",
+        "plant: learning rate",
         "Weights of the layers",
     ]
     recorded = background.recordings(run)

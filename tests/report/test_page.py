@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -241,3 +242,20 @@ def test_names_are_shown_as_text_and_pages_lie_in_object_stores_too(root: str) -
     written = report.write([found.metrics], None, [], f"{root}/report", pages)
     comparison = Read(storage.read(written.files["report"]).decode().replace("<section>", '<section id="one">'))
     assert {page.href for page in pages} <= {str(attributes["href"]) for attributes in comparison.all("a")}
+
+
+def test_what_was_removed_is_missed_but_the_rest_is_shown(tmp_path: Path) -> None:
+    found = plant(str(tmp_path / "runs"), str(tmp_path / "recordings"))
+    for stage in ("train", "ingest"):
+        shutil.rmtree(tmp_path / "runs" / stage)
+    page = write(found, str(tmp_path))[0]
+    shown = read(str(tmp_path), page)
+    assert page.line == ["hubert+WS", "0", "fan 00", "12", "48"]
+    assert not page.run.is_floor
+    assert shown.text.count("the table of recordings is no longer there") == 15
+    shutil.rmtree(tmp_path / "runs" / "score")
+    runs = report.runs([found.metrics], [])
+    (bare,) = [page for page in report.pages(runs, str(tmp_path), Options(), lambda *said: None) if page.run.seed == 0]
+    sections = [attributes["id"] for attributes in read(str(tmp_path), bare).all("section")]
+    assert sections == ["certainty", "provenance"]
+    assert bare.line == ["hubert+WS", "0", "-", "-", "-"]
