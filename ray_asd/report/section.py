@@ -58,7 +58,6 @@ class Section:
     legend: Sequence[tuple[str, str]] = ()
     files: Mapping[str, Records] = field(default_factory=dict)
     suspects: Sequence[Suspect] = ()
-    folded: bool = False  # shown when asked for
 
 
 def csv_of(records: Records) -> bytes:

@@ -3,14 +3,14 @@
 import asyncio
 import base64
 import itertools
-import re
 import shutil
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
 from typing import Any
 
 import aiohttp
@@ -27,9 +27,19 @@ _LOOK = """
   const scrolling = document.scrollingElement;
   const wide = [...document.querySelectorAll("body *")]
     .filter(e => !e.closest(".wide, svg, nav") && e.getBoundingClientRect().right > innerWidth + 0.5);
-  const style = getComputedStyle(document.body);
+  const behind = e => {
+    for (; e; e = e.parentElement) {
+      const colour = getComputedStyle(e).backgroundColor;
+      if (colour !== "rgba(0, 0, 0, 0)") return colour;
+    }
+    return "none";
+  };
+  const said = [...document.querySelectorAll("body *:not(.drawn *)")]
+    .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) && e.tagName !== "SCRIPT");
+  const ink = e => e.tagName === "text" ? getComputedStyle(e).fill : getComputedStyle(e).color;
   return {
-    inner: innerWidth, scroll: scrolling.scrollWidth, background: style.backgroundColor, text: style.color,
+    inner: innerWidth, scroll: scrolling.scrollWidth, background: behind(document.body),
+    colours: [...new Set(said.map(e => `${ink(e)} on ${behind(e)}`))],
     sticking_out: wide.map(e => e.tagName + "." + e.className),
     images: [...document.images].map(i => [i.complete && i.naturalWidth > 0, i.alt]),
     drawings: [...document.querySelectorAll("svg[role=img]")]
@@ -69,23 +79,23 @@ def _started(program: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
         options += [f"--user-data-dir={profile}", "--remote-debugging-port=0", "--hide-scrollbars", "about:blank"]
-        browser = Popen([program, *options], stdout=DEVNULL, stderr=PIPE, text=True)
+        browser = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            assert browser.stderr
-            said = list(itertools.takewhile(lambda line: "DevTools listening" not in line, _kept(browser.stderr)))
-            found = re.search(r"ws://(\S+?)/", _kept.last)  # type: ignore[attr-defined]
-            if not found:
-                raise RuntimeError(f"{program} did not start: {''.join(said)}")
-            yield found.group(1)
+            yield f"127.0.0.1:{_port(browser, Path(profile) / 'DevToolsActivePort')}"
         finally:
             browser.terminate()
             browser.wait()
 
 
-def _kept(lines: Any) -> Iterator[str]:
-    for line in lines:
-        _kept.last = line  # type: ignore[attr-defined]
-        yield line
+def _port(browser: subprocess.Popen[bytes], told: Path) -> int:
+    """Where it listens, which it writes into its profile."""
+    deadline = time.monotonic() + _WAIT
+    while time.monotonic() < deadline and browser.poll() is None:
+        lines = told.read_text().splitlines() if told.exists() else []
+        if lines:
+            return int(lines[0])
+        time.sleep(0.05)
+    raise RuntimeError(f"{browser.args} did not start: exit code {browser.poll()}")
 
 
 @dataclass

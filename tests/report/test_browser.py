@@ -47,7 +47,8 @@ def test_a_reader_sees_all_of_it(pages: dict[str, Path], name: str, width: int, 
     if name == "full":
         assert (len(page["images"]), len(page["sounds"])) == (15, 10)
         assert len(page["drawings"]) > 8
-    assert contrast(page["background"], page["text"]) > 7
+    assert len(page["colours"]) > 2
+    assert [pair for pair in page["colours"] if contrast(*pair.split(" on ")) < 4.5] == []
     assert (lightness(page["background"]) < 0.5) == (scheme == "dark")
 
 
