@@ -287,19 +287,25 @@ def evaluate(scores: tuple[str, ...], truth: str | None, root: str, dry_run: boo
             click.echo(report.overview_of([output]), err=as_json)
 
 
-@_command("report --runs runs --out report")
+@_command("report --runs runs --out report --clips 5")
 @click.option("--runs", "root", metavar="ROOT", required=True, help="Where outputs live: a local path or s3://.")
-@click.option("--out", metavar="DIR", required=True, help="Where report.md and report.html go.")
+@click.option("--out", metavar="DIR", required=True, help="Where report.html and runs/ with a page per run go.")
+@click.option("--clips", "count", type=click.IntRange(0, 10), default=5, show_default=True, help="Shown on each page.")
+@click.option("--no-audio", is_flag=True, help="Leave the recordings' players out.")
 @_json
-def report_command(root: str, out: str, as_json: bool) -> None:
-    """Write the comparison of all METRICS below ROOT, with the newest sweep's statistics, as HTML, Markdown and CSV."""
+def report_command(root: str, out: str, count: int, no_audio: bool, as_json: bool) -> None:
+    """Write a page for each run below ROOT and the comparison of all METRICS, as HTML, Markdown and CSV."""
     with summary("report", None, as_json) as result:
         found = archive.outputs(_existing(root))
-        metrics = [output for output in found if output.marker.stage == "evaluate"]
-        if not metrics:
+        metrics, scores, compared = (
+            [output for output in found if output.marker.stage == stage] for stage in ("evaluate", "score", "compare")
+        )
+        if not metrics and not scores:
             raise UserError(f"{storage.absolute(root)} holds no METRICS; run `ray-asd evaluate` first")
-        compared = [output for output in found if output.marker.stage == "compare"]
-        result.outputs = report.write(metrics, compared[-1] if compared else None, [], storage.absolute(out)).files
+        place, options = storage.absolute(out), report.Options(count, not no_audio)
+        pages = report.pages(report.runs(metrics, scores), place, options, Progress())
+        written = report.write(metrics, compared[-1] if compared else None, [], place, pages)
+        result.outputs, result.counts = written.files, {"pages": len(pages)}
 
 
 @_command("fetch-weights facebook/hubert-base-ls960 --to s3://models/hubert-base")

@@ -32,6 +32,7 @@ SAMPLE_BYTES = {"PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4,
 MAX_MAGNITUDE = 2.0**32  # beyond unscaled 32-bit integers a float sample is damage, and its square may overflow
 BLOCK = 1 << 16  # samples decoded at once
 
+PREVIEW_COMPRESSION = 0.2  # of MP3, from 0 (best) to 1 (smallest)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -72,6 +73,18 @@ def encode(waveform: npt.NDArray[np.floating], sample_rate: int, container: str,
     """As ``encode_wav``, in another container: WAV, WAVEX, RF64 or FLAC."""
     file = io.BytesIO()
     soundfile.write(file, waveform, sample_rate, subtype, format=container)
+    return file.getvalue()
+
+
+def encode_preview(waveform: Waveform) -> bytes:
+    """An MP3 file of ``waveform`` (float32 [T] at 16 kHz, full scale 1), some 5 kB a second, that every browser plays.
+
+    What is louder than full scale is turned down as a whole, so that a preview never clips.
+    """
+    loudest = float(np.abs(waveform).max(initial=0.0))
+    file = io.BytesIO()
+    options = {"bitrate_mode": "VARIABLE", "compression_level": PREVIEW_COMPRESSION}
+    soundfile.write(file, waveform / max(loudest, 1.0), SAMPLE_RATE, "MPEG_LAYER_III", format="MP3", **options)
     return file.getvalue()
 
 

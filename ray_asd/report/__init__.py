@@ -1,12 +1,8 @@
 """The report: comparison tables and the paper's figures, from METRICS, a comparison and markers alone."""
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 
-import jinja2
 import pyarrow as pa
 from markupsafe import Markup
 from pyarrow import csv as arrow_csv
@@ -15,10 +11,14 @@ from ray_asd import storage, tables
 from ray_asd.build import Output
 from ray_asd.errors import UserError
 from ray_asd.report import differences, overview, paper, table1
+from ray_asd.report.page import RUNS, Options, Page, listing, render
+from ray_asd.report.page import write as pages
 from ray_asd.report.rows import Row, collect, scored_by
+from ray_asd.report.run import runs
+from ray_asd.report.section import csv_of
 from ray_asd.report.table import Cell, Table, latex, markdown
 
-__all__ = ["Failure", "Written", "collect", "markdown", "overview_of", "write"]
+__all__ = ["Failure", "Options", "Written", "collect", "markdown", "overview_of", "pages", "runs", "write"]
 
 
 @dataclass(frozen=True)
@@ -46,26 +46,37 @@ def overview_of(outputs: Sequence[Output]) -> str:
     return markdown(overview.overview(collect(outputs)))
 
 
-def write(outputs: Sequence[Output], comparison: Output | None, failures: Sequence[Failure], out: str) -> Written:
+def write(
+    outputs: Sequence[Output],
+    comparison: Output | None,
+    failures: Sequence[Failure],
+    out: str,
+    pages: Sequence[Page] = (),
+) -> Written:
     """Write the report on these ``evaluate`` outputs, and on the ``compare`` output where there is one, into ``out``.
+
+    ``pages`` about single runs, which lie there already, are listed and linked.
 
     Raises:
         UserError: there is nothing to report on.
     """
-    if not outputs and not failures:
+    if not outputs and not failures and not pages:
         raise UserError("no METRICS to report on; run `ray-asd evaluate` first")
     rows = collect(outputs)
     found, files = _compared(outputs, comparison) if comparison else ([], {})
     found += [_failed(failures)] if failures else []
     found += [overview.overview(rows), overview.costs(rows)] if rows else []
+    listed = [listing(pages)] if pages else []
+    figures = {"overview.csv": overview.values(rows), "costs.csv": overview.cost_values(rows)}
+    files |= {name: csv_of(records) for name, records in figures.items() if records}
     figure = _figure(rows)
     if figure:
         files["layer_weights.svg"] = figure
-    files["report.md"] = "\n".join(_section(table) for table in found).encode()
-    files["report.html"] = _page(found, figure).encode()
+    files["report.md"] = "\n".join(_section(table) for table in [*listed, *found]).encode()
+    files["report.html"] = _page([*listed, *found], figure)
     for name, content in files.items():
         storage.write(storage.join(out, name), content)
-    return Written({_KINDS[name]: storage.join(out, name) for name in files}, markdown(found[0]))
+    return Written({_KINDS[name]: storage.join(out, name) for name in files}, markdown([*found, *listed][0]))
 
 
 _KINDS = {
@@ -74,6 +85,8 @@ _KINDS = {
     "table1.csv": "table1_csv",
     "table1.tex": "table1_tex",
     "pairs.csv": "pairs",
+    "overview.csv": "overview_csv",
+    "costs.csv": "costs_csv",
     "layer_weights.svg": "layer_weights",
 }
 
@@ -94,7 +107,11 @@ def _compared(outputs: Sequence[Output], comparison: Output) -> tuple[list[Table
         differences.matrix(apart, systems, comparison.uri),
         *([] if is_papers_data else [table1.published_table()]),
     ]
-    files = {"table1.csv": _csv(table1.values(systems)), "table1.tex": latex(main).encode(), "pairs.csv": _arrow(pairs)}
+    files = {
+        "table1.csv": csv_of(table1.values(systems)),
+        "table1.tex": latex(main).encode(),
+        "pairs.csv": _arrow(pairs),
+    }
     return found, files
 
 
@@ -105,14 +122,6 @@ def _failed(failures: Sequence[Failure]) -> Table:
 
 def _section(table: Table) -> str:
     return f"## {table.title}\n\n{markdown(table)}"
-
-
-def _csv(records: Sequence[Mapping[str, object]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue().encode()
 
 
 def _arrow(table: pa.Table) -> bytes:
@@ -129,9 +138,8 @@ def _figure(rows: Sequence[Row]) -> bytes | None:
     return layer_weights(rows)
 
 
-def _page(found: Sequence[Table], figure: bytes | None) -> str:
+def _page(found: Sequence[Table], figure: bytes | None) -> bytes:
     """One self-contained page."""
-    template = (resources.files("ray_asd") / "templates" / "report.html").read_text()
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    drawing = Markup("".join(figure.decode().partition("<svg")[1:])) if figure else ""
-    return str(environment.from_string(template).render(tables=found, figure=drawing))
+    start = '<svg role="img" aria-label="Learned weight of each layer, by system"'
+    drawing = Markup(start + figure.decode().partition("<svg")[2]) if figure else ""
+    return render("report.html", tables=found, figure=drawing, has_pages=found[0].title == RUNS)

@@ -29,6 +29,42 @@ def overview(rows: Sequence[Row]) -> Table:
     )
 
 
+def values(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """One record per row, nothing rounded, with the place of its METRICS, for the CSV file."""
+    machines = machine_types(rows)
+    return [
+        {
+            "system": row.system,
+            "seed": row.seed,
+            "all_machines": row.score,
+            "low": row.low,
+            "high": row.high,
+            **{name: row.machines.get(name) for name in machines},
+            "why": row.why,
+            "uri": row.uri,
+        }
+        for row in rows
+    ]
+
+
+def cost_values(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """One record per stage behind each row, nothing rounded, for the CSV file."""
+    return [
+        {
+            "system": row.system,
+            "seed": row.seed,
+            "stage": stage.stage,
+            "seconds": stage.seconds,
+            "cpus": stage.held.cpus,
+            "gpus": stage.held.gpus,
+            "uri": uri,
+        }
+        for row in rows
+        if row.origin
+        for uri, stage in row.origin.stages.items()
+    ]
+
+
 def cells(row: Row, machines: Sequence[str]) -> list[str]:
     """The row as text."""
     seed = "-" if row.seed is None else str(row.seed)

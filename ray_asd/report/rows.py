@@ -47,6 +47,7 @@ class Origin:
     layer_weights: Sequence[float] | None
     stages: Mapping[str, Marker]  # by URI
     clips: Output | None
+    scores: Output
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def _origin(scores: Output, find: Find) -> Origin:
         card.layer_weights if card else None,
         {uri: marker for uri, marker in stages.items() if marker.stage != _NOT_COUNTED},
         find(inputs["clips"].uri),
+        scores,
     )
 
 

@@ -1,14 +1,16 @@
 """METRICS with all that lies behind them, made by hand: recordings that nobody made, models that nobody trained."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ray_asd import build, config, steps, tables
+from ray_asd import build, config, steps, storage, tables
 from ray_asd.build import Attempt, Key, Outcome, Output
 from ray_asd.config import Recipe
+from ray_asd.data import audio
 from ray_asd.models.card import CARD, ModelCard
 from ray_asd.stages import compare, evaluate, score
 from ray_asd.stages.compare import Scored
@@ -109,3 +111,146 @@ def evaluated(root: str, found: Output, floor: Output, variant: str = "") -> Out
 def compared(root: str, systems: Sequence[tuple[str, int | None, Output]]) -> Output:
     """CELLS and PAIRS of these."""
     return steps.ensure(compare.step("made-up", [Scored(*system) for system in systems]), root)
+
+
+RATE = 16_000
+CURVE = [{"step": step, "loss": 10.0 / step, "accuracy": 1 - 1 / step, "learning_rate": 1e-4} for step in range(1, 21)]
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A fan that sounds wrong and a valve that does not, with all that a page can tell of: URIs by stage."""
+
+    root: str
+    recordings: str
+    scores: Output
+    floor: Output
+    metrics: Output
+
+
+def plant(root: str, recordings: str, labels: bool = True, name: str = "", thresholds: bool = True) -> Plant:
+    """Recordings and everything made of them. Scores of fan anomalies exceed the threshold, those of valves do not.
+
+    Every test clip's nearest neighbours are the first two training clips of its machine.
+    """
+    ingested = _ingested(root, recordings, labels)
+    system = recipe("hubert")
+    model = _trained(root, system.system + name, system, ingested)
+    found = _scored(root, system.system + name, 0, ingested, labels, 0.2 if thresholds else None, {"model": model})
+    floor = _scored(root, FLOOR, None, ingested, labels, 0.2 if thresholds else None, {})
+    metrics = evaluated(root, found, floor) if labels else found
+    return Plant(root, recordings, found, floor, metrics)
+
+
+def _ingested(root: str, recordings: str, labels: bool) -> Output:
+    rows = [
+        _recorded(recordings, machine, split, number, labels)
+        for machine in ("fan", "valve")
+        for split, count in (("train", 6), ("test", 24))
+        for number in range(count)
+    ]
+    rejects = [
+        {"uri": f"{recordings}/{name}", "reason": reason, "detail": f"{name} is bad", "size_bytes": 4}
+        for name, reason in (("a.wav", "truncated"), ("b.wav", "truncated"), ("c.wav", "silent"))
+    ]
+
+    def work(attempt: Attempt) -> Outcome:
+        files = [
+            attempt.put_table("clips/00000.parquet", pa.Table.from_pylist(rows, schema=tables.CLIPS)),
+            attempt.put_table("rejects/00000.parquet", pa.Table.from_pylist(rejects, schema=tables.REJECTS)),
+        ]
+        return Outcome(files, {"clips": len(rows), "rejects": len(rejects), "train": 12, "test": 48})
+
+    return build.run(root, Key("ingest", "plant", 1, {"of": recordings, "labels": labels}, {}), work)
+
+
+def _recorded(recordings: str, machine: str, split: str, number: int, labels: bool) -> dict[str, Any]:
+    """A row of CLIPS whose recording is a tone, higher for anomalies; half of the test clips are."""
+    label = tables.LABELS[number % 2] if split == "test" else "normal"
+    time = np.arange(RATE) / RATE
+    hertz = 3000 if label == "anomaly" else 500 + 10 * number
+    noise = np.random.default_rng(number).normal(size=RATE)
+    wave = 0.2 * np.sin(2 * np.pi * hertz * time) + 0.01 * noise
+    data = audio.encode_wav(wave, RATE)
+    uri = f"{recordings}/{machine}/{split}/{number}.wav"
+    storage.write(uri, data)
+    return (
+        {"clip_id": f"plant/{machine}/{split}/{number}", "machine_type": machine, "section": "00", "split": split}
+        | {"domain": tables.DOMAINS[number // 2 % 2], "label": label if labels else None, "uri": uri}
+        | {"dataset": "plant", "condition": f"{machine}|speed={number % 3}", "sample_rate": RATE, "channels": 1}
+        | {"num_samples": RATE, "size_bytes": len(data), "content_hash": audio.content_hash(data)}
+    )
+
+
+def _trained(root: str, name: str, of: Recipe, ingested: Output) -> Output:
+    card = ModelCard(
+        system=name,
+        recipe=of,
+        checkpoint=None,
+        conditions=[],
+        held_out=[],
+        steps=20,
+        layer_weights=[0.1, 0.3, 0.6],
+        versions={},
+        weights_sha256="",
+    )
+
+    def work(attempt: Attempt) -> Outcome:
+        files = [
+            attempt.put(CARD, card.model_dump_json().encode()),
+            attempt.put_table("curve/curve.parquet", pa.Table.from_pylist(CURVE)),
+        ]
+        return Outcome(files, {}, {"system": name, "seed": 0}, held=build.Held(cpus=2))
+
+    return build.run(root, Key("train", "plant", 1, {"name": name}, {"clips": ingested.source}), work)
+
+
+def _scored(
+    root: str,
+    system: str,
+    seed: int | None,
+    ingested: Output,
+    labels: bool,
+    threshold: float | None,
+    inputs: dict[str, Output],
+) -> Output:
+    sources = {"clips": ingested.source} | {key: output.source for key, output in inputs.items()}
+    key = Key("embed", "plant", 1, {"audio": {"channel": 0}}, sources)
+    bank = build.run(root, key, lambda attempt: Outcome([], {"clips": 60}))
+    rows = [_judged(row, system, seed, threshold) for row in ingested.table("clips").to_pylist() if _is_test(row)]
+    fits = [
+        {"machine_type": machine, "section": "00", "threshold": threshold, "method": "gamma", "num_clips": 9}
+        | {"source": "calibration" if threshold else "none: all were trained on", "false_positive_rate": 0.1}
+        for machine in ("fan", "valve")
+    ]
+
+    def work(attempt: Attempt) -> Outcome:
+        files = [
+            attempt.put_table("scores/00000.parquet", pa.Table.from_pylist(rows, schema=tables.SCORES)),
+            attempt.put_table("thresholds/00000.parquet", pa.Table.from_pylist(fits, schema=tables.THRESHOLDS)),
+        ]
+        return Outcome(files, {"clips": len(rows)}, {"system": system, "seed": seed})
+
+    sources |= {"bank": bank.source, "queries": bank.source}
+    return build.run(root, Key("score", "plant", 1, {"threshold": threshold}, sources), work)
+
+
+def _is_test(row: dict[str, Any]) -> bool:
+    return bool(row["split"] == "test")
+
+
+def _judged(row: dict[str, Any], system: str, seed: int | None, threshold: float | None) -> dict[str, Any]:
+    """A row of SCORES: fan anomalies lie beyond the threshold, the later the further; the floor hears none."""
+    number = int(row["clip_id"].rpartition("/")[2])
+    heard = seed is not None and row["machine_type"] == "fan" and number % 2 == 1
+    score = 0.1 + 0.001 * (number * 7 % 24) + (0.2 + 0.01 * number) * heard
+    names = [f"plant/{row['machine_type']}/train/{place}" for place in (0, 1)]
+    return {name: row[name] for name in ("clip_id", "machine_type", "section", "domain", "split", "label")} | {
+        "score": score,
+        "threshold": threshold,
+        "decision": None if threshold is None else int(score > threshold),
+        "neighbours": names,
+        "distances": [score - 0.01, score + 0.01],
+        "system": system,
+        "model_digest": "made up",
+    }

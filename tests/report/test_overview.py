@@ -123,10 +123,9 @@ def test_costs_add_up_all_stages_and_count_shared_ones_once(place: str) -> None:
     marker = evaluated(place, ("mine", 0, scores({"fan/00": PERFECT}))).marker
     shared = marker.model_copy(update={"seconds": 1800.0, "held": build.Held(cpus=4, gpus=2)})
     own = marker.model_copy(update={"seconds": 3600.0, "held": build.Held(cpus=1)})
-    rows = [
-        Row(name, 0, 0.5, 0.4, 0.6, None, {}, "uri", Origin(None, None, {"/shared": shared, f"/{name}": own}, None))
-        for name in ("one", "other")
-    ]
+    stages = {name: {"/shared": shared, f"/{name}": own} for name in ("one", "other")}
+    origins = {name: Origin(None, None, found, None, scores=None) for name, found in stages.items()}
+    rows = [Row(name, 0, 0.5, 0.4, 0.6, None, {}, "uri", origin) for name, origin in origins.items()]
     found = cells(markdown(costs(rows)))
     assert found[0] == ["system", "seed", "stages", "seconds", "CPU-hours", "GPU-hours"]
     assert found[1:] == [

@@ -72,6 +72,7 @@ def read(written: Written, kind: str) -> str:
 def test_all_files_are_written_and_can_be_traced(tmp_path_factory: pytest.TempPathFactory, root: str) -> None:
     written, outputs, comparison = write(str(tmp_path_factory.mktemp("root")), root)
     names = ["report.html", "report.md", "table1.csv", "table1.tex", "pairs.csv", "layer_weights.svg"]
+    names += ["overview.csv", "costs.csv"]
     assert sorted(written.files.values()) == sorted(f"{root}/report/{name}" for name in names)
     records = list(csv.DictReader(io.StringIO(read(written, "table1_csv"))))
     rows = {row.system: row for row in collect(outputs)}
@@ -80,6 +81,12 @@ def test_all_files_are_written_and_can_be_traced(tmp_path_factory: pytest.TempPa
         assert float(record["all_machines"]) == pytest.approx(row.score, abs=1e-12)
         assert float(record["fan"]) == row.machines["fan"]
         assert storage.exists(record["uri"])
+    for record in csv.DictReader(io.StringIO(read(written, "overview_csv"))):
+        assert float(record["all_machines"]) == rows[record["system"]].score
+        assert storage.exists(record["uri"])
+    costs = list(csv.DictReader(io.StringIO(read(written, "costs_csv"))))
+    assert {cost["stage"] for cost in costs} == {"train", "score"}
+    assert all(storage.exists(cost["uri"]) for cost in costs)
     pairs = list(csv.DictReader(io.StringIO(read(written, "pairs"))))
     assert [(pair["system_a"], pair["system_b"]) for pair in pairs] == [
         (FLOOR, "hubert+WS"),
@@ -139,7 +146,7 @@ def test_other_runs_of_the_same_systems_stay_out_of_the_table(tmp_path: object) 
 def test_without_a_comparison_there_is_the_overview(tmp_path: object) -> None:
     outputs, _ = run(str(tmp_path))
     written = report.write(outputs, None, [], f"{tmp_path}/report")
-    assert sorted(written.files) == ["layer_weights", "markdown", "report"]
+    assert sorted(written.files) == ["costs_csv", "layer_weights", "markdown", "overview_csv", "report"]
     assert written.table == report.overview_of(outputs)
 
 

@@ -1,0 +1,216 @@
+"""How sure the verdicts are: METRICS with intervals beside the floor's, and ROC curves with the range of the pAUC."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from ray_asd import tables
+from ray_asd.report import svg
+from ray_asd.report.machines import MAX_CHARTS, Group
+from ray_asd.report.rows import Row
+from ray_asd.report.run import Run, files_of, marker_of
+from ray_asd.report.section import Chart, Records, Section
+from ray_asd.report.svg import Axes
+from ray_asd.report.table import Cell, Table, interval, percent
+
+_FIGURES = ("auc_source", "auc_target", "auc_all", "pauc", "hmean")
+_HEADS = ("AUC source", "AUC target", "AUC all", "pAUC", "harmonic mean")
+_PROTOCOLS = ("dcase2023", "no-domain")  # whose section figure is the harmonic mean that the bootstrap repeats
+_RESAMPLES = 1000
+_MAX_RESAMPLED = 5_000  # clips of a section: each resample counts them all
+_MAX_POINTS = 200  # of a drawn ROC curve
+
+Interval = tuple[float, float]
+
+
+def metrics(run: Run) -> Section:
+    """Figures per machine type and section, with intervals, beside the floor's."""
+    rows, floor = _rows(run, run.system, run.seed), _floor_figures(run)
+    ends = _intervals(run, rows)
+    sources = [*files_of(run.metrics, "metrics"), *([marker_of(run.metrics)] if run.metrics else [])]
+    sources += files_of(run.scores, "scores") if ends else []
+    figures = [name for name in _FIGURES if any(row[name] is not None for row in rows)]
+    heads = [head for name, head in zip(_FIGURES, _HEADS, strict=True) if name in figures]
+    header = ["machine", *heads, "95% interval", "floor", "normal clips", "anomalies"]
+    lines = [[Cell(text) for text in _texts(row, figures, ends, floor)] for row in rows]
+    lines += [_whole(run.row, run.floor, len(figures))] if run.row else []
+    protocols = ", ".join(sorted({str(row["protocol"]) for row in rows}))
+    notes = [
+        f"In percent, protocol {protocols}. The interval is of the harmonic mean: {_RESAMPLES} bootstrap resamples of "
+        "the clips within domain and label, computed here from SCORES (seed 0). Floor: harmonic mean of the detector "
+        "without training on the same clips."
+    ]
+    drawn = [Chart("Harmonic mean, its 95% interval, and the floor", _forest(rows, ends, floor))] if ends else []
+    return Section(
+        "certainty",
+        "How sure are we?",
+        _lead(run),
+        sources,
+        [Table("Figures by machine type and section", header, lines, notes)],
+        drawn,
+        [("own", run.system), ("floor", "floor"), ("chance", "chance")] if drawn else [],
+        {"metrics.csv": _records(run, rows, ends, floor)},
+    )
+
+
+def _rows(run: Run, system: str, seed: int | None) -> list[dict[str, object]]:
+    if run.metrics is None:
+        return []
+    found = run.metrics.table("metrics", tables.METRICS).to_pylist()
+    return [row for row in found if (row["system"], row["seed"]) == (system, seed)]
+
+
+def _floor_figures(run: Run) -> dict[object, float | None]:
+    if run.floor is None:
+        return {}
+    return {_key(row): row["hmean"] for row in _rows(run, run.floor.system, None)}  # type: ignore[misc]
+
+
+def _key(row: Mapping[str, object]) -> tuple[object, object]:
+    return row["machine_type"], row["section"]
+
+
+def _intervals(run: Run, rows: Sequence[Mapping[str, object]]) -> dict[object, Interval]:
+    """Of the harmonic mean of each section whose clips are few enough and whose figure is known."""
+    from ray_asd.scoring import bootstrap  # scikit-learn takes a second
+
+    by_key, found = {_key(row): row for row in rows}, dict[object, Interval]()
+    for machine, section, own in run.sections():
+        row = by_key.get((machine, section))
+        if row and row["protocol"] in _PROTOCOLS and row["hmean"] is not None and own.num_rows <= _MAX_RESAMPLED:
+            found[machine, section] = bootstrap.interval(own, _RESAMPLES)
+    return found
+
+
+def _texts(
+    row: Mapping[str, object],
+    figures: Sequence[str],
+    ends: Mapping[object, Interval],
+    floor: Mapping[object, float | None],
+) -> list[str]:
+    key = _key(row)
+    between = interval(*ends[key]).strip() if key in ends else "-"
+    shown = [percent(row[name]) for name in figures]  # type: ignore[arg-type]
+    return [f"{key[0]} {key[1]}", *shown, between, percent(floor.get(key)), *_counts(row)]
+
+
+def _whole(row: Row, floor: Row | None, figures: int) -> list[Cell]:
+    """The line of all machines: one figure, which has no parts."""
+    between = interval(row.low, row.high).strip() or "-"
+    texts = ["all", *["-"] * (figures - 1), percent(row.score), between, percent(floor.score if floor else None)]
+    return [Cell(text, row.uri) for text in [*texts, "-", "-"]]
+
+
+def _counts(row: Mapping[str, object]) -> list[str]:
+    """Normal clips and anomalies, source + target."""
+    return [" + ".join(str(row[f"num_{domain}_{label}"]) for domain in tables.DOMAINS) for label in tables.LABELS]
+
+
+def _records(
+    run: Run, rows: Sequence[Mapping[str, object]], ends: Mapping[object, Interval], floor: Mapping[object, object]
+) -> Records:
+    found: list[Mapping[str, object]] = []
+    for row in rows:
+        low, high = ends.get(_key(row), (None, None))
+        found.append({**row, "low": low, "high": high, "floor": floor.get(_key(row))})
+    if run.row:
+        empty = dict.fromkeys(found[0]) if found else {}
+        whole = {"system": run.system, "seed": run.seed, "machine_type": "all", "section": "", "hmean": run.row.score}
+        ours = {"low": run.row.low, "high": run.row.high, "floor": run.floor.score if run.floor else None}
+        found.append(empty | whole | ours)
+    return found
+
+
+def _lead(run: Run) -> str:
+    row, floor = run.row, run.floor
+    if row is None:
+        return "No labels are known, so nothing here says how often the verdicts are right."
+    if row.score is None:
+        return f"There is no all-machine figure: {row.why}."
+    text = f"All machines: {percent(row.score)}{interval(row.low, row.high)} percent; 50 is chance."
+    if floor and floor.score is not None and not run.is_floor:
+        text += f" The floor, a detector without training, has {percent(floor.score)}{interval(floor.low, floor.high)}."
+        text += f" {standing(run)}"
+    return text
+
+
+def is_doubtful(run: Run) -> bool:
+    """Whether the system was compared with the floor and not found to beat it."""
+    row, floor = run.row, run.floor
+    if run.is_floor or row is None or floor is None or floor.score is None:
+        return False
+    return row.low is None or row.low <= floor.score
+
+
+def standing(run: Run) -> str:
+    """Where the system stands against the floor, in one sentence."""
+    row, floor = run.row, run.floor
+    if row is None or floor is None or row.score is None or floor.score is None or row.low is None or row.high is None:
+        return "Nothing says whether it beats the floor."
+    if row.low > floor.score:
+        return "It beats the floor."
+    if row.high < floor.score:
+        return "It does not beat the floor: use the floor instead."
+    return "It cannot be told from the floor: the interval holds the floor's figure."
+
+
+def _forest(
+    rows: Sequence[Mapping[str, object]], ends: Mapping[object, Interval], floor: Mapping[object, float | None]
+) -> Markup:
+    known = [row for row in rows if _key(row) in ends][:MAX_CHARTS]
+    lows = [ends[_key(row)][0] for row in known] + [value for value in map(floor.get, map(_key, known)) if value]
+    axes = Axes((100 * min(0.45, *lows), 100.0), (len(known) - 0.4, -0.6), "percent", "", 56 + 26 * len(known), 110)
+    marks = [svg.rule(axes, 50.0, "chance")]
+    for place, row in enumerate(known):
+        key = _key(row)
+        low, high = ends[key]
+        marks.append(svg.text(100, axes.at_y(place) + 4, f"{key[0]} {key[1]}"[:18], "end"))
+        marks.append(svg.span(axes, 100 * low, 100 * high, place, "own"))
+        marks.append(svg.dot(axes, 100 * float(str(row["hmean"])), place, "own"))
+        if floor.get(key) is not None:
+            marks.append(svg.dot(axes, 100 * float(str(floor[key])), place, "floor"))
+    told = "; ".join(f"{row['machine_type']} {row['section']} {percent(row['hmean'])}" for row in known)  # type: ignore[arg-type]
+    return svg.draw(axes, f"Harmonic mean and 95% interval by machine type and section: {told}", marks)
+
+
+def curves(run: Run, found: Sequence[Group]) -> Section:
+    """ROC curves per section: the normal clips of one domain, or of both, against all anomalies."""
+    from ray_asd.scoring.metrics import MAX_FPR
+
+    drawn, records = list[Chart](), list[Mapping[str, object]]()
+    for group in [group for group in found if set(tables.LABELS) <= set(group.label.tolist())]:
+        lines = _lines(group)
+        records += [
+            {"machine_type": group.machine_type, "section": group.section, "clips": kind}
+            | {"false_positive_rate": fpr, "true_positive_rate": tpr}
+            for kind, (fprs, tprs) in lines.items()
+            for fpr, tpr in zip(fprs.tolist(), tprs.tolist(), strict=True)
+        ]
+        if len(drawn) < MAX_CHARTS:
+            axes = Axes((0.0, 1.0), (0.0, 1.0), "false alarms", "anomalies found", 260)
+            marks = [svg.region(axes, 0.0, MAX_FPR, "pauc"), svg.line(axes, [0, 1], [0, 1], "chance")]
+            marks += [svg.line(axes, x.tolist(), y.tolist(), kind) for kind, (x, y) in lines.items()]
+            alt = f"ROC curves of {group.name}: {', '.join(lines)}; the pAUC counts false alarms up to {MAX_FPR:g}"
+            drawn.append(Chart(group.name, svg.draw(axes, alt, marks)))
+    lead = f"Each threshold's share of anomalies found against its false alarms. Shaded: up to {MAX_FPR:g}, the pAUC."
+    kinds = sorted({str(record["clips"]) for record in records})
+    legend = [(kind, f"normal clips: {kind}") for kind in kinds] + [("pauc", "range of the pAUC"), ("chance", "chance")]
+    sources = files_of(run.scores, "scores")
+    return Section("roc", "What would another threshold give?", lead, sources, (), drawn, legend, {"roc.csv": records})
+
+
+def _lines(group: Group) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    from sklearn.metrics import roc_curve
+
+    anomaly = group.label == "anomaly"
+    found = {}
+    for kind in ("all", *tables.DOMAINS):
+        members = anomaly | (group.domain == kind) if kind != "all" else np.ones(len(anomaly), dtype=bool)
+        if kind != "all" and not (members & ~anomaly).any():
+            continue
+        fpr, tpr, _ = roc_curve(anomaly[members], group.score[members])
+        chosen = np.unique(np.linspace(0, len(fpr) - 1, _MAX_POINTS).round().astype(int))
+        found[kind] = (fpr[chosen], tpr[chosen])
+    return found
