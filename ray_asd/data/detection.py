@@ -62,7 +62,7 @@ def detect(paths: Iterable[str]) -> Recognised:
 
 
 def _look(paths: Iterable[str]) -> _Seen:
-    forms = {form: FORMS[form].fullmatch for layout in DETECTABLE.values() for form in layout.forms}
+    forms = list(dict.fromkeys(form for layout in DETECTABLE.values() for form in layout.forms))
     seen = _Seen()
     for path in paths:
         seen.files += 1
@@ -73,10 +73,12 @@ def _look(paths: Iterable[str]) -> _Seen:
             seen.attribute_csv |= layouts.attributes_of(path) is not None
             continue
         seen.audio += 1
-        for form, fullmatch in forms.items():
-            match = fullmatch(path)
+        for form in forms:
+            match = FORMS[form].fullmatch(path)
             if match:
                 _note(seen, form, match.groupdict())
+                forms.remove(form)
+                forms.insert(0, form)  # the next name is likely to be like this one
                 break
     return seen
 

@@ -46,12 +46,12 @@ def is_audio(path: str) -> bool:
 
 def is_sidecar(path: str) -> bool:
     """Whether ``path`` belongs to a data set without being a clip: attribute CSVs, ``fleet.json``, a readme."""
-    return SIDECAR.fullmatch(path) is not None
+    return not is_audio(path) and SIDECAR.fullmatch(path) is not None
 
 
 def attributes_of(path: str) -> str | None:
     """The machine type whose attribute CSV ``path`` is (``fan/attributes_00.csv``), or None for any other file."""
-    found = ATTRIBUTES.fullmatch(path)
+    found = None if is_audio(path) else ATTRIBUTES.fullmatch(path)
     return found[1] if found else None
 
 
@@ -65,8 +65,8 @@ def parse(
     """The clip at ``path``, relative to the source; None when its name does not follow ``layout``.
 
     ``attributes`` from an attribute CSV count before those in the name. ``machine_type`` and ``split`` stand in where
-    the layout's names do not say them; without a split MIMII's normal clips are for training, its anomalies for the test.
-    A clip for training that its folder calls abnormal is None too.
+    the layout's names do not say them; without a split MIMII's normal clips are for training, its anomalies for the
+    test. A clip for training that its folder calls abnormal is None too.
 
     Raises:
         UserError: no such layout or split, or the path lacks a machine type or split and none is given.
@@ -91,7 +91,8 @@ def parse(
         label = "normal"
     if attributes is None:
         attributes = _tail(found.get("attributes") or "")
-        attributes |= {name[5:]: text for name, text in found.items() if text and name.startswith("attr_")}
+        if LAYOUTS[layout].names_attributes:
+            attributes |= {name[5:]: text for name, text in found.items() if text and name.startswith("attr_")}
     section = found.get("section") or "00"
     machine_id, domain = found.get("machine_id"), found.get("domain")
     return ParsedClip(machine_type, section, machine_id, domain, split, label, dict(attributes))

@@ -9,6 +9,7 @@ from ray_asd.build import digest_of
 from ray_asd.data import csv_files, detection, layouts, truth, zips
 from ray_asd.data.detection import Recognised
 from ray_asd.data.layouts import ParsedClip
+from ray_asd.data.years import LAYOUTS
 from ray_asd.errors import UserError, unknown
 
 
@@ -62,8 +63,8 @@ def read_listing(source: Source) -> Listing:
     Raises:
         UserError: nothing is there, no layout fits or two do, or a CSV file is malformed.
     """
-    if source.layout not in ("auto", *layouts.LAYOUTS):
-        raise unknown("layout", source.layout, ["auto", *layouts.LAYOUTS])
+    if source.layout not in ("auto", *LAYOUTS):
+        raise unknown("layout", source.layout, ["auto", *LAYOUTS])
     if not storage.exists(source.uri):
         raise UserError(f"{source.uri}: nothing is there; allowed: a folder, a zip file or a CSV file, local or s3://")
     if not storage.is_folder(source.uri) and not zips.is_archive(source.uri):
@@ -81,31 +82,35 @@ def read_listing(source: Source) -> Listing:
 def _files(root: str, refused: list[tuple[storage.Entry, dict[str, Any]]]) -> Iterator[_File]:
     """Every file below ``root``, those in archives too; what archives refuse goes to ``refused``."""
     if zips.is_archive(root) and not storage.is_folder(root):
-        yield from _members(storage.Entry(root, 0, ""), root, refused, above=f"{zips.unpacked(f'{root}!/-')[:-1]}")
+        above = zips.unpacked(zips.member_uri(root, "-")).removesuffix("-")
+        try:
+            yield from _members(storage.Entry(root, 0, ""), root, refused, above)
+        except zips.BadMember as error:
+            raise UserError(f"{root}: {error.detail}") from error
         return
     for entry in storage.listing(root):
         uri = storage.join(root, entry.path)
-        if zips.is_archive(entry.path):
-            yield from _members(entry, uri, refused)
-        else:
+        if not zips.is_archive(entry.path):
             yield _File(entry.path, uri, entry)
+            continue
+        try:
+            yield from _members(entry, uri, refused)
+        except zips.BadMember as error:
+            refused.append((entry, reject(uri, error.reason, error.detail, entry.size)))
 
 
 def _members(
     archive: storage.Entry, uri: str, refused: list[tuple[storage.Entry, dict[str, Any]]], above: str = ""
 ) -> Iterator[_File]:
     """The members of ``archive``, whose paths are given below ``above``."""
-    try:
-        for found in zips.members(uri):
-            if isinstance(found, zips.Refused):
-                row = reject(zips.member_uri(uri, found.name), found.reason, found.detail, found.size)
-                refused.append((storage.Entry(row["uri"], found.size, found.reason), row))
-                continue
-            path = zips.member_uri(archive.path, found.path)
-            entry = storage.Entry(path, found.size, found.version)
-            yield _File(zips.unpacked(path).removeprefix(above), zips.member_uri(uri, found.path), entry)
-    except zips.BadMember as error:
-        refused.append((archive, reject(uri, error.reason, error.detail, archive.size or None)))
+    for found in zips.members(uri):
+        if isinstance(found, zips.Refused):
+            row = reject(zips.member_uri(uri, found.name), found.reason, found.detail, found.size)
+            refused.append((storage.Entry(row["uri"], found.size, found.reason), row))
+            continue
+        path = zips.member_uri(archive.path, found.path)
+        entry = storage.Entry(path, found.size, found.version)
+        yield _File(zips.unpacked(path).removeprefix(above), zips.member_uri(uri, found.path), entry)
 
 
 def _layout(source: Source, files: list[_File]) -> Recognised:
@@ -122,8 +127,13 @@ def _name(source: Source, files: list[_File], listing: Listing) -> None:
     """Every recording among ``files`` to the clips of ``listing``, the rest but sidecars to its rejects."""
     known = _attributes(files)
     clips: dict[str, ParsedClip] = {}
+    places: dict[str, str] = {}
     for file in files:
         if layouts.is_sidecar(file.path):
+            continue
+        if places.setdefault(file.path, file.uri) != file.uri:
+            detail = f"unpacked it has the same path as {places[file.path]}"
+            listing.rejected.append(reject(file.uri, "archive_member", detail, file.entry.size))
             continue
         clip = layouts.parse(listing.layout, file.path, None, source.machine_type, source.split)
         if clip is None:
@@ -135,10 +145,8 @@ def _name(source: Source, files: list[_File], listing: Listing) -> None:
             clip = clip if told is None else replace(clip, attributes=dict(told))
         clips[file.path] = clip
     clips = _published(source, listing, layouts.held_out(listing.layout, clips))
-    for file in files:
-        if file.path in clips:
-            listing.clips[file.uri] = clips[file.path]
-            listing.ids[file.uri] = layouts.clip_id(source.name, file.path)
+    listing.clips.update((places[path], clip) for path, clip in clips.items())
+    listing.ids.update((places[path], layouts.clip_id(source.name, path)) for path in clips)
 
 
 def _attributes(files: list[_File]) -> dict[str, dict[str, dict[str, str]]]:

@@ -1,4 +1,4 @@
-"""What organisers publish beside the recordings: labels and domains of anonymous clips, and attributes that were hidden.
+"""What organisers publish beside recordings: labels and domains of anonymous clips, and attributes that were hidden.
 
 Both are opt-in. Labels come as the organisers' list of evaluation clips (``eval_data_list_2023.csv``: a line with the
 machine type, then lines ``anonymous.wav,telling.wav``, in 2020 with a third cell, 1 for an anomaly) or as the folder of

@@ -49,13 +49,12 @@ class Layout:
     """A family of names, and what else tells it from others whose names look alike."""
 
     forms: tuple[str, ...]  # keys of FORMS
-    protocol: str | None = (
-        None  # of its official metrics, a key of scoring.metrics.PROTOCOLS; None: no layout to detect
-    )
+    protocol: str | None = None  # of its official metrics (scoring.protocols); None: not to be detected
     machine_types: frozenset[str] = frozenset()  # of its development and evaluation sets
     sections: tuple[frozenset[str], ...] = ()  # that its sets have, each set as a whole
     attribute_free: frozenset[str] = frozenset()  # machine types whose names hide their attributes
     attribute_csv: bool = True  # attributes_NN.csv comes with it
+    names_attributes: bool = False  # by groups called attr_NAME
     holds_out: bool = False  # as many normal clips as there are anomalies become the test's, in order of name
 
 
@@ -75,6 +74,7 @@ LAYOUTS: dict[str, Layout] = {
         "dcase2020",
         _words("fan pump slider valve ToyCar ToyConveyor"),
         attribute_csv=False,
+        names_attributes=True,
     ),
     "dcase2021": Layout(
         _OF_2021,
@@ -94,8 +94,8 @@ LAYOUTS: dict[str, Layout] = {
         _SECTIONED,
         "dcase2023",
         _words(
-            f"{_FIRST_SHOT} 3DPrinter AirCompressor BrushlessMotor HairDryer HoveringDrone RoboticArm Scanner ToothBrush "
-            "ToyCircuit"
+            f"{_FIRST_SHOT} 3DPrinter AirCompressor BrushlessMotor HairDryer HoveringDrone RoboticArm Scanner "
+            "ToothBrush ToyCircuit"
         ),
         _ONE,
         _words("gearbox slider ToyTrain AirCompressor BrushlessMotor HoveringDrone ToothBrush"),
@@ -116,7 +116,14 @@ LAYOUTS: dict[str, Layout] = {
         ),
         _ONE,
     ),
-    "mimii": Layout(("id folder",), "dcase2020", _words("fan pump slider valve"), attribute_csv=False, holds_out=True),
+    "mimii": Layout(
+        ("id folder",),
+        "dcase2020",
+        _words("fan pump slider valve"),
+        attribute_csv=False,
+        names_attributes=True,
+        holds_out=True,
+    ),
     "flat": Layout(("flat",)),
     "csv": Layout(()),
 }
