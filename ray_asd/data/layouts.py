@@ -22,7 +22,7 @@ SIDECAR = re.compile(
 ATTRIBUTES = re.compile(r"(?:.*/)?([^/]+)/attributes_\d+\.csv")
 NO_ATTRIBUTE = "noAttribute"
 HEALTHY_SPLITS = ("train", "calibration")
-_IN_NAME = re.compile(r"section_\d{2}_.*?_\d{4,}(?:_(?P<attributes>[^/]*?))?(?:\.\w+)?", re.ASCII)
+_IN_NAME = re.compile(r"section_\d{2}_.*?_\d{4,}(?:_(?P<attributes>[^/]*?))?(?i:\.(?:wav|flac))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
