@@ -185,6 +185,8 @@ def _expands(info: zipfile.ZipInfo, shares: bool) -> tuple[str, str] | None:
 
 
 def _unreadable(info: zipfile.ZipInfo, times: int) -> tuple[str, str] | None:
+    if info.header_offset < 0:
+        return "archive_member", "it is said to begin before the archive"
     if times > 1:
         return "archive_member", f"its name occurs {times} times"
     if info.flag_bits & _ENCRYPTED:
