@@ -14,13 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any, cast
 
 import fsspec
 import pyarrow.fs
 
 from ray_asd.errors import StageError, UserError, unknown
 
+READ_AHEAD = 1 << 18  # bytes that a remote file opened for reading fetches beyond what was asked for
 CACHE_VARIABLE = "RAY_ASD_CACHE"  # environment: where copies of remote files are kept, default ~/.cache/ray_asd
 
 
@@ -110,6 +111,17 @@ def read(uri: str) -> bytes:
     """
     client, path = filesystem(uri)
     return bytes(client.cat_file(path))
+
+
+def open_read(uri: str) -> IO[bytes]:
+    """The file at ``uri`` to seek and read in, without fetching the whole of it; close it.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``uri``.
+    """
+    client, path = filesystem(uri)
+    options = {"block_size": READ_AHEAD} if is_remote(uri) else {}
+    return cast(IO[bytes], client.open(path, "rb", **options))
 
 
 def write(uri: str, data: bytes) -> None:

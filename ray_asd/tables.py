@@ -34,6 +34,10 @@ REASONS = {
     "name_fits_no_layout": "the path does not follow the layout's naming",
     "missing": "listed, but not there",
     "duplicate": "the same content as another clip, and duplicates were not wanted",
+    "not_an_archive": "called a zip file, but without a directory that can be read",
+    "archive_escape": "an archive member whose name or link would leave the archive's folder",
+    "archive_bomb": "an archive or member that expands beyond a limit, or a member that shares bytes with another",
+    "archive_member": "an archive member that is encrypted, oddly compressed, damaged, or there twice",
 }
 
 _CLIP_KEYS = [
@@ -147,11 +151,14 @@ METRICS = pa.schema(
         pa.field("section", pa.string(), nullable=False),
         pa.field("protocol", pa.string(), nullable=False),
         *(pa.field(name, pa.float64()) for name in ("auc_source", "auc_target", "auc_all", "pauc", "hmean")),
+        *(pa.field(f"pauc_{domain}", pa.float64()) for domain in DOMAINS),
         *(pa.field(f"{name}_{domain}", pa.float64()) for name in ("precision", "recall", "f1") for domain in DOMAINS),
         *(pa.field(f"num_{domain}_{label}", pa.int64(), nullable=False) for domain in DOMAINS for label in LABELS),
     ]
 )
-"""One row per system, machine type and section. The all-machine figure and its interval stand in the marker."""
+"""One row per system, machine type and section. ``protocol`` says what the AUCs are of and which figures count
+(``scoring.protocols``); ``pauc_source`` and ``pauc_target`` are figures of 2021 alone. The all-machine
+figure and its interval stand in the marker."""
 
 CELLS = pa.schema(
     [

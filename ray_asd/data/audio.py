@@ -34,6 +34,7 @@ BLOCK = 1 << 16  # samples decoded at once
 
 PREVIEW_COMPRESSION = 0.2  # of MP3, from 0 (best) to 1 (smallest)
 
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What is taken: durations in seconds, rates in Hz."""

@@ -1,23 +1,28 @@
-"""How data sets name their recordings: each layout is an entry of data, its names are regular expressions.
+"""How data sets name their recordings: from a path to what it says of the clip.
 
-A path that fits no pattern is no clip. Paths are POSIX and relative to the data set's source; audio means ``.wav`` or
-``.flac`` in any case.
+A path that fits no form of its layout (``years.LAYOUTS``) is no clip. Paths are POSIX and relative to the data set's
+source; audio means ``.wav`` or ``.flac`` in any case.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from urllib.parse import unquote
 
+from ray_asd.data.years import FORMS, LAYOUTS
 from ray_asd.errors import UserError, unknown
 from ray_asd.tables import SPLITS
 
-AUDIO = r"(?i:\.(?:wav|flac))"
-SIDECAR = re.compile(r"(?i)(?:.*/)?(?:attributes_\d+\.csv|fleet\.json|(?:readme|licen[cs]e|changelog)(?:\.\w+)?)")
+SIDECAR = re.compile(
+    r"(?i)(?:.*/)?(?:attributes_\d+(?:_(?:train|test)_correspondence)?\.csv|fleet\.json"
+    r"|(?:readme|licen[cs]e|changelog)(?:\.\w+)?)"
+)
 ATTRIBUTES = re.compile(r"(?:.*/)?([^/]+)/attributes_\d+\.csv")
 NO_ATTRIBUTE = "noAttribute"
 HEALTHY_SPLITS = ("train", "calibration")
+_IN_NAME = re.compile(r"section_\d{2}_.*?_\d{4,}(?:_(?P<attributes>[^/]*?))?(?i:\.(?:wav|flac))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,70 +39,6 @@ class ParsedClip:
     recorded_at: datetime | None = None  # UTC
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """A family of names. The groups of ``patterns`` are fields of ``ParsedClip``; the first that fits the path counts.
-
-    ``detectable``: telling enough to be recognised by ``detect``, without being named.
-    """
-
-    patterns: tuple[re.Pattern[str], ...]
-    detectable: bool = True
-
-
-def _patterns(*patterns: str) -> tuple[re.Pattern[str], ...]:
-    return tuple(re.compile(pattern + AUDIO, re.ASCII) for pattern in patterns)
-
-
-_MACHINE = r"(?:.*/)?(?P<machine_type>[^/]+)/"
-_TAIL = r"_\d{4,}(?:_(?P<attributes>[^/]*?))?"
-_SECTION = r"section_(?P<section>\d{2})"
-
-LAYOUTS = {
-    "dcase2023": Layout(
-        _patterns(
-            rf"{_MACHINE}(?P<split>train)/{_SECTION}_(?P<domain>source|target)_train_(?P<label>normal){_TAIL}",
-            rf"{_MACHINE}(?P<split>test)/{_SECTION}_(?P<domain>source|target)_test_(?P<label>normal|anomaly){_TAIL}",
-            rf"{_MACHINE}(?P<split>test)/{_SECTION}(?:_test)?_\d{{4,}}",
-            rf"{_MACHINE}(?P<split>supplemental)/{_SECTION}(?:_[a-zA-Z]+)*?{_TAIL}",
-        )
-    ),
-    "flat": Layout(
-        _patterns(
-            r"(?:(?P<split>train|calibration|test|supplemental)/)?"
-            r"(?:(?:[^/]+/)*?(?P<label>normal|anomaly|abnormal)/)?(?:[^/]+/)*[^/]+"
-        ),
-        detectable=False,
-    ),
-    "csv": Layout((), detectable=False),
-}
-
-
-def detect(paths: Iterable[str]) -> str:
-    """The layout that most of the audio files among ``paths`` follow; csv for a lone CSV file that is the source.
-
-    Raises:
-        UserError: no layout fits, or more than one.
-    """
-    seen, audio, example = 0, 0, ""
-    counts = dict.fromkeys((name for name, layout in LAYOUTS.items() if layout.detectable), 0)
-    for path in paths:
-        seen += 1
-        if is_audio(path) or not example:
-            example = path
-        audio += is_audio(path)
-        for name in counts:
-            counts[name] += parse(name, path) is not None
-    if seen == 1 and example.lower().endswith(".csv"):
-        return "csv"
-    fitting = [name for name, count in counts.items() if 2 * count > audio]
-    if len(fitting) == 1:
-        return fitting[0]
-    what = f"layouts {' and '.join(fitting)} both fit" if fitting else "no layout fits"
-    found = f"{audio} audio file(s) among {seen} file(s)" + (f", such as {example!r}" if example else "")
-    raise UserError(f"{what}: found {found}; name the layout: {', '.join(LAYOUTS)}")
-
-
 def is_audio(path: str) -> bool:
     """Whether the name promises a recording."""
     return path.lower().endswith((".wav", ".flac"))
@@ -105,12 +46,12 @@ def is_audio(path: str) -> bool:
 
 def is_sidecar(path: str) -> bool:
     """Whether ``path`` belongs to a data set without being a clip: attribute CSVs, ``fleet.json``, a readme."""
-    return SIDECAR.fullmatch(path) is not None
+    return not is_audio(path) and SIDECAR.fullmatch(path) is not None
 
 
 def attributes_of(path: str) -> str | None:
     """The machine type whose attribute CSV ``path`` is (``fan/attributes_00.csv``), or None for any other file."""
-    found = ATTRIBUTES.fullmatch(path)
+    found = None if is_audio(path) else ATTRIBUTES.fullmatch(path)
     return found[1] if found else None
 
 
@@ -124,19 +65,23 @@ def parse(
     """The clip at ``path``, relative to the source; None when its name does not follow ``layout``.
 
     ``attributes`` from an attribute CSV count before those in the name. ``machine_type`` and ``split`` stand in where
-    the layout's names do not say them. A clip for training that its folder calls abnormal is None too.
+    the layout's names do not say them; without a split MIMII's normal clips are for training, its anomalies for the
+    test. A clip for training that its folder calls abnormal is None too.
 
     Raises:
         UserError: no such layout or split, or the path lacks a machine type or split and none is given.
     """
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
-    matches = (pattern.fullmatch(path) for pattern in LAYOUTS[layout].patterns)
+    matches = (FORMS[form].fullmatch(path) for form in LAYOUTS[layout].forms)
     found = next((match.groupdict() for match in matches if match), None)
     if found is None:
         return None
     label = "anomaly" if found.get("label") == "abnormal" else found.get("label")
-    split = checked_split(found.get("split") or split, path)
+    split = found.get("split") or split
+    if not split and LAYOUTS[layout].holds_out:
+        split = "test" if label == "anomaly" else "train"
+    split = checked_split(split, path)
     machine_type = found.get("machine_type") or machine_type
     if not machine_type:
         raise UserError(f"{path}: layout {layout} does not name the machine type; allowed: any name, given beside it")
@@ -146,9 +91,39 @@ def parse(
         label = "normal"
     if attributes is None:
         attributes = _tail(found.get("attributes") or "")
+        if LAYOUTS[layout].names_attributes:
+            attributes |= {name[5:]: text for name, text in found.items() if text and name.startswith("attr_")}
     section = found.get("section") or "00"
     machine_id, domain = found.get("machine_id"), found.get("domain")
     return ParsedClip(machine_type, section, machine_id, domain, split, label, dict(attributes))
+
+
+def attributes_in(name: str) -> dict[str, str]:
+    """The attributes that the end of a recording's name tells, such as ``section_00_source_test_normal_0001_vel_6``."""
+    found = _IN_NAME.fullmatch(name)
+    return _tail(found["attributes"] or "") if found else {}
+
+
+def held_out(layout: str, clips: Mapping[str, ParsedClip]) -> dict[str, ParsedClip]:
+    """``clips`` by path, the first normal ones of each machine moved from train to test if ``layout`` asks for it.
+
+    As many as there are anomalies in the same folder of that machine, at most half: what MIMII's own baseline does.
+    """
+    if not LAYOUTS[layout].holds_out:
+        return dict(clips)
+    normal: dict[str, list[str]] = {}
+    anomalies: Counter[str] = Counter()
+    for path, clip in clips.items():
+        machine = path.rsplit("/", 2)[0]
+        if clip.label == "anomaly":
+            anomalies[machine] += 1
+        elif clip.split == "train":
+            normal.setdefault(machine, []).append(path)
+    moved = dict(clips)
+    for machine, paths in normal.items():
+        for path in sorted(paths)[: min(anomalies[machine], len(paths) // 2)]:
+            moved[path] = replace(moved[path], split="test")
+    return moved
 
 
 def checked_split(split: str | None, where: str) -> str:

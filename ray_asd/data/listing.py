@@ -1,14 +1,16 @@
 """What lies below a source: the recordings that its names and CSV files tell of, before any audio is read."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ray_asd import storage
 from ray_asd.build import digest_of
-from ray_asd.data import csv_files, layouts
+from ray_asd.data import csv_files, detection, layouts, recordings, truth, zips
+from ray_asd.data.detection import Recognised
 from ray_asd.data.ingested import reject
 from ray_asd.data.layouts import ParsedClip
+from ray_asd.data.years import LAYOUTS
 from ray_asd.errors import UserError, unknown
 
 
@@ -21,66 +23,152 @@ class Source:
     machine_type: str | None = None  # of a flat folder
     split: str | None = None  # where neither folder nor CSV says it
     dataset: str | None = None  # first part of every clip_id; None: the source's own name
+    truth: str | None = None  # labels of anonymous clips: the organisers' list, or their evaluator's folder
+    attributes: str | None = None  # a folder with the attributes that names hide
 
     @property
     def name(self) -> str:
         """The data set's name."""
-        return self.dataset or storage.name(self.uri).removesuffix(".csv")
+        own = storage.name(self.uri)
+        return self.dataset or (own[:-4] if own.lower().endswith((".csv", ".zip")) else own)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What was found below a source: the layout it follows, its files, and which of them are read as recordings."""
+    """What was found below a source: the layout it follows, its files, and which of them are read as recordings.
+
+    ``entries`` is all that the listing depends on; members of archives stand for their archive. ``why`` says how the
+    layout was found.
+    """
 
     layout: str
-    entries: list[storage.Entry]
-    clips: dict[str, ParsedClip]  # by URI
-    ids: dict[str, str]
-    rejected: list[dict[str, Any]]
+    why: str
+    entries: list[storage.Entry] = field(default_factory=list)
+    clips: dict[str, ParsedClip] = field(default_factory=dict)  # by URI
+    ids: dict[str, str] = field(default_factory=dict)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file below a source. ``path`` is as if each archive were a folder, ``entry.path`` is what its URI ends with."""
+
+    path: str
+    uri: str
+    entry: storage.Entry
 
 
 def read_listing(source: Source) -> Listing:
-    """List ``source`` and read its names and CSV files, but no audio."""
-    if source.layout not in ("auto", *layouts.LAYOUTS):
-        raise unknown("layout", source.layout, ["auto", *layouts.LAYOUTS])
+    """List ``source``, a folder, a zip file or a CSV file, and read its names and CSV files, but no audio.
+
+    Raises:
+        UserError: nothing is there, no layout fits or two do, or a CSV file is malformed.
+    """
+    if source.layout not in ("auto", *LAYOUTS):
+        raise unknown("layout", source.layout, ["auto", *LAYOUTS])
     if not storage.exists(source.uri):
-        raise UserError(f"{source.uri}: nothing is there; allowed: a folder or a CSV file, local or s3://")
-    if not storage.is_folder(source.uri):
+        raise UserError(f"{source.uri}: nothing is there; allowed: a folder, a zip file or a CSV file, local or s3://")
+    if not storage.is_folder(source.uri) and not zips.is_archive(source.uri):
         return _read_csv(source)
-    entries = list(storage.listing(source.uri))
-    layout = layouts.detect(entry.path for entry in entries) if source.layout == "auto" else source.layout
-    if layout == "csv":
-        raise UserError(f"{source.uri} is a folder; layout csv takes a CSV file that names the recordings")
-    attributes = _attributes(source.uri, entries)
-    listing = Listing(layout, entries, {}, {}, [])
-    for entry in entries:
-        if layouts.is_sidecar(entry.path):
-            continue
-        uri = storage.join(source.uri, entry.path)
-        clip = layouts.parse(layout, entry.path, None, source.machine_type, source.split)
-        if clip is None:
-            detail = f"layout {layout} does not know such a path"
-            listing.rejected.append(reject(uri, "name_fits_no_layout", detail, entry.size))
-            continue
-        known = attributes.get(clip.machine_type, {}).get(storage.name(entry.path))
-        listing.clips[uri] = clip if known is None else _with_attributes(clip, known)
-        listing.ids[uri] = layouts.clip_id(source.name, entry.path)
+    refused: list[tuple[storage.Entry, dict[str, Any]]] = []
+    files = list(_files(source.uri, refused))
+    recognised = _layout(source, files)
+    listing = Listing(recognised.layout, recognised.why, [file.entry for file in files])
+    listing.entries.extend(entry for entry, _ in refused)
+    listing.rejected.extend(row for _, row in refused)
+    _name(source, files, listing)
     return listing
 
 
-def _with_attributes(clip: ParsedClip, attributes: Mapping[str, str]) -> ParsedClip:
-    return ParsedClip(**(asdict(clip) | {"attributes": dict(attributes)}))
+def _files(root: str, refused: list[tuple[storage.Entry, dict[str, Any]]]) -> Iterator[_File]:
+    """Every file below ``root``, those in archives too; what archives refuse goes to ``refused``."""
+    if zips.is_archive(root) and not storage.is_folder(root):
+        above = zips.unpacked(zips.member_uri(root, "-")).removesuffix("-")
+        try:
+            yield from _members(storage.Entry(root, 0, ""), root, refused, above)
+        except zips.BadMember as error:
+            raise UserError(f"{root}: {error.detail}") from error
+        return
+    for entry in storage.listing(root):
+        uri = storage.join(root, entry.path)
+        if not zips.is_archive(entry.path):
+            yield _File(entry.path, uri, entry)
+            continue
+        try:
+            yield from _members(entry, uri, refused)
+        except zips.BadMember as error:
+            refused.append((entry, reject(uri, error.reason, error.detail, entry.size)))
 
 
-def _attributes(root: str, entries: list[storage.Entry]) -> dict[str, dict[str, dict[str, str]]]:
-    """Attributes by machine type and file name, from the attribute CSVs among ``entries``."""
+def _members(
+    archive: storage.Entry, uri: str, refused: list[tuple[storage.Entry, dict[str, Any]]], above: str = ""
+) -> Iterator[_File]:
+    """The members of ``archive``, whose paths are given below ``above``."""
+    for found in zips.members(uri):
+        if isinstance(found, zips.Refused):
+            row = reject(zips.member_uri(uri, found.name), found.reason, found.detail, found.size)
+            refused.append((storage.Entry(row["uri"], found.size, found.reason), row))
+            continue
+        path = zips.member_uri(archive.path, found.path)
+        entry = storage.Entry(path, found.size, found.version)
+        yield _File(zips.unpacked(path).removeprefix(above), zips.member_uri(uri, found.path), entry)
+
+
+def _layout(source: Source, files: list[_File]) -> Recognised:
+    if source.layout == "auto":
+        recognised = detection.detect(file.path for file in files)
+    else:
+        recognised = Recognised(source.layout, f"{source.layout}: as asked for")
+    if recognised.layout == "csv":
+        raise UserError(f"{source.uri} is a folder; layout csv takes a CSV file that names the recordings")
+    return recognised
+
+
+def _name(source: Source, files: list[_File], listing: Listing) -> None:
+    """Every recording among ``files`` to the clips of ``listing``, the rest but sidecars to its rejects."""
+    known = _attributes(files)
+    clips: dict[str, ParsedClip] = {}
+    places: dict[str, str] = {}
+    for file in files:
+        if layouts.is_sidecar(file.path):
+            continue
+        if places.setdefault(file.path, file.uri) != file.uri:
+            detail = f"unpacked it has the same path as {places[file.path]}"
+            listing.rejected.append(reject(file.uri, "archive_member", detail, file.entry.size))
+            continue
+        clip = layouts.parse(listing.layout, file.path, None, source.machine_type, source.split)
+        if clip is None:
+            detail = f"layout {listing.layout} does not know such a path"
+            listing.rejected.append(reject(file.uri, "name_fits_no_layout", detail, file.entry.size))
+            continue
+        if clip.machine_type in known:
+            told = known[clip.machine_type].get(storage.name(file.path))
+            clip = clip if told is None else replace(clip, attributes=dict(told))
+        clips[file.path] = clip
+    clips = _published(source, listing, layouts.held_out(listing.layout, clips))
+    listing.clips.update((places[path], clip) for path, clip in clips.items())
+    listing.ids.update((places[path], layouts.clip_id(source.name, path)) for path in clips)
+
+
+def _attributes(files: list[_File]) -> dict[str, dict[str, dict[str, str]]]:
+    """Attributes by machine type and file name, from the attribute CSVs among ``files``."""
     found: dict[str, dict[str, dict[str, str]]] = {}
-    for entry in entries:
-        machine_type = layouts.attributes_of(entry.path)
+    for file in files:
+        machine_type = layouts.attributes_of(file.path)
         if machine_type:
-            uri = storage.join(root, entry.path)
-            found.setdefault(machine_type, {}).update(csv_files.read_attributes(storage.read(uri), uri))
+            found.setdefault(machine_type, {}).update(csv_files.read_attributes(recordings.at(file.uri), file.uri))
     return found
+
+
+def _published(source: Source, listing: Listing, clips: dict[str, ParsedClip]) -> dict[str, ParsedClip]:
+    """``clips`` by path with the labels and attributes that the source names beside them."""
+    labels = truth.read_labels(source.truth, listing.layout) if source.truth else None
+    attributes = truth.read_attributes(source.attributes) if source.attributes else None
+    if labels is None and attributes is None:
+        return clips
+    for published in filter(None, (labels, attributes)):
+        listing.entries.extend(published.entries)
+    return {path: truth.joined(path, clip, labels, attributes) for path, clip in clips.items()}
 
 
 def _read_csv(source: Source) -> Listing:
@@ -90,7 +178,7 @@ def _read_csv(source: Source) -> Listing:
     clips = csv_files.read_csv(data, source.uri, source.split)
     folder = storage.parent(source.uri)
     entries = [storage.Entry(storage.name(source.uri), len(data), digest_of(data.decode()))]
-    listing = Listing("csv", entries, {}, {}, [])
+    listing = Listing("csv", f"csv: {storage.name(source.uri)} names the recordings", entries)
     for relative, clip in clips.items():
         uri = relative if storage.is_remote(relative) or relative.startswith("/") else storage.join(folder, relative)
         found = storage.stat(uri)

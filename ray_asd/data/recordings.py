@@ -6,11 +6,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 from ray_asd import storage
-from ray_asd.data import packs
+from ray_asd.data import packs, zips
 from ray_asd.data.audio import BadAudio, Waveform, content_hash, decode
 from ray_asd.errors import StageError
 
 AHEAD = 4  # waveforms that wait per decoding thread
+
+
+def at(uri: str) -> bytes:
+    """The content of a file, an object, or a member of an archive.
+
+    Raises:
+        FileNotFoundError: there is none.
+        BadMember: the archive's member cannot be had.
+    """
+    return zips.read(uri) if zips.is_member(uri) else storage.read(uri)
 
 
 def read(clip: Mapping[str, Any]) -> bytes:
@@ -22,9 +32,11 @@ def read(clip: Mapping[str, Any]) -> bytes:
     """
     uri, pack = clip["uri"], clip.get("pack")
     try:
-        recording = packs.read(pack, clip["pack_row"]) if pack else storage.read(uri)
+        recording = packs.read(pack, clip["pack_row"]) if pack else at(uri)
     except FileNotFoundError as error:
         raise BadAudio("missing", pack or uri) from error
+    except zips.BadMember as error:
+        raise BadAudio(error.reason, f"{uri}: {error.detail}") from error
     if content_hash(recording) != clip["content_hash"]:
         raise StageError(f"{pack or uri}: the recording has changed since it was ingested; ingest it again")
     return recording

@@ -159,7 +159,8 @@ class ClipEmbedder(nn.Module):
         states = self.embedder.states(chunks)
         if states.is_cuda:
             return self.embedder.pooled(states)
-        return torch.cat([self.embedder.pooled(state) for state in torch.split(states, 1)])  # a row's place changes nothing
+        # One by one, so that a row's place changes nothing.
+        return torch.cat([self.embedder.pooled(state) for state in torch.split(states, 1)])
 
     @torch.inference_mode()
     def _pooled(self, chunks: Tensor) -> np.ndarray:

@@ -6,15 +6,17 @@ Shapes: R resamples, N rows of the table, n clips of a section, U distinct score
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy import stats
 
 from ray_asd.errors import UserError
-from ray_asd.scoring.metrics import EPSILON, FIGURES, MAX_FPR, Bools, Floats, Section, sections
+from ray_asd.scoring.metrics import MAX_FPR, Bools, Section, sections
+from ray_asd.scoring.protocols import PROTOCOLS, Floats, combined, one_protocol
 
 Counts = NDArray[np.int64]
 
 
-def interval(scores: pa.Table, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> tuple[float, float]:
+def interval(
+    scores: pa.Table, resamples: int = 1000, seed: int = 0, level: float = 0.95, protocol: str = "auto"
+) -> tuple[float, float]:
     """Ends of the central ``level`` interval of the official score of ``scores`` (columns as for ``sections``).
 
     Clips are drawn with replacement within each machine type, section, domain and label, so all counts stay as they
@@ -23,7 +25,7 @@ def interval(scores: pa.Table, resamples: int = 1000, seed: int = 0, level: floa
     Raises:
         UserError: see :func:`resampled_scores`.
     """
-    drawn = resampled_scores(scores, resample(scores, resamples, np.random.default_rng(seed)))
+    drawn = resampled_scores(scores, resample(scores, resamples, np.random.default_rng(seed)), protocol)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -43,31 +45,29 @@ def resample(scores: pa.Table, resamples: int, rng: np.random.Generator) -> Coun
     return weights
 
 
-def resampled_scores(scores: pa.Table, weights: Counts) -> Floats:
+def resampled_scores(scores: pa.Table, weights: Counts, protocol: str = "auto") -> Floats:
     """Official scores [R] of tables in which row i of ``scores`` occurs ``weights[r, i]`` times (weights [R, N]).
 
     Raises:
         UserError: see ``sections``; or a figure of the official score lacks normal clips; or protocols are mixed.
     """
-    found = sections(scores)
-    protocols = sorted({section.protocol for section in found})
-    if len(protocols) != 1:
-        raise UserError(f"one score needs sections of one protocol; found: {', '.join(protocols)}")
-    figures = [_weighted(s, name, weights[:, s.rows]) for s in found for name in FIGURES[protocols[0]]]
-    return np.asarray(stats.hmean(np.maximum(figures, EPSILON), axis=0))
+    found = sections(scores, protocol)
+    name = one_protocol(section.protocol for section in found)
+    figures = [[_weighted(s, figure, weights[:, s.rows]) for figure in PROTOCOLS[name].figures] for s in found]
+    return combined(name, [section.machine_type for section in found], np.array(figures))
 
 
 def _weighted(section: Section, figure: str, weights: Counts) -> Floats:
     """AUC or pAUC [R] of a section whose clips count ``weights`` [R, n] times."""
     members = np.flatnonzero(section.members(figure))
-    if section.anomaly[members].all():
+    if len(set(section.anomaly[members])) < 2:
         where = f"{section.machine_type} section {section.section}"
         raise UserError(f"{where} has no {figure}, which the official score needs")
     members = members[np.argsort(-section.score[members])]
     last_of_ties = np.append(np.diff(section.score[members]) != 0, True)
     true_positives = _cumulated(weights[:, members] * section.anomaly[members], last_of_ties)
     false_positives = _cumulated(weights[:, members] * ~section.anomaly[members], last_of_ties)
-    if figure == "pauc":
+    if figure.startswith("pauc"):
         return _partial_auc(false_positives, true_positives)
     doubled = (np.diff(false_positives) * (true_positives[:, 1:] + true_positives[:, :-1])).sum(axis=-1)
     return np.asarray(doubled / (2 * true_positives[:, -1] * false_positives[:, -1]))

@@ -1,16 +1,9 @@
-"""The DCASE 2023 Task 2 metrics: figures per section, the official score, its table and its bootstrap interval.
+"""The DCASE Task 2 metrics: figures per section, the official score and its table, by the protocol of a year.
 
-Definitions (Dohi et al. 2023, arXiv 2305.07828, and the organisers' evaluator):
-
-- AUC of a domain: that domain's normal clips against the anomalies of *both* domains.
-- pAUC: all clips of the section, false positive rates up to 0.1, standardised after McClish so that chance is 0.5.
-- Precision, recall and F1 of a domain: that domain's clips alone.
-- Official score: harmonic mean of AUC (source), AUC (target) and pAUC over all machine types and sections.
-
-Data without domains has AUC (all) and pAUC only; its protocol is named differently, since its figures do not compare.
+What the protocols are: :mod:`ray_asd.scoring.protocols`. Precision, recall and F1 of a domain are of that domain's
+clips alone, whatever the protocol.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,14 +16,12 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from ray_asd import tables
-from ray_asd.errors import UserError
+from ray_asd.errors import UserError, unknown
+from ray_asd.scoring.protocols import CHOICES, EPSILON, PROTOCOLS, combined, one_protocol
+from ray_asd.scoring.protocols import Floats as Floats  # for those who read sections
 
 MAX_FPR = 0.1  # of the pAUC
-EPSILON = sys.float_info.epsilon  # smallest figure that enters a harmonic mean, and smallest divisor
-FIGURES = {"dcase2023": ("auc_source", "auc_target", "pauc"), "no-domain": ("auc_all", "pauc")}
-"""Per protocol, the figures whose harmonic mean is a section's and, over all sections, the official score."""
 
-Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
@@ -45,11 +36,7 @@ class Section:
     anomaly: Bools
     target: Bools | None  # is the clip of the target domain; None: there are no domains
     decision: Bools | None
-
-    @property
-    def protocol(self) -> str:
-        """Key of :data:`FIGURES`."""
-        return "no-domain" if self.target is None else "dcase2023"
+    protocol: str  # key of PROTOCOLS
 
     def inside(self, domain: str) -> Bools:
         """Which clips are of that domain; none where there are no domains."""
@@ -59,29 +46,33 @@ class Section:
 
     def members(self, figure: str) -> Bools:
         """Which clips count for that AUC or pAUC."""
-        domain = figure.removeprefix("auc_")
+        domain = figure.rpartition("_")[2]
         if domain not in tables.DOMAINS:
             return np.ones(len(self.score), dtype=bool)
+        if PROTOCOLS[self.protocol].own_anomalies:
+            return self.inside(domain)
         return self.anomaly | self.inside(domain)
 
 
-def sections(scores: pa.Table) -> list[Section]:
+def sections(scores: pa.Table, protocol: str = "auto") -> list[Section]:
     """The sections of a table with the columns machine_type, section, domain, label, score and decision of SCORES.
 
-    Sorted by machine type and section.
+    Sorted by machine type and section. ``protocol`` is one of :data:`ray_asd.scoring.protocols.CHOICES`.
 
     Raises:
-        UserError: a section lacks normal clips or anomalies, has clips without a label, domains for some clips only,
-            or a score that is not finite.
+        UserError: no such protocol, or one that does not fit the clips' domains; or a section lacks normal clips or
+            anomalies, has clips without a label, domains for some clips only, or a score that is not finite.
     """
+    if protocol not in CHOICES:
+        raise unknown("protocol", protocol, CHOICES)
     keys = scores.select(["machine_type", "section"]).group_by(["machine_type", "section"]).aggregate([])
     found = sorted((row["machine_type"], row["section"]) for row in keys.to_pylist())
     if not found:
         raise UserError("no scores to evaluate: the table has no rows")
-    return [_section(scores, machine_type, name) for machine_type, name in found]
+    return [_section(scores, machine_type, name, protocol) for machine_type, name in found]
 
 
-def _section(scores: pa.Table, machine_type: str, name: str) -> Section:
+def _section(scores: pa.Table, machine_type: str, name: str, protocol: str) -> Section:
     chosen = pc.and_(pc.equal(scores["machine_type"], machine_type), pc.equal(scores["section"], name))
     clips = scores.filter(chosen)
     where = f"{machine_type} section {name}"
@@ -93,6 +84,13 @@ def _section(scores: pa.Table, machine_type: str, name: str) -> Section:
         )
     if clips["domain"].null_count not in (0, len(clips)):
         raise UserError(f"{where}: {clips['domain'].null_count} of {len(clips)} clips lack a domain; all or none may")
+    with_domains = not clips["domain"].null_count
+    if protocol == "auto":
+        protocol = "dcase2023" if with_domains else "no-domain"
+    if PROTOCOLS[protocol].domains != with_domains:
+        allowed = ", ".join(name for name in CHOICES[1:] if PROTOCOLS[name].domains == with_domains)
+        what = "with" if with_domains else "without"
+        raise UserError(f"{where}: protocol {protocol} on clips {what} domains; allowed there: auto, {allowed}")
     score = clips["score"].to_numpy().astype(np.float64)
     if not np.isfinite(score).all():
         raise UserError(f"{where}: {np.count_nonzero(~np.isfinite(score))} of {len(clips)} scores are not finite")
@@ -102,29 +100,32 @@ def _section(scores: pa.Table, machine_type: str, name: str) -> Section:
         rows=np.flatnonzero(chosen.to_numpy()),
         score=score,
         anomaly=pc.equal(clips["label"], "anomaly").to_numpy(),
-        target=None if clips["domain"].null_count else pc.equal(clips["domain"], "target").to_numpy(),
+        target=None if not with_domains else pc.equal(clips["domain"], "target").to_numpy(),
         decision=None if clips["decision"].null_count else clips["decision"].to_numpy() == 1,
+        protocol=protocol,
     )
 
 
-def evaluate(scores: pa.Table, system: str, seed: int | None = None) -> pa.Table:
+def evaluate(scores: pa.Table, system: str, seed: int | None = None, protocol: str = "auto") -> pa.Table:
     """METRICS rows, one per section, of the clips in ``scores`` (columns as for :func:`sections`): all of them count.
 
-    Null: figures of a domain without normal clips, and a harmonic mean that would need one; precision, recall and F1
-    without decisions or without clips.
+    ``hmean`` is the harmonic mean of the protocol's figures of the section, whatever mean the official score takes.
+    Null: figures that the protocol does not have, figures of a domain without normal clips, and a harmonic mean that
+    would need one; precision, recall and F1 without decisions or without clips.
 
     Raises:
         UserError: see :func:`sections`.
     """
-    rows = [{"system": system, "seed": seed, **_figures(section)} for section in sections(scores)]
+    rows = [{"system": system, "seed": seed, **_figures(section)} for section in sections(scores, protocol)]
     return pa.Table.from_pylist(rows, schema=tables.METRICS)
 
 
 def _figures(section: Section) -> dict[str, object]:
     row: dict[str, object] = {"machine_type": section.machine_type, "section": section.section}
     row["protocol"] = section.protocol
-    aucs = {name: _auc(section, name) for name in ("auc_source", "auc_target", "auc_all", "pauc")}
-    entering = [aucs[name] for name in FIGURES[section.protocol]]
+    names = dict.fromkeys(("auc_source", "auc_target", "auc_all", "pauc", *PROTOCOLS[section.protocol].figures))
+    aucs = {name: _auc(section, name) for name in names}
+    entering = [aucs[name] for name in PROTOCOLS[section.protocol].figures]
     row |= aucs | {"hmean": _harmonic(entering)}
     for domain in tables.DOMAINS:
         inside = section.inside(domain)
@@ -136,9 +137,9 @@ def _figures(section: Section) -> dict[str, object]:
 
 def _auc(section: Section, figure: str) -> float | None:
     members = section.members(figure)
-    if section.anomaly[members].all():
+    if len(set(section.anomaly[members])) < 2:
         return None
-    max_fpr = MAX_FPR if figure == "pauc" else None
+    max_fpr = MAX_FPR if figure.startswith("pauc") else None
     return float(roc_auc_score(section.anomaly[members], section.score[members], max_fpr=max_fpr))
 
 
@@ -163,14 +164,13 @@ def _arithmetic(values: Sequence[float | None]) -> float | None:
 
 
 def official_score(metrics: pa.Table) -> float:
-    """The all-machine figure of one system and seed, from its METRICS rows: the harmonic mean of all their figures.
+    """The all-machine figure of one system and seed, from its METRICS rows: the mean of all figures of their protocol.
 
     Raises:
         UserError: a figure is null, a section occurs twice, or protocols are mixed.
     """
-    protocols = sorted(set(metrics["protocol"].to_pylist()))
-    if len(protocols) != 1:
-        raise UserError(f"one score needs sections of one protocol; found: {', '.join(protocols) or 'no section'}")
+    name = one_protocol(metrics["protocol"].to_pylist())
+    figures = PROTOCOLS[name].figures
     rows = metrics.to_pylist()
     seen = set()
     for row in rows:
@@ -178,10 +178,11 @@ def official_score(metrics: pa.Table) -> float:
         if where in seen:
             raise UserError(f"{where} has more than one row; one score is of one system and one seed")
         seen.add(where)
-        for figure in FIGURES[protocols[0]]:
+        for figure in figures:
             if row[figure] is None:
                 raise UserError(f"{where} has no {figure}, which the official score needs")
-    return float(stats.hmean([max(row[figure], EPSILON) for row in rows for figure in FIGURES[protocols[0]]]))
+    values = np.array([[row[figure] for figure in figures] for row in rows], dtype=np.float64)
+    return float(combined(name, [row["machine_type"] for row in rows], values))
 
 
 _MEASURES = {"AUC": "auc", "pAUC": "pauc", "precision": "precision", "recall": "recall", "F1 score": "f1"}
@@ -219,19 +220,38 @@ def official_table(metrics: pa.Table) -> list[Cells]:
     """
     score = official_score(metrics)
     rows = sorted(metrics.to_pylist(), key=lambda row: (row["machine_type"], row["section"]))
+    columns = _columns(rows[0]["protocol"])
     lines: list[Cells] = []
     for machine_type in sorted({row["machine_type"] for row in rows}):
         own = [row for row in rows if row["machine_type"] == machine_type]
-        lines += [[machine_type], list(_SECTION_COLUMNS)]
-        lines += [[row[column] for column in _SECTION_COLUMNS.values()] for row in own]
+        lines += [[machine_type], list(columns)]
+        lines += [[row[column] for column in columns.values()] for row in own]
         lines += [*_mean_lines(own, ""), []]
     return [*lines, *_mean_lines(rows, _EVERYTHING), [], ["official score", None, score]]
+
+
+def _columns(protocol: str) -> dict[str, str]:
+    """Columns of the official table by title; a pAUC of each domain where the protocol has them."""
+    if "pauc_source" not in PROTOCOLS[protocol].figures:
+        return _SECTION_COLUMNS
+    by_domain = {f"pAUC ({domain})": f"pauc_{domain}" for domain in tables.DOMAINS}
+    return {title: column for title, column in _SECTION_COLUMNS.items() if title != "pAUC"} | by_domain
 
 
 def _mean_lines(rows: list[dict[str, Any]], scope: str) -> list[Cells]:
     lines: list[Cells] = [[None, None, *_MEASURES]]
     for title, (mean, domains) in _MEANS.items():
-        columns = [["pauc"] if m == "pauc" else [f"{m}_{domain}" for domain in domains] for m in _MEASURES.values()]
+        columns = [_domain_columns(m, rows[0]["protocol"], domains) for m in _MEASURES.values()]
         means = [mean([row[name] for row in rows for name in names]) for names in columns]
         lines.append([title + scope, None, *means])
     return lines
+
+
+def _domain_columns(measure: str, protocol: str, domains: Sequence[str]) -> list[str]:
+    """The columns of ``measure`` in the named domains, or the one that tells no domains apart."""
+    figures = PROTOCOLS[protocol].figures
+    if measure == "pauc" and "pauc" in figures:
+        return ["pauc"]
+    if measure == "auc" and "auc_all" in figures and len(domains) > 1:
+        return ["auc_all"]
+    return [f"{measure}_{domain}" for domain in domains]

@@ -1,4 +1,4 @@
-"""METRICS by the official DCASE 2023 Task 2 definitions, the floor row always among them.
+"""METRICS by the official definitions of a year of DCASE Task 2, the floor row always among them.
 
 The all-machine figure of each system and its bootstrap interval stand in the marker's summary; ``official/`` holds
 each system's figures laid out as the official evaluator's result file.
@@ -14,29 +14,35 @@ import pyarrow as pa
 from ray_asd import build, storage
 from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.config import Audio, Scoring, Usage
-from ray_asd.errors import UserError
-from ray_asd.scoring import bootstrap, metrics, submission
+from ray_asd.errors import UserError, unknown
+from ray_asd.scoring import bootstrap, metrics, protocols, submission
 from ray_asd.stages import score
 from ray_asd.stages.progress import Progress
 from ray_asd.steps import Step
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 METRICS = "metrics"
 RESAMPLES = 1000
 LEVEL = 0.95
 _SCORES = "scores_"  # first part of the names of the systems' SCORES among a step's inputs
-_CONFIG = {"resamples": RESAMPLES, "level": LEVEL}
 
 
-def step(scores: Sequence[Output], progress: Progress) -> Step:
-    """METRICS of one or more SCORES, and of the floor on the same clips with the same bank."""
+def step(scores: Sequence[Output], progress: Progress, protocol: str = "auto") -> Step:
+    """METRICS of one or more SCORES, and of the floor on the same clips with the same bank.
+
+    ``protocol`` is one of ``scoring.protocols.CHOICES``.
+
+    Raises:
+        UserError: it is not.
+    """
     floors: dict[str, Step] = {}
     for output in scores:
         clips, bank_clips, usage, audio = _scored_with(output)
         keep = "queries" in output.marker.inputs
         floors[floor_name(clips, bank_clips)] = score.step(None, clips, bank_clips, usage, audio, progress, keep=keep)
     name = scores[0].marker.name if len(scores) == 1 else f"{len(scores)}-systems"
-    return planned(name, scores, floors, sum(output.marker.counts["clips"] for output in scores))
+    num_clips = sum(output.marker.counts["clips"] for output in scores)
+    return planned(name, scores, floors, num_clips, protocol=protocol)
 
 
 def planned(
@@ -45,6 +51,7 @@ def planned(
     floors: Mapping[str, Step | Output],
     num_clips: int,
     variant: str = "",
+    protocol: str = "auto",
 ) -> Step:
     """METRICS of SCORES that need not be there yet; ``variant`` is put behind the systems' names."""
     inputs: dict[str, Step | Output] = {f"{_SCORES}{number}": given for number, given in enumerate(scores)}
@@ -52,9 +59,9 @@ def planned(
         stage="evaluate",
         name=name,
         code_version=CODE_VERSION,
-        config=_CONFIG | ({"variant": variant} if variant else {}),
+        config=_config(protocol) | ({"variant": variant} if variant else {}),
         inputs={**inputs, **floors},
-        work=lambda attempt, inputs: _work(attempt, _tables(inputs, variant)),
+        work=lambda attempt, inputs: _work(attempt, _tables(inputs, variant), protocol),
         units=num_clips,
         on_ray=False,
     )
@@ -65,11 +72,17 @@ def floor_name(clips: Output, bank_clips: Output) -> str:
     return f"floor_{clips.marker.content[:12]}_{bank_clips.marker.content[:12]}"
 
 
-def submission_step(scores_dir: str, truth_dir: str) -> Step:
+def _config(protocol: str) -> dict[str, Any]:
+    if protocol not in protocols.CHOICES:
+        raise unknown("protocol", protocol, protocols.CHOICES)
+    return {"resamples": RESAMPLES, "level": LEVEL, "protocol": protocol}
+
+
+def submission_step(scores_dir: str, truth_dir: str, protocol: str = "auto") -> Step:
     """METRICS of the systems in a DCASE submission folder; without recordings there is no floor row.
 
     Raises:
-        UserError: the folders are not as the official evaluator's, or do not fit each other.
+        UserError: no such protocol, or the folders are not as the official evaluator's, or do not fit each other.
     """
     systems = submission.read(scores_dir, truth_dir)
     content = {name: build.digest_of(table.to_pylist()) for name, table in systems.items()}
@@ -77,9 +90,9 @@ def submission_step(scores_dir: str, truth_dir: str) -> Step:
         stage="evaluate",
         name=storage.name(scores_dir),
         code_version=CODE_VERSION,
-        config=_CONFIG | {"submission": content},
+        config=_config(protocol) | {"submission": content},
         inputs={},
-        work=lambda attempt, inputs: _work(attempt, [(name, None, table) for name, table in systems.items()]),
+        work=lambda attempt, inputs: _work(attempt, [(name, None, table) for name, table in systems.items()], protocol),
         units=sum(table.num_rows for table in systems.values()),
         on_ray=False,
     )
@@ -129,10 +142,10 @@ def _tables(inputs: Mapping[str, Output], variant: str) -> list[tuple[str, int |
     return [(system, seed, table) for (system, seed), table in systems.items()]
 
 
-def _work(attempt: Attempt, systems: list[tuple[str, int | None, pa.Table]]) -> Outcome:
+def _work(attempt: Attempt, systems: list[tuple[str, int | None, pa.Table]], protocol: str) -> Outcome:
     rows, summaries, files = [], [], []
     for number, (system, seed, scores) in enumerate(systems):
-        figures = metrics.evaluate(scores, system, seed)
+        figures = metrics.evaluate(scores, system, seed, protocol)
         rows.append(figures)
         summaries.append({"system": system, "seed": seed, "protocol": figures["protocol"][0].as_py()})
         try:
@@ -140,7 +153,7 @@ def _work(attempt: Attempt, systems: list[tuple[str, int | None, pa.Table]]) -> 
         except UserError as error:  # a table without the one figure is still a table; it says why
             summaries[-1] |= {"score": None, "why": str(error)}
             continue
-        low, high = bootstrap.interval(scores, RESAMPLES, level=LEVEL)
+        low, high = bootstrap.interval(scores, RESAMPLES, level=LEVEL, protocol=protocol)
         summaries[-1] |= {"low": low, "high": high, "level": LEVEL}
         files.append(attempt.put(f"official/{number:02d}.csv", _csv(metrics.official_table(figures))))
     table = pa.concat_tables(rows)

@@ -92,7 +92,9 @@ def _work(
     if counts["clips"] + counts["rejects"] != seen:
         raise StageError(f"{seen} files went in; {counts['clips']} clips and {counts['rejects']} rejects came out")
     content = f"{counts.pop(CONTENT, 0) % 2**256:064x}"
-    return Outcome(files, {"clips": 0, "rejects": 0, **+counts}, {"layout": listing.layout}, content, done.held)
+    return Outcome(
+        files, {"clips": 0, "rejects": 0, **+counts}, {"layout": listing.layout, "why": listing.why}, content, done.held
+    )
 
 
 def _shards(listing: Listing, source: Source, pack: bool) -> list[pa.Table]:
@@ -151,16 +153,16 @@ class _Check:
 
     def _check(self, row: dict[str, Any]) -> tuple[dict[str, Any], bytes | None]:
         """A CLIPS row and the recording, or a REJECTS row and nothing."""
-        from ray_asd.data import audio
+        from ray_asd.data import audio, recordings, zips
 
         size = None
         try:
-            recording = storage.read(row["uri"])
+            recording = recordings.at(row["uri"])
             size = len(recording)
             info = audio.inspect(recording)
         except OSError as error:
             return reject(row["uri"], "unreadable", str(error), size), None
-        except audio.BadAudio as error:
+        except (audio.BadAudio, zips.BadMember) as error:
             return reject(row["uri"], error.reason, error.detail, size), None
         attributes = dict(row["attributes"])
         return row | {

@@ -4,7 +4,8 @@ import string
 import pytest
 
 from ray_asd.data import layouts
-from ray_asd.data.layouts import ParsedClip, condition, detect, parse
+from ray_asd.data.layouts import ParsedClip, attributes_in, condition, held_out, parse
+from ray_asd.data.years import FORMS, LAYOUTS
 from ray_asd.errors import UserError
 
 TRAIN = "fan/train/section_00_source_train_normal_0012_m-n_W.wav"
@@ -41,8 +42,7 @@ def clip(
         ),
         ("dev_fan/" + TRAIN, clip("train", "normal", "source", **{"m-n": "W"})),
         ("2023/dev/" + TEST, clip("test", "anomaly", "target", **{"m-n": "X"})),
-        ("fan/supplemental/section_00_machine_0001_.wav", clip("supplemental", None)),
-        ("fan/supplemental/section_00_source_supplemental_normal_0001_vel_2.wav", clip("supplemental", None, vel="2")),
+        ("fan/test_rename/section_00_source_test_normal_0012_vel_2.wav", clip("test", "normal", "source", vel="2")),
     ],
 )
 def test_dcase2023_names(path: str, expected: ParsedClip) -> None:
@@ -82,25 +82,141 @@ def test_an_attribute_csv_counts_before_the_name() -> None:
     assert none.attributes == {}
 
 
-def test_random_changes_of_a_name_are_understood_or_refused() -> None:
-    chance = random.Random(0)
+YEARS = {
+    "dcase2020": {
+        "fan/train/normal_id_00_00000000.wav": ParsedClip("fan", "00", "id_00", None, "train", "normal", {"id": "00"}),
+        "dev_data_fan/fan/test/anomaly_id_06_00000357.wav": ParsedClip(
+            *("fan", "06", "id_06", None, "test", "anomaly"), {"id": "06"}
+        ),
+        "ToyCar/test/id_05_00000514.wav": ParsedClip("ToyCar", "05", "id_05", None, "test", None, {"id": "05"}),
+        "fan/train/anomaly_id_00_00000000.wav": None,
+        "fan/train/normal_id_0_00000000.wav": None,
+        "fan/test/section_00_0000.wav": None,
+    },
+    "dcase2021": {
+        "fan/train/section_00_source_train_normal_0000_strength_1_ambient.wav": clip(
+            "train", "normal", "source", attributes="strength_1_ambient"
+        ),
+        "fan/source_test/section_02_source_test_anomaly_0099.wav": clip("test", "anomaly", "source", "02"),
+        "fan/target_test/section_05_target_test_0199.wav": clip("test", None, "target", "05"),
+        "fan/test/section_00_target_test_normal_0000.wav": clip("test", "normal", "target"),
+        "fan/test/section_03_source_test_0000.wav": clip("test", None, "source", "03"),
+        "fan/source_test/section_02_target_test_anomaly_0099.wav": None,
+        "fan/both_test/section_02_both_test_anomaly_0099.wav": None,
+    },
+    "dcase2022": {
+        "bearing/test/section_01_target_test_normal_0000_vel_6.wav": ParsedClip(
+            *("bearing", "01", None, "target", "test", "normal"), {"vel": "6"}
+        ),
+        "fan/test/section_03_test_0199.wav": clip("test", None, section="03"),
+        "fan/source_test/section_00_source_test_normal_0000.wav": None,
+    },
+    "dcase2024": {
+        "fan/test_rename/section_00_source_normal_0035_weight15_BckgF.wav": clip(
+            "test", "normal", "source", weight15="BckgF"
+        ),
+        "fan/train/section_00_target_train_normal_0010_noAttribute.wav": clip("train", "normal", "target"),
+        "fan/train/section_00_target_normal_0010_x_1.wav": clip("train", "normal", "target", x="1"),
+        "fan/supplemental/section_00_machine_0001_.wav": None,
+    },
+    "dcase2025": {
+        "eval/fan/train/section_00_source_train_normal_1490_mic_imp34dt05_mic_pos_A_grind_100_bkg_A.wav": clip(
+            "train", "normal", "source", attributes="mic_imp34dt05_mic_pos_A_grind_100_bkg_A"
+        ),
+        "fan/supplemental/section_00_machine_0001_.wav": clip("supplemental", None),
+        "fan/supplemental/section_00_source_supplemental_normal_0001_vel_2.wav": clip("supplemental", None, vel="2"),
+        "fan/test/section_00_0233.wav": clip("test", None),
+    },
+    "dcase2026": {
+        "ToyCarEmu/train/section_00_source_train_normal_0001_.wav": ParsedClip(
+            *("ToyCarEmu", "00", None, "source", "train", "normal")
+        ),
+        "fan/supplemental/section_00_noise_0001.wav": clip("supplemental", None),
+    },
+    "mimii": {
+        "fan/id_00/normal/00000000.wav": ParsedClip("fan", "00", "id_00", None, "train", "normal", {"id": "00"}),
+        "-6_dB_fan/fan/id_06/abnormal/00000012.wav": ParsedClip(
+            *("fan", "06", "id_06", None, "test", "anomaly"), {"snr": "-6", "id": "06"}
+        ),
+        "x/0_dB_fan/fan/id_02/normal/00000012.wav": ParsedClip(
+            *("fan", "02", "id_02", None, "train", "normal"), {"snr": "0", "id": "02"}
+        ),
+        "fan/id_00/broken/00000000.wav": None,
+        "id_00/normal/00000000.wav": None,
+    },
+}
+NAMES = [(layout, path, expected) for layout, names in YEARS.items() for path, expected in names.items()]
+
+
+@pytest.mark.parametrize(("layout", "path", "expected"), NAMES)
+def test_the_names_of_each_year(layout: str, path: str, expected: ParsedClip | None) -> None:
+    assert parse(layout, path) == expected
+
+
+def test_no_path_fits_two_forms_of_recognisable_layouts() -> None:
+    forms = {form for layout in LAYOUTS.values() if layout.protocol for form in layout.forms}
+    for path in [TRAIN, TEST, *(path for _, path, expected in NAMES if expected)]:
+        assert sum(FORMS[form].fullmatch(path) is not None for form in forms) == 1, path
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("section_00_source_test_anomaly_0009_pro_A_wt_0.wav", {"pro": "A", "wt": "0"}),
+        ("section_00_target_test_normal_0001_vel_1.5", {"vel": "1.5"}),
+        ("section_00_source_test_anomaly_0001_noAttribute.wav", {}),
+        ("section_00_0001.wav", {}),
+        ("whatever.wav", {}),
+    ],
+)
+def test_attributes_told_by_a_name_alone(name: str, expected: dict[str, str]) -> None:
+    assert attributes_in(name) == expected
+
+
+def test_mimii_holds_out_as_many_normal_clips_as_there_are_anomalies_but_at_most_half() -> None:
+    names = [f"fan/id_00/normal/{number:08d}.wav" for number in range(7)]
+    names += [f"fan/id_00/abnormal/{number:08d}.wav" for number in range(2)]
+    names += [f"fan/id_02/normal/{number:08d}.wav" for number in range(5)]
+    names += [f"fan/id_02/abnormal/{number:08d}.wav" for number in range(9)]
+    parsed = {path: found for path in reversed(names) if (found := parse("mimii", path))}
+    held = held_out("mimii", parsed)
+    assert set(held) == set(names)
+    tested = sorted(path for path, found in held.items() if (found.split, found.label) == ("test", "normal"))
+    assert tested == names[:2] + names[9:11]
+    assert held_out("dcase2023", parsed) == parsed
+
+
+def test_mimii_follows_the_split_that_is_given() -> None:
+    normal, abnormal = "fan/id_00/normal/00000000.wav", "fan/id_00/abnormal/00000000.wav"
+    given = [parse("mimii", path, split="test") for path in (normal, abnormal)]
+    assert [found and (found.split, found.label) for found in given] == [("test", "normal"), ("test", "anomaly")]
+    assert parse("mimii", abnormal, split="train") is None
+
+
+@pytest.mark.parametrize("layout", [*YEARS, "dcase2023", "flat"])
+def test_random_changes_of_a_name_are_understood_or_refused(layout: str) -> None:
+    chance = random.Random(layout)
+    good = [path for path, expected in YEARS.get(layout, {}).items() if expected]
     understood = 0
-    for _ in range(4000):
-        letters = list(chance.choice([TRAIN, TEST, "fan/test/section_00_0007.wav"]))
+    for _ in range(2000):
+        letters = list(chance.choice(good or [TRAIN, TEST, "fan/test/section_00_0007.wav"]))
         for _ in range(chance.randint(1, 3)):
             position = chance.randrange(len(letters))
-            letters[position] = chance.choice(["", "_", "/", "é", "\n", *string.printable])
+            letters[position] = chance.choice(["", "_", "/", "é", "\n", "\0", *string.printable])
         path = "".join(letters)
-        found = parse("dcase2023", path)
+        found = parse(layout, path, machine_type="fan", split="test" if layout == "flat" else None)
         if found is None:
             continue
         understood += 1
-        assert f"{found.machine_type}/{found.split}/section_{found.section}" in path
-        assert found.label is None or f"_{found.label}_" in path
+        assert f"/{found.machine_type}/" in f"/{path}" or layout == "flat"
+        assert found.split in path or layout in ("flat", "mimii")
+        assert layout == "flat" or f"section_{found.section}_" in path or f"id_{found.section}" in path
+        assert found.label is None or found.label in path or "abnormal" in path
         assert found.domain is None or f"_{found.domain}_" in path
         assert (found.split, found.label) != ("train", "anomaly")
         assert condition(found.machine_type, found.attributes)
-    assert 100 < understood < 3900
+        assert parse(layout, path, machine_type="fan", split="test" if layout == "flat" else None) == found
+    assert 50 < understood < 1990 or layout == "flat"
 
 
 @pytest.mark.parametrize(
@@ -134,36 +250,10 @@ def test_flat_needs_what_its_names_do_not_say() -> None:
 
 
 def test_an_unknown_layout_is_named_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"unknown layout 'dcase1999'; allowed: dcase2023, flat, csv"):
+    with pytest.raises(
+        UserError, match=r"unknown layout 'dcase1999'; allowed: dcase2020, .*, dcase2026, mimii, flat, csv"
+    ):
         parse("dcase1999", "a.wav")
-
-
-def test_detect_takes_what_most_recordings_follow() -> None:
-    strays = ["readme.md", "fan/attributes_00.csv", "fan/train/notes.wav"]
-    assert detect([*strays, TRAIN, TEST]) == "dcase2023"
-    assert detect(["line3/clips.CSV"]) == "csv"
-
-
-@pytest.mark.parametrize(
-    ("paths", "message"),
-    [
-        (["x/b.wav", "x/a.wav", TRAIN], r"no layout fits: found 3 audio file\(s\) among 3 file\(s\), such as .*\.wav'"),
-        (
-            ["x.txt", "y.md"],
-            r"found 0 audio file\(s\) among 2 file\(s\), such as 'x.txt'; name the layout: dcase2023, flat",
-        ),
-        ([], r"found 0 audio file\(s\) among 0 file\(s\); name the layout: dcase2023, flat, csv$"),
-    ],
-)
-def test_detect_refuses_what_nothing_fits(paths: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        detect(paths)
-
-
-def test_detect_refuses_what_two_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(layouts.LAYOUTS, "twin", layouts.LAYOUTS["dcase2023"])
-    with pytest.raises(UserError, match="layouts dcase2023 and twin both fit: found 1 audio"):
-        detect([TRAIN])
 
 
 @pytest.mark.parametrize(

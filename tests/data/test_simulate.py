@@ -12,8 +12,9 @@ from ray_asd import storage
 from ray_asd.config import SAMPLE_RATE
 from ray_asd.data.audio import decode
 from ray_asd.data.csv_files import read_attributes
+from ray_asd.data.detection import detect
 from ray_asd.data.fleet import MACHINES
-from ray_asd.data.layouts import detect, parse
+from ray_asd.data.layouts import parse
 from ray_asd.data.simulate import Fleet, plan, render, write
 from ray_asd.errors import UserError
 
@@ -41,7 +42,7 @@ def test_the_default_fleet_has_the_counts_of_the_development_set() -> None:
 
 def test_names_say_what_the_plan_says() -> None:
     recordings = plan(replace(SMALL, machines=tuple(MACHINES)))
-    assert detect(r.path for r in recordings) == "dcase2023"
+    assert detect(r.path for r in recordings).layout == "dcase2023"
     for r in recordings:
         clip = parse("dcase2023", r.path)
         assert clip is not None

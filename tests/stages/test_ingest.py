@@ -256,7 +256,7 @@ def test_what_cannot_be_a_source(tmp_path: Path) -> None:
     listed = put(tmp_path / "csv", {"a.csv": b"uri,machine_type\na.wav,fan\n"})
     wrong: list[tuple[str, dict[str, str], str]] = [
         (f"{flat}/nowhere", {}, "nothing is there"),
-        (flat, {"layout": "dcase1999"}, "unknown layout 'dcase1999'; allowed: auto, dcase2023"),
+        (flat, {"layout": "dcase1999"}, "unknown layout 'dcase1999'; allowed: auto, dcase2020"),
         (flat, {"layout": "csv"}, "is a folder"),
         (flat, {}, "no layout fits.*name the layout"),
         (flat, {"layout": "flat", "split": "train"}, "machine type"),

@@ -1,0 +1,227 @@
+"""Small trees of each year, as folders and inside archives: what a listing makes of them without reading audio."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from ray_asd import storage, tables
+from ray_asd.data import zips
+from ray_asd.data.listing import Listing, Source, read_listing
+from ray_asd.errors import UserError
+
+SHOT = "section_00_{}_{}_{}_{}.wav"
+
+
+def put(folder: Path, files: dict[str, str]) -> str:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return str(folder)
+
+
+def pack(place: Path, files: dict[str, str]) -> str:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(place, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return str(place)
+
+
+def told(listing: Listing) -> dict[str, tuple[str, str | None, str | None, dict[str, str]]]:
+    """Split, domain, label and attributes by clip_id."""
+    return {
+        listing.ids[uri]: (clip.split, clip.domain, clip.label, clip.attributes) for uri, clip in listing.clips.items()
+    }
+
+
+FAN = {
+    "fan/train/section_00_source_train_normal_0000_vel_6.wav": "a",
+    "fan/test/section_00_target_test_anomaly_0001_vel_7.wav": "bb",
+    "fan/attributes_00.csv": "file_name,d1p,d1v\nfan/train/section_00_source_train_normal_0000_vel_6.wav,vel,9\n",
+    "fan/notes.txt": "rain",
+}
+BEARING = {name.replace("fan", "bearing"): text.replace("fan", "bearing") for name, text in FAN.items()}
+
+
+def test_archives_are_read_as_the_folders_they_would_unpack_to(tmp_path: Path, bucket: str) -> None:
+    unpacked = put(tmp_path / "a" / "dcase", {f"dev_fan/{name}": text for name, text in FAN.items()})
+    put(Path(unpacked), {f"dev_bearing/{name}": text for name, text in BEARING.items()} | {"readme.md": ""})
+    packed = tmp_path / "b" / "dcase"
+    pack(packed / "dev_fan.zip", FAN)
+    pack(packed / "dev_bearing.ZIP", BEARING)
+    for name in ("dev_fan.zip", "dev_bearing.ZIP"):
+        storage.write(f"{bucket}/dcase/{name}", (packed / name).read_bytes())
+    expected = read_listing(Source(unpacked))
+    assert len(expected.clips) == 4
+    assert told(expected)["dcase/dev_fan/fan/train/section_00_source_train_normal_0000_vel_6.wav"][3] == {"vel": "9"}
+    for place in (str(packed), f"{bucket}/dcase"):
+        found = read_listing(Source(place))
+        assert (found.layout, found.why) == (expected.layout, expected.why)
+        assert told(found) == told(expected)
+        uris = sorted(found.clips)
+        assert uris[-1] == f"{place}/dev_fan.zip!/fan/train/section_00_source_train_normal_0000_vel_6.wav"
+        assert [zips.read(uri) for uri in uris] == [b"bb", b"a"] * 2
+        assert sorted(row["reason"] for row in found.rejected) == ["name_fits_no_layout"] * 2
+
+
+def test_an_archive_alone_is_the_folder_it_would_unpack_to(tmp_path: Path) -> None:
+    packed = pack(tmp_path / "a" / "dev_fan.zip", FAN)
+    unpacked = put(tmp_path / "b" / "dev_fan", FAN)
+    found, expected = read_listing(Source(packed)), read_listing(Source(unpacked))
+    assert told(found) == told(expected)
+    assert {"dev_fan/" + name for name in FAN if name.endswith(".wav")} == set(told(found))
+    assert all(uri.startswith(f"{packed}!/fan/") for uri in found.clips)
+    flat = pack(tmp_path / "pump.zip", {"train/a.wav": "a", "test/anomaly/b.wav": "b"})
+    listing = read_listing(Source(flat, layout="flat", machine_type="pump"))
+    assert told(listing) == {
+        "pump/train/a.wav": ("train", None, "normal", {}),
+        "pump/test/anomaly/b.wav": ("test", None, "anomaly", {}),
+    }
+
+
+def test_the_entries_change_with_the_content_of_an_archive_not_with_its_date(tmp_path: Path) -> None:
+    packed = tmp_path / "dev_fan.zip"
+    entries = []
+    for text in ("a", "a", "b"):
+        pack(packed, FAN | {"fan/train/section_00_source_train_normal_0000_vel_6.wav": text})
+        entries.append(read_listing(Source(str(tmp_path), dataset="x")).entries)
+        storage.remove(str(packed))
+    assert entries[0] == entries[1] != entries[2]
+
+
+def test_what_archives_refuse_is_rejected_by_name_and_costs_no_other_file(tmp_path: Path) -> None:
+    source = tmp_path / "s"
+    good = "fan/train/section_00_source_train_normal_0000.wav"
+    pack(source / "dev.zip", {good: "a", "../evil.wav": "e", "fan/train/section_00_source_train_normal_0001.wav": "b"})
+    pack(source / "dev2.zip", {"fan/train/bomb.wav": "\0" * 100})
+    put(source, {"broken.zip": "PK", f"dev/{good}": "a"})
+    listing = read_listing(Source(str(source)))
+    assert {row["uri"].removeprefix(f"{source}/"): row["reason"] for row in listing.rejected} == {
+        "dev.zip!/../evil.wav": "archive_escape",
+        "broken.zip": "not_an_archive",
+        f"dev/{good}": "archive_member",  # its place is taken by the archive's
+        "dev2.zip!/fan/train/bomb.wav": "name_fits_no_layout",
+    }
+    assert {row["reason"] for row in listing.rejected} <= tables.REASONS.keys()
+    assert len(listing.clips) == len(set(listing.ids.values())) == 2
+    assert not (tmp_path / "evil.wav").exists()
+    assert {"broken.zip", f"{source}/dev.zip!/../evil.wav"} <= {entry.path for entry in listing.entries}
+
+
+def test_a_source_that_is_a_broken_archive_is_the_users_to_mend(tmp_path: Path) -> None:
+    put(tmp_path, {"dev.zip": "PK"})
+    with pytest.raises(UserError, match=r"dev\.zip: its directory cannot be read"):
+        read_listing(Source(str(tmp_path / "dev.zip")))
+
+
+def test_mimii_is_split_as_its_users_do(tmp_path: Path) -> None:
+    normal = {f"6_dB_fan/fan/id_00/normal/{number:08d}.wav": "n" for number in range(5)}
+    put(tmp_path, normal | {f"6_dB_fan/fan/id_00/abnormal/{number:08d}.wav": "a" for number in range(2)})
+    listing = read_listing(Source(str(tmp_path), dataset="mimii"))
+    assert listing.layout == "mimii"
+    splits = [(clip.split, clip.label) for _, clip in sorted(listing.clips.items())]
+    assert splits == [("test", "anomaly")] * 2 + [("test", "normal")] * 2 + [("train", "normal")] * 3
+    assert {(clip.machine_type, clip.section, clip.machine_id) for clip in listing.clips.values()} == {
+        ("fan", "00", "id_00")
+    }
+    assert all(clip.attributes == {"id": "00", "snr": "6"} for clip in listing.clips.values())
+
+
+def anonymous(folder: Path) -> str:
+    names = ["train/section_00_source_train_normal_0000_vel_6", "test/section_00_test_0000", "test/section_00_0001"]
+    return put(folder, {f"bandsaw/{name}.wav": name for name in names})
+
+
+def test_a_list_of_labels_names_anonymous_clips(tmp_path: Path) -> None:
+    source = anonymous(tmp_path / "eval")
+    lines = ["grinder", "section_00_0000.wav,section_00_source_test_normal_0000.wav", "bandsaw"]
+    lines += ["section_00_0000.wav,section_00_target_test_anomaly_0000_vel_7.wav,1"]
+    lines += ["section_00_0001.wav,section_00_source_normal_0001_noAttribute.wav"]
+    put(tmp_path, {"eval_data_list_2023.csv": "\n".join(lines)})
+    plain = read_listing(Source(source))
+    listing = read_listing(Source(source, truth=str(tmp_path / "eval_data_list_2023.csv")))
+    assert told(plain)["eval/bandsaw/test/section_00_0001.wav"] == ("test", None, None, {})
+    assert told(listing) == {
+        "eval/bandsaw/train/section_00_source_train_normal_0000_vel_6.wav": ("train", "source", "normal", {"vel": "6"}),
+        "eval/bandsaw/test/section_00_test_0000.wav": ("test", "target", "anomaly", {"vel": "7"}),
+        "eval/bandsaw/test/section_00_0001.wav": ("test", "source", "normal", {}),
+    }
+    assert len(listing.entries) == len(plain.entries) + 1
+
+
+def test_labels_of_2020_and_2021(tmp_path: Path) -> None:
+    put(tmp_path / "20", {"fan/train/normal_id_01_00000000.wav": "", "fan/test/id_01_00000000.wav": ""})
+    listed = "fan\nid_01_00000000.wav,anomaly_id_01_00000000.wav,1\n"
+    put(tmp_path / "21", {"fan/source_test/section_03_source_test_0000.wav": ""})
+    put(tmp_path, {"20.csv": listed})
+    put(tmp_path, {"21.csv": "fan\nsection_03_source_test_0000.wav,section_03_source_test_anomaly_0000.wav\n"})
+    clips = {
+        year: {
+            clip.split: clip
+            for clip in read_listing(Source(str(tmp_path / year), truth=f"{tmp_path}/{year}.csv")).clips.values()
+        }
+        for year in ("20", "21")
+    }
+    assert (clips["20"]["test"].label, clips["20"]["test"].machine_id) == ("anomaly", "id_01")
+    assert (clips["21"]["test"].label, clips["21"]["test"].domain) == ("anomaly", "source")
+
+
+def test_the_evaluators_folder_names_anonymous_clips(tmp_path: Path) -> None:
+    source, name = anonymous(tmp_path / "eval"), "ground_truth_bandsaw_section_00_test.csv"
+    truth = {
+        f"ground_truth_data/{name}": "section_00_0000.wav,1\nsection_00_0001.wav,0\n",
+        f"ground_truth_domain/{name}": "section_00_0000.wav,0\nsection_00_0001.wav,1\n",
+        f"ground_truth_attributes/{name}": "section_00_0000.wav,section_00_source_test_anomaly_0000_vel_7\n",
+        "ground_truth_data/readme.txt": "",
+    }
+    found = told(read_listing(Source(source, truth=put(tmp_path / "truth", truth))))
+    assert found["eval/bandsaw/test/section_00_test_0000.wav"] == ("test", "source", "anomaly", {"vel": "7"})
+    assert found["eval/bandsaw/test/section_00_0001.wav"] == ("test", "target", "normal", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no labels; allowed: a list of evaluation clips, or a folder with ground_truth_data/"),
+        ("bandsaw\nsection_00_0000.wav\n", "line 2: 'section_00_0000.wav'; allowed: a machine type, or an anonymous"),
+        ("section_00_0000.wav,section_00_source_test_normal_0000.wav\n", "line 1: .* allowed: a machine type"),
+        ("bandsaw\nsection_00_0000.wav,section_00_0000.wav\n", "line 2: .* one of layout dcase2023 with its label"),
+        (
+            "bandsaw\nsection_00_0000.wav,section_00_source_test_normal_0000.wav,1\n",
+            "line 2: 'section_00_source_test_normal_0000.wav' is normal, but the last cell is '1'",
+        ),
+        (
+            "bandsaw\nsection_00_0000.wav,section_00_source_test_normal_0000.wav\n",
+            "section_00_0001.wav: the labels given have others of bandsaw, but not this clip",
+        ),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    source = anonymous(tmp_path / "eval")
+    put(tmp_path, {"list.csv": text})
+    with pytest.raises(UserError, match=message) as caught:
+        read_listing(Source(source, truth=str(tmp_path / "list.csv")))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"no\.csv: nothing is there"):
+        read_listing(Source(source, truth=str(tmp_path / "no.csv")))
+
+
+def test_hidden_attributes_are_an_overlay_on_request(tmp_path: Path) -> None:
+    names = [SHOT.format("source", "train", "normal", f"000{n}_noAttribute") for n in (1, 2)]
+    source = put(tmp_path / "dev", {f"gearbox/train/{name}": "" for name in names} | {"gearbox/attributes_00.csv": ""})
+    csv = "file_name,d1p,d1v\n" + "".join(f"gearbox/train/{name},noAttribute,noAttribute\n" for name in names)
+    put(Path(source), {"gearbox/attributes_00.csv": csv})
+    rows = "source_file_name,target_file_name\nsection_00_source_train_normal_0001_pro_A_wt_200.wav," + names[0] + "\n"
+    overlay = put(tmp_path / "truth", {"gearbox/attributes_00_train_correspondence.csv": rows})
+    plain = read_listing(Source(source))
+    assert plain.layout == "dcase2024"
+    assert [clip.attributes for clip in plain.clips.values()] == [{}, {}]
+    found = read_listing(Source(source, attributes=overlay))
+    assert [clip.attributes for clip in found.clips.values()] == [{"pro": "A", "wt": "200"}, {}]
+    assert len(found.entries) == len(plain.entries) + 1
+    with pytest.raises(UserError, match="no <machine>/attributes_NN_test_correspondence.csv"):
+        read_listing(Source(source, attributes=source))
+    put(Path(overlay), {"gearbox/attributes_00_test_correspondence.csv": "a,b\n"})
+    with pytest.raises(UserError, match="line 1: 'a,b'; allowed: source_file_name,target_file_name"):
+        read_listing(Source(source, attributes=overlay))
