@@ -11,7 +11,9 @@ import click
 from ray_asd import __version__, archive, build, config, live, report, storage, tables
 from ray_asd import grid as grids
 from ray_asd.console import Progress, bring, run, summary
+from ray_asd.data.years import LAYOUTS
 from ray_asd.errors import StageError, UserError
+from ray_asd.scoring.protocols import CHOICES as PROTOCOLS
 
 
 class _InOrderOfUse(click.Group):
@@ -91,9 +93,11 @@ def simulate(out: str, machines: str | None, workers: int, as_json: bool, **flee
 @_command("ingest fleet --out runs")
 @click.argument("source", metavar="SRC")
 @_out
-@click.option("--layout", default="auto", show_default=True, help="How files are named: auto, dcase2023, flat, csv.")
+@click.option("--layout", default="auto", show_default=True, help=f"How files are named: auto, {', '.join(LAYOUTS)}.")
 @click.option("--machine-type", help="Of a flat folder.")
 @click.option("--split", type=click.Choice(tables.SPLITS), help="Where neither folder nor CSV says it.")
+@click.option("--truth", metavar="URI", help="Labels of anonymous clips: the organisers' list or evaluator folder.")
+@click.option("--attributes", metavar="URI", help="A folder with the attributes that file names hide.")
 @click.option("--dataset", help="First part of every clip_id; the source's own name by default.")
 @click.option("--pack", is_flag=True, help="Copy the recordings into few large files, which later stages then read.")
 @click.option("--reject-duplicates", is_flag=True, help="Reject recordings with the content of another one.")
@@ -110,16 +114,20 @@ def ingest(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Check every recording below SRC (a folder or CSV file, local or s3://) and write CLIPS and REJECTS."""
+    """Check every recording below SRC (a folder, zip or CSV file, local or s3://) and write CLIPS and REJECTS."""
     from ray_asd.data.listing import Source
     from ray_asd.stages import ingest as stage
 
     root = storage.absolute(root)
     with summary("ingest", None if dry_run else root, as_json) as result:
         treatment = stage.Options(pack, reject_duplicates)
+        for beside in ("truth", "attributes"):
+            options[beside] = options[beside] and storage.absolute(options[beside])
         step = stage.step(Source(storage.absolute(source), **options), config.Worker(), Progress(), treatment)
-        if bring(result, root, step, "clips", "rejects", dry_run=dry_run) is None:
+        output = bring(result, root, step, "clips", "rejects", dry_run=dry_run)
+        if output is None:
             return
+        click.echo(f"layout {output.marker.summary['why']}", err=True)
         rejects = result.counts.get("rejects", 0)
         if max_rejects is not None and rejects > max_rejects:
             result.gate = f"{rejects} files were rejected; --max-rejects allows {max_rejects}"
@@ -267,11 +275,20 @@ def score(
 @click.option(
     "--truth", metavar="DIR", help="Ground truth of a submission folder, laid out as the official evaluator's."
 )
+@click.option(
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    default="auto",
+    show_default=True,
+    help="Whose definitions; auto: 2023's, or without domains AUC and pAUC alone.",
+)
 @_out
 @_dry_run
 @_json
-def evaluate(scores: tuple[str, ...], truth: str | None, root: str, dry_run: bool, as_json: bool) -> None:
-    """Write METRICS by the official DCASE 2023 Task 2 definitions, and print the table with the floor row."""
+def evaluate(
+    scores: tuple[str, ...], truth: str | None, protocol: str, root: str, dry_run: bool, as_json: bool
+) -> None:
+    """Write METRICS by the official definitions of DCASE Task 2, and print the table with the floor row."""
     from ray_asd.stages import evaluate as stage
 
     root = storage.absolute(root)
@@ -279,9 +296,9 @@ def evaluate(scores: tuple[str, ...], truth: str | None, root: str, dry_run: boo
         if truth and len(scores) > 1:
             raise UserError(f"--truth goes with one --scores folder, not {len(scores)}")
         if truth:
-            step = stage.submission_step(storage.absolute(scores[0]), storage.absolute(truth))
+            step = stage.submission_step(storage.absolute(scores[0]), storage.absolute(truth), protocol)
         else:
-            step = stage.step([build.resolve(uri, "score") for uri in scores], Progress())
+            step = stage.step([build.resolve(uri, "score") for uri in scores], Progress(), protocol)
         output = bring(result, root, step, "metrics", dry_run=dry_run)
         if output:
             click.echo(report.overview_of([output]), err=as_json)
