@@ -31,7 +31,7 @@ Waveform = npt.NDArray[np.float32]
 
 SAMPLE_BYTES = {"PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 MAX_MAGNITUDE = 2.0**32  # beyond unscaled 32-bit integers a float sample is damage, and its square may overflow
-BLOCK = 1 << 16  # samples decoded at once
+BLOCK = 1 << 14  # samples decoded and resampled at once: they stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,9 @@ def resample(waveform: Waveform, ratio: Fraction) -> Waveform:
 
     soxr's high quality: within 0.01 dB up to 0.91 of the lower Nyquist frequency, 120 dB down from that frequency on.
     """
-    return _resampled([waveform], ratio)
+    if ratio == 1:
+        return waveform
+    return _resampled((waveform[start : start + BLOCK] for start in range(0, len(waveform), BLOCK)), ratio)
 
 
 def _resampled(blocks: Iterable[Waveform], ratio: Fraction) -> Waveform:
