@@ -9,7 +9,7 @@ T: samples per channel, C: channels, B: samples per block.
 import hashlib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -30,7 +30,7 @@ Waveform = npt.NDArray[np.float32]
 
 SAMPLE_BYTES = {"PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 MAX_MAGNITUDE = 2.0**32  # beyond unscaled 32-bit integers a float sample is damage, and its square may overflow
-BLOCK = 1 << 16  # samples decoded at once
+BLOCK = 1 << 14  # samples decoded and resampled at once: they stay in the cache
 
 PREVIEW_COMPRESSION = 0.2  # of MP3, from 0 (best) to 1 (smallest)
 
@@ -116,8 +116,9 @@ def decode(data: bytes, channel: int | Literal["mean"], limits: Limits = DEFAULT
         if channel != "mean" and channel not in range(file.channels):
             allowed = [*range(file.channels), "mean"]
             raise unknown(f"channel (of a recording with {file.channels})", channel, allowed)
-        mono = [block.mean(axis=1) if channel == "mean" else block[:, channel] for block in _blocks(file, header)]
-        return resample(np.concatenate(mono), Fraction(SAMPLE_RATE, file.samplerate))
+        blocks = _blocks(file, header)
+        mono = (block.mean(axis=1) if channel == "mean" else block[:, channel].copy() for block in blocks)
+        return _resampled(mono, Fraction(SAMPLE_RATE, file.samplerate))
 
 
 def resample(waveform: Waveform, ratio: Fraction) -> Waveform:
@@ -127,11 +128,21 @@ def resample(waveform: Waveform, ratio: Fraction) -> Waveform:
     """
     if ratio == 1:
         return waveform
-    length = math.ceil(len(waveform) * ratio)
-    # soxr rounds the length to the nearest; one input period of silence makes it long enough.
-    padded = np.pad(waveform, (0, math.ceil(1 / ratio)))
-    resampled: Waveform = soxr.resample(padded, ratio.denominator, ratio.numerator, quality="HQ")[:length]
-    return resampled
+    return _resampled((waveform[start : start + BLOCK] for start in range(0, len(waveform), BLOCK)), ratio)
+
+
+def _resampled(blocks: Iterable[Waveform], ratio: Fraction) -> Waveform:
+    """As ``resample`` of all ``blocks`` one after another, of which no more than one need be there at a time."""
+    if ratio == 1:
+        return np.concatenate(list(blocks))
+    stream = soxr.ResampleStream(ratio.denominator, ratio.numerator, 1, "float32", "HQ")
+    resampled, length = [], 0
+    for block in blocks:
+        resampled.append(stream.resample_chunk(block))
+        length += len(block)
+    # soxr rounds the length to the nearest; one output period of silence makes it long enough.
+    resampled.append(stream.resample_chunk(np.zeros(math.ceil(1 / ratio), np.float32), last=True))
+    return np.concatenate(resampled)[: math.ceil(length * ratio)]
 
 
 @contextmanager
