@@ -65,6 +65,9 @@ def fetch(place: str) -> None:
     storage.write(f"{place}/a", DATA)
     Path(os.environ[storage.CACHE_VARIABLE], DIGEST).unlink(missing_ok=True)
     assert storage.fetch(f"{place}/a", DIGEST).read_bytes() == DATA
+    for name in "bcd":
+        with pytest.raises(FileNotFoundError):
+            storage.fetch(f"{place}/{name}", "none")
 
 
 def listing(place: str) -> None:
