@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import s3fs
-from aiohttp import ClientPayloadError
+from aiohttp import ClientError
 from botocore.exceptions import (
     ConnectionError,
     FlexibleChecksumError,
@@ -36,7 +36,8 @@ _ALREADY_THERE = "PreconditionFailed"  # of a conditional write; not every store
 _CONFLICT = "ConditionalRequestConflict"  # of conditional writes at the same moment: S3 asks to repeat the request
 _NO_UPLOAD = "NoSuchUpload"
 _OVERLOADED = ("InternalError", "ServiceUnavailable", "SlowDown")
-_BROKEN = (ClientPayloadError, ResponseParserError, IncompleteReadError, FlexibleChecksumError)
+# What reading an answer's body raises; before that botocore has errors of its own.
+_BROKEN = (ClientError, ResponseParserError, IncompleteReadError, FlexibleChecksumError)
 
 
 def client() -> "Client":

@@ -87,7 +87,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == STATISTICS:
             self._answer(200, [], json.dumps(self.plan.statistics()).encode())
             return
-        fault = self.plan.next(self.command, self.path)
+        fault = self.plan.next(self.command, f"{self.path} {self.headers.get('Range', '')}".rstrip())
         if fault == "unavailable":
             self._answer(503, [("Content-Type", "application/xml")], _UNAVAILABLE)
         elif fault == "cut":

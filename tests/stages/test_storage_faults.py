@@ -74,8 +74,8 @@ def test_every_stage_completes_with_the_same_tables(
         kinds = proxy.faults()
     assert set(kinds) == set(fault_proxy.KINDS)
     assert kinds.total() > RATE * requests / 2
-    assert faults["PUT lost"]
-    assert faults["GET torn"]
+    for method in ("GET", "PUT"):  # which kinds a method meets is up to the seed; tests/test_storage_faults.py has all
+        assert sum(count for what, count in faults.items() if what.startswith(method)), faults
     same_tables(system, faulty)
     for ours, theirs in ((system.base, faulty.base), (system.model, faulty.model)):
         assert ours.marker.digest == theirs.marker.digest
