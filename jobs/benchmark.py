@@ -7,12 +7,20 @@ The first argument names the benchmark; what follows are its own options (``--he
 
 import click
 
-from ray_asd.benchmarks import augmentation, embedding, knn, sweep
+from ray_asd.benchmarks import augmentation, autoencoder, embedding, knn, limit, sweep, training
 from ray_asd.console import run
 
 benchmarks = click.Group(
     "benchmark",
-    {"augmentation": augmentation.main, "embedding": embedding.main, "knn": knn.main, "sweep": sweep.main},
+    {
+        "augmentation": augmentation.main,
+        "autoencoder": autoencoder.main,
+        "embedding": embedding.main,
+        "knn": knn.main,
+        "limit": limit.main,
+        "sweep": sweep.main,
+        "training": training.main,
+    },
     help="Measure against what one would pick instead.",
 )
 

@@ -86,7 +86,7 @@ class ClipEmbedder(nn.Module):
     over the whole clip at once, as the recipe's ``inference`` says. With it, windows and hop are the TFP's own.
 
     Attributes:
-        batch_seconds: of audio in one forward pass of windows. Another size may change the last bits in bf16.
+        batch_seconds: of audio in one forward pass of windows, once it is packed. In bf16 it may change the last bits.
     """
 
     def __init__(self, embedder: Embedder, pooling: TransformerPooling | None, recipe: Recipe) -> None:
@@ -144,6 +144,8 @@ class ClipEmbedder(nn.Module):
     def _chunk_embeddings(self, waveforms: Iterable[np.ndarray], chunking: Chunking) -> Iterator[Tensor]:
         self.eval()
         size = max(1, int(self.batch_seconds * SAMPLE_RATE) // chunking.window)
+        if self._device.type == "cpu" and not isinstance(self.embedder.backbone, Packed):
+            size = 1  # torch's own float32 products differ in the last bit with a row's place
         passes = Passes(self._forward, chunking.window, size, self._device)
         return passes.clips(windows(self._prepared(waveform), chunking) for waveform in waveforms)
 

@@ -7,7 +7,6 @@ holds no random state, and the only things that carry over are the weights and t
 import math
 import tempfile
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,19 +30,19 @@ from ray.train import (
 )
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer
-from torch import Tensor, nn
 
 from ray_asd import storage
 from ray_asd.build import Attempt, Held
 from ray_asd.config import Optimisation, Worker
-from ray_asd.data.training_set import Draw, Sampler
+from ray_asd.data.training_set import Sampler
 from ray_asd.errors import StageError
 from ray_asd.lease import Fence
 from ray_asd.stages import cluster, training_state
 from ray_asd.stages.board import put_up, watch
 from ray_asd.stages.fanout import first_line
 from ray_asd.stages.progress import Progress
-from ray_asd.stages.tasks import Measured, Prepared, Task
+from ray_asd.stages.stepping import Stepper, learning_rate_at
+from ray_asd.stages.tasks import Measured, Task
 
 MAX_FAILURES = 3  # of workers, before the stage fails
 _POINTS = 200  # of the loss curve
@@ -159,19 +158,14 @@ def _train(task: Task, fence: Fence, board: ActorHandle, run: str) -> None:
     torch.set_num_threads(settings.threads)
     prepared = task.prepare()
     model = ray.train.torch.prepare_model(prepared.module)
-    optimizer = torch.optim.AdamW(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-    )
     sampler = Sampler(prepared.num_items, settings.batch_size, seed)
-    worker = _Worker(prepared, model, optimizer, settings)
+    worker = Stepper(prepared, model, settings)
     if world_size > 1:
         # DDP reorders its buckets after the first backward. A pass thrown away puts that before the first step, so
         # that a resumed run adds up gradients in the same order as one that was never interrupted.
         worker.backward(sampler.draws(0, rank, world_size), step=0)
     newest = training_state.latest(fence) if rank == 0 else None
-    state = worker.restore(_load(fence, broadcast_from_rank_zero(newest)))
+    state = _restore(worker, _load(fence, broadcast_from_rank_zero(newest)))
     every, shown = max(1, settings.steps // _POINTS), _Shown(board, rank)
     for step in range(state.step, settings.steps):
         _reseed(seed, step, rank)
@@ -192,54 +186,22 @@ def _train(task: Task, fence: Fence, board: ActorHandle, run: str) -> None:
             if last and rank == 0:
                 prepared.finish()
             state.step = step + 1
-            _checkpoint(worker.saved(state), fence, run, rank)
+            _checkpoint(_saved(worker, state), fence, run, rank)
         if stop:
             return
 
 
-class _Worker:
-    """Model, optimiser and data of one rank."""
-
-    def __init__(
-        self, prepared: Prepared, model: nn.Module, optimizer: torch.optim.Optimizer, settings: Optimisation
-    ) -> None:
-        self.prepared, self.model, self.optimizer, self.settings = prepared, model, optimizer, settings
-        self.device = next(model.parameters()).device
-
-    def backward(self, draws: Sequence[Draw], step: int) -> Measured:
-        """Fresh gradients of these items, and what was measured of them."""
-        batch = self.prepared.batch(draws, step)
-        self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"):
-            measured = self.model(*(part.to(self.device) if isinstance(part, Tensor) else part for part in batch))
-        measured["loss"].backward()
-        return {name: value.detach() for name, value in measured.items()}
-
-    def step(self, step: int, draws: Sequence[Draw]) -> Measured:
-        settings = self.settings
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, settings)
-        result = self.backward(draws, step)
-        if settings.gradient_clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
-        self.optimizer.step()
-        return result
-
-    def restore(self, state: State | None) -> State:
-        if state is None:
-            return State(0, {}, {})
-        self.prepared.module.load_state_dict(state.model)
-        self.optimizer.load_state_dict(state.optimizer)
-        return state
-
-    def saved(self, state: State) -> State:
-        return State(state.step, self.prepared.module.state_dict(), self.optimizer.state_dict(), state.curve)
+def _restore(stepper: Stepper, state: State | None) -> State:
+    if state is None:
+        return State(0, {}, {})
+    stepper.prepared.module.load_state_dict(state.model)
+    stepper.optimizer.load_state_dict(state.optimizer)
+    return state
 
 
-def learning_rate_at(step: int, settings: Optimisation) -> float:
-    """Linear warm-up, then constant."""
-    return settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
+def _saved(stepper: Stepper, state: State) -> State:
+    model, optimizer = stepper.prepared.module.state_dict(), stepper.optimizer.state_dict()
+    return State(state.step, model, optimizer, state.curve)
 
 
 def _reseed(seed: int, step: int, rank: int) -> None:

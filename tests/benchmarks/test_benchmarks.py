@@ -1,11 +1,12 @@
 """Each benchmark runs through on little data and compares all it names; how fast anything is, no test asserts."""
 
+import importlib.util
 import re
 
 import pytest
 from click.testing import CliRunner
 
-from ray_asd.benchmarks import augmentation, embedding, knn
+from ray_asd.benchmarks import augmentation, autoencoder, embedding, knn, limit, training
 
 
 def rows(printed: str, first: str) -> dict[str, list[str]]:
@@ -42,3 +43,32 @@ def test_knn_against_faiss_and_scikit_learn() -> None:
     result = CliRunner().invoke(knn.main, options, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert rows(result.output, "bank of 200").keys() == {"ray_asd", "FAISS", "scikit-learn"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_training_against_the_trainer() -> None:
+    options = ["--family", "wavlm", "--size", "tiny", "--batch", "2", "--seconds", "0.5", "--steps", "2"]
+    result = CliRunner().invoke(training.main, [*options, "--repetitions", "1"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    found = rows(result.output, "wavlm, float32")
+    assert found.keys() == {"ray_asd"} | ({"Trainer"} if importlib.util.find_spec("accelerate") else set())
+    assert re.search(r"waiting for input: \d+\.\d+% of our time", result.output)
+
+
+def test_autoencoder_against_a_data_loader() -> None:
+    options = ["--clips", "4", "--seconds", "1", "--repetitions", "1"]
+    result = CliRunner().invoke(autoencoder.main, options, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert rows(result.output, "AutoEncoder").keys() == {"ray_asd", "DataLoader"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_limit_and_the_share_of_it_that_is_reached() -> None:
+    options = ["--family", "hubert", "--size", "tiny", "--windows", "1", "--megabytes", "4", "--repetitions", "1"]
+    result = CliRunner().invoke(limit.main, options, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "float32, torch's linear" in rows(result.output, "1584 x 768 x 3072")
+    heading = re.findall(r"\| (hubert, \S+ GFLOP a window) \|", result.output)[0]
+    assert float(heading.split()[1]) > 0
+    assert "packed float32" in rows(result.output, heading)
+    assert re.search(r"memory, read and written: [\d.]+ GB/s", result.output)

@@ -1,5 +1,7 @@
+import itertools
 import math
 import warnings
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import torch
 from torch.nn import functional
 from transformers import Wav2Vec2FeatureExtractor
 
-from ray_asd.config import Recipe
+from ray_asd.config import Inference, Recipe
 from ray_asd.errors import UserError
 from ray_asd.models import embedder
 from ray_asd.models.checkpoints import resolve
@@ -127,20 +129,76 @@ def test_transformer_pooling_uses_its_own_windows() -> None:
     np.testing.assert_allclose(system.embed([clip]), expected.numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize("family", ["wavlm", "wav2vec2"])
-@pytest.mark.parametrize("sections", [{}, {"inference": {"mode": "whole"}}, {"transformer_pooling": TFP}])
-def test_a_clip_does_not_depend_on_the_others(
-    family: str, sections: dict[str, object], monkeypatch: pytest.MonkeyPatch
+PRECISIONS = ["plain", "float32", *(["bf16"] if has_bf16(torch.device("cpu")) else [])]
+MIXED = [0.5, 0.1, 0.5, 0.33, 0.2, 0.71, 0.1, 0.2]  # seconds: shorter than a window of 0.2, a window, longer
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    ("family", "sections"),
+    [
+        ("wavlm", {}),
+        ("wavlm", {"embedding": {"dim": 16, "pooling": "attentive_statistics"}}),
+        ("wavlm", {"backbone": {"weighted_sum": False}, "transformer_pooling": TFP}),
+        ("wav2vec2", {"transformer_pooling": TFP}),
+        ("hubert", {}),
+        ("unispeech", {"inference": {"mode": "whole"}}),
+    ],
+)
+def test_a_clip_has_the_same_embedding_whatever_it_is_embedded_with(
+    family: str, sections: dict[str, object], precision: str, threads: int, threads_put_back: None
 ) -> None:
+    """To the last bit, over random orders and splits."""
     system = tiny(family=family, **sections)
-    clips = [noise(seconds, seed) for seed, seconds in enumerate([0.5, 0.1, 0.5, 0.33, 0.2, 0.71])]
+    if precision != "plain":
+        system.recipe = system.recipe.model_copy(update={"inference": with_precision(system.recipe, precision)})
+        system.pack()
+    system.batch_seconds = 1.1  # 5 windows
+    torch.set_num_threads(threads)
+    clips = [noise(seconds, seed) for seed, seconds in enumerate(MIXED)]
     together = system.embed(clips)
-    assert together.shape == (6, 16)
+    assert together.shape == (len(clips), 16)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
-    assert np.abs(together[0] - together[2]).max() > 1e-4  # another clip of the same length
-    monkeypatch.setattr(embedder, "BATCH_SECONDS", 0.45)  # two windows at a time
-    np.testing.assert_allclose(np.concatenate([system.embed([clip]) for clip in clips]), together, atol=2e-6)
-    np.testing.assert_allclose(system.embed(clips[::-1])[::-1], together, atol=2e-6)
+    assert len(np.unique(together, axis=0)) == len(clips)
+    random = np.random.default_rng(0)
+    for _ in range(3):
+        order = random.permutation(len(clips))
+        for part in np.split(order, np.sort(random.choice(len(clips), 2, replace=False))):
+            np.testing.assert_array_equal(system.embed([clips[clip] for clip in part]), together[part])
+    np.testing.assert_array_equal(np.stack(list(system.embed_stream(iter(clips)))), together)
+
+
+@pytest.fixture
+def threads_put_back() -> Iterator[None]:
+    """Torch's number of threads is put back."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def with_precision(recipe: Recipe, precision: str) -> Inference:
+    return recipe.inference.model_copy(update={"precision": precision})
+
+
+@pytest.mark.parametrize("family", ["wavlm", "wav2vec2"])
+def test_another_batch_size_is_the_same_within_rounding(family: str) -> None:
+    system, clips = tiny(family=family), [noise(seconds, seed) for seed, seconds in enumerate(MIXED)]
+    system.pack()
+    usual = system.embed(clips)
+    assert np.abs(usual[0] - usual[2]).max() > 1e-4  # another clip of the same length
+    system.batch_seconds = 0.1  # a window at a time
+    np.testing.assert_allclose(system.embed(clips), usual, atol=2e-6)
+
+
+def test_clips_of_a_stream_come_before_all_are_read() -> None:
+    system, read = tiny(), itertools.count()
+    system.pack()
+    system.batch_seconds = 0.8  # 4 windows
+    found = system.embed_stream(noise(0.5, next(read)) for _ in itertools.count())
+    first = [next(found) for _ in range(2)]
+    assert next(read) == 3  # 3 windows each
+    np.testing.assert_array_equal(np.stack(first), system.embed([noise(0.5, 0), noise(0.5, 1)]))
 
 
 def test_input_may_be_read_only_and_is_left_alone() -> None:

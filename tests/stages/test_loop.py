@@ -8,7 +8,7 @@ import torch
 
 from ray_asd import build, storage
 from ray_asd.build import Attempt, Key, Outcome, Output
-from ray_asd.config import Optimisation, Recipe, Worker
+from ray_asd.config import Recipe, Worker
 from ray_asd.errors import LeaseLost, StageError, UserError
 from ray_asd.lease import Fence
 from ray_asd.models import checkpoints
@@ -135,10 +135,3 @@ def test_a_run_that_was_taken_over_stops(clips: Output, attempt: Attempt) -> Non
     with pytest.raises(LeaseLost, match="token 2 after 1"):
         fit(fine_tuning(clips, recipe(training=training)), attempt, take_over)
     assert training_state.latest(fence) is None
-
-
-def test_learning_rate_warms_up_and_stays() -> None:
-    settings = Optimisation(steps=9, batch_size=1, learning_rate=0.4, warmup_steps=4)
-    rates = [loop.learning_rate_at(step, settings) for step in range(6)]
-    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4, 0.4])
-    assert loop.learning_rate_at(0, settings.model_copy(update={"warmup_steps": 0})) == 0.4
