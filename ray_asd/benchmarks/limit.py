@@ -32,9 +32,7 @@ PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 @click.option("--megabytes", default=512, show_default=True, help="Of the copy that measures the memory.")
 @click.option("--repetitions", default=5, show_default=True)
 @click.option("--threads", default=torch.get_num_threads(), show_default="torch's")
-def main(
-    families: tuple[str, ...], size: str, windows: int, megabytes: int, repetitions: int, threads: int
-) -> None:
+def main(families: tuple[str, ...], size: str, windows: int, megabytes: int, repetitions: int, threads: int) -> None:
     """Measure matrix rate, memory bandwidth and what the backbones make of them."""
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
