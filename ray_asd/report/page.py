@@ -84,6 +84,7 @@ def _sections(run: Run, groups: Sequence[Group], options: Options) -> Iterator[S
     if run.scores:
         first = machines.machines(run, groups)
         yield replace(first, lead=f"{first.lead} {_DOUBT}") if certainty.is_doubtful(run) else first
+    if run.scores and options.clips:
         yield suspects.suspects(run, options.clips, options.audio)
     if run.metrics:
         yield certainty.metrics(run)

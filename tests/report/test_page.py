@@ -197,6 +197,8 @@ def test_ten_clips_have_ten_players_and_stay_small(made: tuple[Plant, str, list[
     silent = write(made[0], str(tmp_path), audio=False)
     shown = read(str(tmp_path), silent[0])
     assert (len(shown.all("audio")), len(shown.all("img"))) == (0, 15)
+    without = write(made[0], str(tmp_path), clips=0)
+    assert "clips" not in {attributes["id"] for attributes in read(str(tmp_path), without[0]).all("section")}
 
 
 def test_a_recording_that_is_gone_or_another_by_now_is_told_of(tmp_path: Path) -> None:
