@@ -187,7 +187,8 @@ def sweep(
         compared = planned.compared()
         failures = [report.Failure(row.cell.system, row.cell.recipe.seed, error) for row, error in planned.failed]
         place = storage.absolute(report_dir) if report_dir else storage.join(root, "report")
-        written = report.write(planned.metrics, compared, failures, place)
+        pages = report.pages(report.runs(planned.metrics, []), place, report.Options(), Progress())
+        written = report.write(planned.metrics, compared, failures, place, pages)
         result.outputs = written.files | ({"comparison": compared.uri} if compared else {})
         result.counts, result.reused = planned.counts, planned.reused
         click.echo(written.table, err=as_json)

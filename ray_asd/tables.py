@@ -34,6 +34,7 @@ REASONS = {
     "name_fits_no_layout": "the path does not follow the layout's naming",
     "missing": "listed, but not there",
     "duplicate": "the same content as another clip, and duplicates were not wanted",
+    "renamed": "an anonymous clip of a machine whose test clips lie named in test_rename/ beside it",
     "not_an_archive": "called a zip file, but without a directory that can be read",
     "archive_escape": "an archive member whose name or link would leave the archive's folder",
     "archive_bomb": "an archive or member that expands beyond a limit, or a member that shares bytes with another",

@@ -128,12 +128,12 @@ def _name(source: Source, files: list[_File], listing: Listing) -> None:
     """Every recording among ``files`` to the clips of ``listing``, the rest but sidecars to its rejects."""
     known = _attributes(files)
     clips: dict[str, ParsedClip] = {}
-    places: dict[str, str] = {}
+    places: dict[str, _File] = {}
     for file in files:
         if layouts.is_sidecar(file.path):
             continue
-        if places.setdefault(file.path, file.uri) != file.uri:
-            detail = f"unpacked it has the same path as {places[file.path]}"
+        if places.setdefault(file.path, file) is not file:
+            detail = f"unpacked it has the same path as {places[file.path].uri}"
             listing.rejected.append(reject(file.uri, "archive_member", detail, file.entry.size))
             continue
         clip = layouts.parse(listing.layout, file.path, None, source.machine_type, source.split)
@@ -145,9 +145,21 @@ def _name(source: Source, files: list[_File], listing: Listing) -> None:
             told = known[clip.machine_type].get(storage.name(file.path))
             clip = clip if told is None else replace(clip, attributes=dict(told))
         clips[file.path] = clip
+    for path in _renamed(clips):
+        detail = "its named copy lies in test_rename/"
+        listing.rejected.append(reject(places[path].uri, "renamed", detail, places[path].entry.size))
+        del clips[path]
     clips = _published(source, listing, layouts.held_out(listing.layout, clips))
-    listing.clips.update((places[path], clip) for path, clip in clips.items())
-    listing.ids.update((places[path], layouts.clip_id(source.name, path)) for path in clips)
+    listing.clips.update((places[path].uri, clip) for path, clip in clips.items())
+    listing.ids.update((places[path].uri, layouts.clip_id(source.name, path)) for path in clips)
+
+
+def _renamed(clips: dict[str, ParsedClip]) -> list[str]:
+    """Anonymous test clips beside a ``test_rename/`` folder, where the organisers' baseline puts named copies."""
+    named = {path.rsplit("/", 2)[0] for path in clips if "/test_rename/" in path}
+    if not named:
+        return []
+    return [path for path, clip in clips.items() if clip.label is None and path.rsplit("/", 2)[0] in named]
 
 
 def _attributes(files: list[_File]) -> dict[str, dict[str, dict[str, str]]]:

@@ -22,7 +22,7 @@ from ray_asd import storage
 from ray_asd.errors import StageError
 
 MAX_DIRECTORY = 64 << 20  # bytes: half a million members
-MAX_MEMBER = 2 << 30  # bytes of one expanded member
+MAX_MEMBER = 1 << 30  # bytes of one expanded member
 MAX_RATIO = 100  # expanded to compressed; recordings reach 10, silence and bombs 1000
 FREE_SIZE = 8 << 20  # bytes that a member may expand to whatever its ratio: digital silence is not an attack
 FREE_TOTAL = 1 << 30  # bytes that a whole archive may expand to whatever its ratio

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import ShortTimeFFT
 
-from ray_asd import storage
 from ray_asd.config import SAMPLE_RATE
-from ray_asd.data import audio
+from ray_asd.data import audio, recordings
 from ray_asd.data.audio import Waveform
 from ray_asd.errors import StageError
 
@@ -33,16 +32,9 @@ def load(row: Mapping[str, Any], channel: int | Literal["mean"]) -> Waveform:
         UserError: its bucket is gone, or it has no such channel.
     """
     try:
-        data = _recording(row)
-    except OSError as error:
+        return recordings.waveform(row, channel)[: SECONDS * SAMPLE_RATE]
+    except (OSError, audio.BadAudio) as error:
         raise StageError(f"the recording cannot be read any more: {error}") from error
-    if audio.content_hash(data) != row["content_hash"]:
-        raise StageError("the recording has changed since it was ingested")
-    return audio.decode(data, channel)[: SECONDS * SAMPLE_RATE]
-
-
-def _recording(row: Mapping[str, Any]) -> bytes:
-    return storage.read(row["uri"])
 
 
 def spectrogram(waveform: Waveform) -> Decibels:

@@ -14,7 +14,7 @@ from ray_asd.report.section import Section, Sound, Suspect
 
 MAX_PLAYERS = 10  # of a page
 _SHOWN_NEIGHBOURS = 2
-_SHOWN = ["clip_id", "uri", "content_hash", "condition"]
+_SHOWN = ["clip_id", "uri", "content_hash", "pack", "pack_row", "condition"]
 _RANGE = (5.0, 99.5)  # percentiles of a clip's own dB that the colours span
 _EMPTY = {"uri": "", "condition": None}
 

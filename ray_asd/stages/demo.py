@@ -44,7 +44,9 @@ def run(root: str, seed: int, overrides: tuple[str, ...], progress: Progress) ->
         scoring = score.step(outputs["model"], clips, clips, recipe, recipe.audio, progress, recipe.method, keep=True)
         outputs["scores"] = bring(scoring)
         outputs["metrics"] = bring(evaluate.step([outputs["scores"]], progress))
-    written = report.write([outputs["metrics"]], None, [], storage.join(root, "report"))
+    place = storage.join(root, "report")
+    pages = report.pages(report.runs([outputs["metrics"]], []), place, report.Options(), progress)
+    written = report.write([outputs["metrics"]], None, [], place, pages)
     places = {"recordings": recordings, **{name: output.uri for name, output in outputs.items()}}
     places["report"] = written.files["report"]
     return Demo(places, written.table, all(output.reused for output in outputs.values()))

@@ -156,13 +156,10 @@ def test_labels_of_2020_and_2021(tmp_path: Path) -> None:
     put(tmp_path / "21", {"fan/source_test/section_03_source_test_0000.wav": ""})
     put(tmp_path, {"20.csv": listed})
     put(tmp_path, {"21.csv": "fan\nsection_03_source_test_0000.wav,section_03_source_test_anomaly_0000.wav\n"})
-    clips = {
-        year: {
-            clip.split: clip
-            for clip in read_listing(Source(str(tmp_path / year), truth=f"{tmp_path}/{year}.csv")).clips.values()
-        }
-        for year in ("20", "21")
-    }
+    clips = {}
+    for year in ("20", "21"):
+        listing = read_listing(Source(str(tmp_path / year), truth=f"{tmp_path}/{year}.csv"))
+        clips[year] = {clip.split: clip for clip in listing.clips.values()}
     assert (clips["20"]["test"].label, clips["20"]["test"].machine_id) == ("anomaly", "id_01")
     assert (clips["21"]["test"].label, clips["21"]["test"].domain) == ("anomaly", "source")
 
@@ -225,3 +222,17 @@ def test_hidden_attributes_are_an_overlay_on_request(tmp_path: Path) -> None:
     put(Path(overlay), {"gearbox/attributes_00_test_correspondence.csv": "a,b\n"})
     with pytest.raises(UserError, match="line 1: 'a,b'; allowed: source_file_name,target_file_name"):
         read_listing(Source(source, attributes=overlay))
+
+
+def test_an_anonymous_clip_gives_way_to_its_named_copy(tmp_path: Path) -> None:
+    source = anonymous(tmp_path / "eval")
+    named = "bandsaw/test_rename/section_00_target_test_anomaly_0000_vel_7.wav"
+    put(Path(source), {named: "", "grinder/test/section_00_0000.wav": ""})
+    listing = read_listing(Source(source))
+    tested = {path for path, (split, *_) in told(listing).items() if split == "test"}
+    assert tested == {f"eval/{named}", "eval/grinder/test/section_00_0000.wav"}
+    rejected = {row["uri"].removeprefix(f"{source}/"): row["reason"] for row in listing.rejected}
+    assert rejected == {
+        "bandsaw/test/section_00_0001.wav": "renamed",
+        "bandsaw/test/section_00_test_0000.wav": "renamed",
+    }

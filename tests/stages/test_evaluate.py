@@ -101,6 +101,27 @@ def test_a_submission_folder_has_the_official_score(tmp_path: Path) -> None:
     assert steps.ensure(step, str(tmp_path)).reused
 
 
+def test_the_protocol_of_another_year_is_named_and_counts(tmp_path: Path) -> None:
+    official = steps.ensure(evaluate.submission_step(str(OFFICIAL / "scores"), str(OFFICIAL)), str(tmp_path))
+    step = evaluate.submission_step(str(OFFICIAL / "scores"), str(OFFICIAL), "dcase2021")
+    output = steps.ensure(step, str(tmp_path))
+    assert output.uri != official.uri
+    assert set(output.table(evaluate.METRICS)["protocol"].to_pylist()) == {"dcase2021"}
+    (summary,), (auto,) = output.marker.summary["systems"], official.marker.summary["systems"]
+    assert (summary["protocol"], auto["protocol"]) == ("dcase2021", "dcase2023")
+    assert summary["score"] == metrics.official_score(output.table(evaluate.METRICS)) != auto["score"]
+    assert summary["low"] < summary["score"] < summary["high"]
+
+
+def test_a_protocol_that_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="unknown protocol 'dcase1999'; allowed: auto, dcase2020, dcase2021, dcase2023"):
+        evaluate.submission_step(str(OFFICIAL / "scores"), str(OFFICIAL), "dcase1999")
+    step = evaluate.submission_step(str(OFFICIAL / "scores"), str(OFFICIAL), "dcase2020")
+    with pytest.raises(UserError, match="^ToyCar section 00: protocol dcase2020 on clips with domains; allowed") as no:
+        steps.ensure(step, str(tmp_path))
+    assert "\n" not in str(no.value)
+
+
 @pytest.mark.usefixtures("ray_session")
 def test_clips_without_labels_cannot_be_judged(tmp_path: Path) -> None:
     source, rng = tmp_path / "new", np.random.default_rng(0)
