@@ -32,16 +32,14 @@ PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 @click.option("--megabytes", default=512, show_default=True, help="Of the copy that measures the memory.")
 @click.option("--repetitions", default=5, show_default=True)
 @click.option("--threads", default=torch.get_num_threads(), show_default="torch's")
-def main(
-    families: tuple[str, ...], size: str, windows: int, megabytes: int, repetitions: int, threads: int
-) -> None:
+def main(families: tuple[str, ...], size: str, windows: int, megabytes: int, repetitions: int, threads: int) -> None:
     """Measure matrix rate, memory bandwidth and what the backbones make of them."""
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precisions = [name for name in PRECISIONS if name == "float32" or has_bf16(device)]
     click.echo(measure.hardware("transformers"))
     click.echo(f"{repetitions} repetitions in turns\n")
-    with torch.inference_mode():
+    with torch.no_grad():
         rates = _products(device, precisions, repetitions)
         rows = [[name, f"{rate / 1e9:,.0f}"] for name, rate in rates.items()]
         click.echo(measure.table([f"{ROWS} x {INNER} x {OUTER}", "GFLOP/s"], rows))
