@@ -39,7 +39,7 @@ def main(families: tuple[str, ...], size: str, windows: int, megabytes: int, rep
     precisions = [name for name in PRECISIONS if name == "float32" or has_bf16(device)]
     click.echo(measure.hardware("transformers"))
     click.echo(f"{repetitions} repetitions in turns\n")
-    with torch.inference_mode():
+    with torch.no_grad():
         rates = _products(device, precisions, repetitions)
         rows = [[name, f"{rate / 1e9:,.0f}"] for name, rate in rates.items()]
         click.echo(measure.table([f"{ROWS} x {INNER} x {OUTER}", "GFLOP/s"], rows))
