@@ -193,7 +193,13 @@ def _read_csv(source: Source) -> Listing:
     listing = Listing("csv", f"csv: {storage.name(source.uri)} names the recordings", entries)
     for relative, clip in clips.items():
         uri = relative if storage.is_remote(relative) or relative.startswith("/") else storage.join(folder, relative)
-        found = storage.stat(uri)
+        try:
+            found = zips.stat_member(uri) if zips.is_member(uri) else storage.stat(uri)
+        except FileNotFoundError:
+            found = None
+        except zips.BadMember as error:
+            listing.rejected.append(reject(uri, error.reason, error.detail, None))
+            continue
         if found is None:
             listing.rejected.append(reject(uri, "missing", "named by the CSV file, but not there", None))
             continue

@@ -90,7 +90,7 @@ def members(uri: str) -> Iterator[storage.Entry | Refused]:
         raise FileNotFoundError(uri)
     taken, refused = _directory(uri, found.size, found.version)
     yield from refused
-    yield from (storage.Entry(name, info.file_size, f"{info.CRC:08x}") for name, info in taken.items())
+    yield from (storage.Entry(name, info.file_size, _version(info)) for name, info in taken.items())
 
 
 def read(uri: str) -> bytes:
@@ -100,18 +100,8 @@ def read(uri: str) -> bytes:
         BadMember: the archive or member is damaged or refused.
         FileNotFoundError: there is no such archive or member.
     """
-    match = _MEMBER.fullmatch(uri)
-    found = storage.stat(match["archive"]) if match else None
-    if match is None or found is None:
-        raise FileNotFoundError(uri)
-    taken, refused = _directory(match["archive"], found.size, found.version)
-    info = taken.get(match["member"])
-    if info is None:
-        for member in refused:
-            if member.name == match["member"]:
-                raise BadMember(member.reason, member.detail)
-        raise FileNotFoundError(uri)
-    with storage.open_read(match["archive"]) as file:
+    archive, info = _find(uri)
+    with storage.open_read(archive) as file:
         file.seek(info.header_offset)
         header = file.read(_LOCAL_HEADER.size)
         if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
@@ -119,6 +109,35 @@ def read(uri: str) -> bytes:
         _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
         file.seek(name_length + extra_length, os.SEEK_CUR)
         return _expanded(info, file.read(info.compress_size))
+
+
+def stat_member(uri: str) -> storage.Entry:
+    """The member at ``uri``, its path being ``uri`` itself, as its archive's directory describes it.
+
+    Raises:
+        BadMember, FileNotFoundError: as ``read``.
+    """
+    _, info = _find(uri)
+    return storage.Entry(uri, info.file_size, _version(info))
+
+
+def _version(info: zipfile.ZipInfo) -> str:
+    return f"{info.CRC:08x}"
+
+
+def _find(uri: str) -> tuple[str, zipfile.ZipInfo]:
+    """The archive of the member at ``uri``, and the member's place in it."""
+    match = _MEMBER.fullmatch(uri)
+    found = storage.stat(match["archive"]) if match else None
+    if match is None or found is None:
+        raise FileNotFoundError(uri)
+    taken, refused = _directory(match["archive"], found.size, found.version)
+    if match["member"] in taken:
+        return match["archive"], taken[match["member"]]
+    for member in refused:
+        if member.name == match["member"]:
+            raise BadMember(member.reason, member.detail)
+    raise FileNotFoundError(uri)
 
 
 def _expanded(info: zipfile.ZipInfo, data: bytes) -> bytes:

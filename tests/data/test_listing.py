@@ -1,12 +1,14 @@
 """Small trees of each year, as folders and inside archives: what a listing makes of them without reading audio."""
 
+import random
+import string
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from ray_asd import storage, tables
-from ray_asd.data import zips
+from ray_asd.data import layouts, zips
 from ray_asd.data.listing import Listing, Source, read_listing
 from ray_asd.errors import UserError
 
@@ -236,3 +238,44 @@ def test_an_anonymous_clip_gives_way_to_its_named_copy(tmp_path: Path) -> None:
         "bandsaw/test/section_00_0001.wav": "renamed",
         "bandsaw/test/section_00_test_0000.wav": "renamed",
     }
+
+
+def test_a_csv_file_names_members_of_archives_too(tmp_path: Path, bucket: str) -> None:
+    pack(tmp_path / "a.zip", {"x/a.wav": "abc", "../b.wav": "b"})
+    storage.write(f"{bucket}/c.zip", (tmp_path / "a.zip").read_bytes())
+    uris = ["a.zip!/x/a.wav", f"{bucket}/c.zip!/x/a.wav", "a.zip!/x/no.wav", "no.zip!/a.wav"]
+    put(tmp_path, {"list.csv": "\n".join(["uri,machine_type,split", *(f"{uri},fan,train" for uri in uris)])})
+    listing = read_listing(Source(str(tmp_path / "list.csv")))
+    assert [zips.read(uri) for uri in listing.clips] == [b"abc"] * 2
+    assert list(listing.ids.values()) == ["list/a.zip!/x/a.wav", f"list/{uris[1].removeprefix('s3://')}"]
+    assert {row["uri"].removeprefix(f"{tmp_path}/"): row["reason"] for row in listing.rejected} == dict.fromkeys(
+        uris[2:], "missing"
+    )
+    assert [entry.size for entry in listing.entries[1:]] == [3, 3]
+
+
+@pytest.mark.parametrize("layout", ["dcase2020", "dcase2021", "dcase2022", "dcase2025", "mimii"])
+def test_each_file_with_a_changed_name_is_a_clip_or_a_reject(tmp_path: Path, layout: str) -> None:
+    names = {
+        "dcase2020": "fan/test/anomaly_id_06_00000357.wav",
+        "dcase2021": "fan/source_test/section_02_source_test_anomaly_0099.wav",
+        "dcase2022": "fan/test/section_01_target_test_normal_0000_vel_6.wav",
+        "dcase2025": "fan/supplemental/section_00_machine_0001_.wav",
+        "mimii": "6_dB_fan/fan/id_00/normal/00000000.wav",
+    }
+    chance, changed = random.Random(layout), {names[layout]}
+    while len(changed) < 150:
+        letters = list(names[layout])
+        for _ in range(chance.randint(1, 3)):
+            letters[chance.randrange(len(letters))] = chance.choice(["", "_", "é", *string.ascii_letters, *"0123. %="])
+        changed.add("".join(letters))
+    pack(tmp_path / "s" / "a.zip", dict.fromkeys(changed, ""))
+    listing = read_listing(Source(str(tmp_path / "s"), layout=layout))
+    files = {uri.partition("!/")[2] for uri in listing.clips}
+    rejected = {row["uri"].partition("!/")[2]: row["reason"] for row in listing.rejected}
+    hidden = {name for name in changed if any(part.startswith(".") for part in name.split("/"))}
+    assert files | rejected.keys() == {name for name in changed - hidden if not layouts.is_sidecar(name)}
+    assert not files & rejected.keys()
+    assert set(rejected.values()) == {"name_fits_no_layout"}
+    assert len(files) > 1  # more than the name that was not changed
+    assert len(set(listing.ids.values())) == len(listing.ids) == len(listing.clips)

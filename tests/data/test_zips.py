@@ -52,9 +52,13 @@ def test_members_are_listed_and_read_on_disk_and_in_the_object_store(root: str, 
         member = zips.member_uri(uri, name)
         assert zips.is_member(member)
         assert zips.read(member) == data
+        assert zips.stat_member(member) == storage.Entry(member, len(data), f"{zipfile.crc32(data):08x}")
     for missing in (zips.member_uri(uri, "fan/c.wav"), zips.member_uri(uri + ".zip", "a.wav"), uri, "a.wav"):
         with pytest.raises(FileNotFoundError):
             zips.read(missing)
+    storage.write(uri, b"")
+    with pytest.raises(BadMember, match="not_an_archive"):
+        zips.read(zips.member_uri(uri, "fan/train/a.wav"))
 
 
 def test_an_archive_that_changes_is_read_anew(tmp_path: Path) -> None:
