@@ -99,7 +99,7 @@ class Passes:
             return
         made = self._embed(batch.pin_memory().to(self._device, non_blocking=True))
         fetched = torch.empty(made.shape, dtype=made.dtype, pin_memory=True).copy_(made, non_blocking=True)
-        done = torch.cuda.Event()
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record()  # type: ignore[no-untyped-call]
         self._launched.append(_Pass(chunks, fetched, done))
         self._settle(running=1)
