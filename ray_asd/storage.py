@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, cast
 
 import fsspec
@@ -184,10 +184,10 @@ def upload(source: Path, uri: str) -> None:
 def listing(uri: str) -> Iterator[Entry]:
     """All files below ``uri`` in order of path; hidden files and folders (leading dot) are left out."""
     client, path = filesystem(uri)
-    root = PurePosixPath(client._strip_protocol(path))
+    root = client._strip_protocol(path)
     for found, info in sorted(client.find(path, detail=True).items()):
-        relative = PurePosixPath(found).relative_to(root).as_posix()
-        if _is_folder_object(found) or any(part.startswith(".") for part in relative.split("/")) or relative == ".":
+        relative = found.removeprefix(root).lstrip("/")
+        if not relative or _is_folder_object(found) or relative.startswith(".") or "/." in relative:
             continue
         yield Entry(relative, int(info["size"]), _version(uri, info))
 

@@ -73,7 +73,7 @@ def _plain(task: Reconstruction, prepared: PreparedReconstruction) -> Work:
         network.train()
         for (vectors,) in loader:
             optimizer.zero_grad()
-            functional.mse_loss(network(vectors), vectors).backward()
+            functional.mse_loss(network(vectors), vectors).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
 
     return epoch

@@ -6,6 +6,8 @@ The product is that of a base model's widest layer over 16 windows of 2 s. Opera
 torch on transformers' own model, products and convolutions alone.
 """
 
+from functools import partial
+
 import click
 import torch
 from torch import Tensor
@@ -55,7 +57,7 @@ def _products(device: torch.device, precisions: list[str], repetitions: int) -> 
     for name in precisions:
         x, weight = (torch.randn(rows, INNER, device=device, dtype=PRECISIONS[name]) for rows in (ROWS, OUTER))
         bias = torch.zeros(OUTER, device=device, dtype=PRECISIONS[name])
-        work[f"{name}, torch's linear"] = _repeated(lambda x=x, w=weight, b=bias: functional.linear(x, w, b), device)
+        work[f"{name}, torch's linear"] = _repeated(partial(functional.linear, x, weight, bias), device)
         if device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             work[f"{name}, oneDNN, weights laid out"] = _repeated(_onednn(x, weight, bias), device)
     times = measure.alternate(work, repetitions)

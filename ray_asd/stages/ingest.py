@@ -35,6 +35,7 @@ from ray_asd.stages.progress import Progress
 from ray_asd.steps import Step
 
 CODE_VERSION = 2
+ONLY_SECTION = "00"  # of machines that have just one
 _PARSED = [field.name for field in fields(ParsedClip)]
 _LISTED = pa.schema([pa.field(name, tables.CLIPS.field(name).type) for name in ("uri", "clip_id", *_PARSED)])
 
@@ -165,6 +166,8 @@ class _Check:
         except (audio.BadAudio, zips.BadMember) as error:
             return reject(row["uri"], error.reason, error.detail, size), None
         attributes = dict(row["attributes"])
+        if row["section"] != ONLY_SECTION:
+            attributes["section"] = row["section"]  # equal attributes of two sections are two conditions
         return row | {
             "dataset": self.dataset,
             "condition": layouts.condition(row["machine_type"], attributes),
