@@ -161,14 +161,9 @@ class ClipEmbedder(nn.Module):
         states = self.embedder.states(chunks)
         if states.is_cuda:
             return self.embedder.pooled(states)
-<<<<<<< HEAD
-        # One by one, so that a row's place changes nothing.
-        return torch.cat([self.embedder.pooled(state) for state in torch.split(states, 1)])
-=======
         return torch.cat(
             [self.embedder.pooled(state) for state in torch.split(states, 1)]
         )  # a row's place changes nothing
->>>>>>> bench
 
     @torch.inference_mode()
     def _pooled(self, chunks: Tensor) -> np.ndarray:

@@ -295,11 +295,7 @@ def _sigmoid(x: Tensor) -> Tensor:
 
     Torch's scalar and vectorised sigmoid differ in the last bit, and where its threads meet decides which one is used.
     """
-<<<<<<< HEAD
-    return x.sigmoid() if x.is_cuda else torch.cat([signal.sigmoid() for signal in x.split(1)])  # type: ignore[no-untyped-call]
-=======
     return x.sigmoid() if x.is_cuda else torch.cat([signal.sigmoid() for signal in torch.split(x, 1)])
->>>>>>> bench
 
 
 class _Layer:
