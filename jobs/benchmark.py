@@ -7,17 +7,37 @@ The first argument names the benchmark; what follows are its own options (``--he
 
 import click
 
-from ray_asd.benchmarks import augmentation, autoencoder, embedding, knn, limit, sweep, training
+from ray_asd.benchmarks import (
+    archive,
+    augmentation,
+    autoencoder,
+    bank,
+    embedding,
+    index,
+    knn,
+    limit,
+    mutations,
+    pipeline,
+    resume,
+    sweep,
+    training,
+)
 from ray_asd.console import run
 
 benchmarks = click.Group(
     "benchmark",
     {
+        "archive": archive.main,
         "augmentation": augmentation.main,
         "autoencoder": autoencoder.main,
+        "bank": bank.main,
         "embedding": embedding.main,
+        "index": index.main,
         "knn": knn.main,
         "limit": limit.main,
+        "mutations": mutations.main,
+        "pipeline": pipeline.main,
+        "resume": resume.main,
         "sweep": sweep.main,
         "training": training.main,
     },

@@ -56,13 +56,8 @@ def main(
         vectors = random.standard_normal((groups * size, dim), dtype=np.float32)
         variants = _variants(vectors, size, batch, group_of, neighbours, against or ("FAISS", "scikit-learn"))
         times = measure.alternate(variants, repetitions)
-        own = times["ray_asd"].median
-        rows = [
-            [name, str(taken), f"{queries / taken.median:,.0f}", f"{taken.median / own:.2f}"]
-            for name, taken in times.items()
-        ]
-        name = f"bank of {size:,}" if groups == 1 else f"{groups:,} groups of {size:,}"
-        click.echo(measure.table([name, "s", "queries/s", "ray_asd is faster"], rows) + "\n")
+        title = f"bank of {size:,}" if groups == 1 else f"{groups:,} groups of {size:,}"
+        click.echo(measure.rates(title, "queries", queries, times) + "\n")
 
 
 def _variants(

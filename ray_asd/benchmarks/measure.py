@@ -77,3 +77,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def rates(title: str, what: str, count: int, times: Mapping[str, Times]) -> str:
+    """A table of variants that each do ``count`` of ``what``: seconds, rate, and how much faster the first one is."""
+    first = next(iter(times))
+    rows = [
+        [name, str(taken), f"{count / taken.median:,.0f}", f"{taken.median / times[first].median:.2f}"]
+        for name, taken in times.items()
+    ]
+    return table([title, "s", f"{what}/s", f"{first} is faster"], rows)
