@@ -47,7 +47,7 @@ def main(sizes: tuple[int, ...], dim: int, queries: int, neighbours: int, repeti
             bank = _bank(folder, size, dim)
             flat = _flat(bank, dim)
             with Pool(bank, Resources(index=Worker(cpus=threads))) as pool:
-                variants = {
+                variants: dict[str, measure.Work] = {
                     "through the actor": partial(pool.search, batch, [0] * queries, names, neighbours),
                     "FAISS": partial(_search, flat, batch, neighbours),
                 }
