@@ -1,10 +1,11 @@
 """Exact cosine k-nearest neighbours of any number of groups in one bank, however large, in one piece or in shards.
 
-The result depends on the vectors alone: not on batch, order, shard, threads or device. faiss only proposes candidates
-from float32 inner products, which are wrong by at most e (``cosine.error``). With s the k-th largest of them, k rows
-have a true one of at least s - e, so nothing whose float32 one is below s - 2e can be among the k nearest: the rest, a
-few more than k, is computed in float64. Where the candidates do not reach that far, everything that may be nearer than
-the k-th distance is looked at.
+The result depends on the vectors alone: not on batch, order, shard, threads or device. (Where an approximate index
+proposes, it depends on that index too; distances stay exact.) faiss only proposes candidates from float32 inner
+products, which are wrong by at most e (``cosine.error``). With s the k-th largest of them, k rows have a true one of at
+least s - e, so nothing whose float32 one is below s - 2e can be among the k nearest: the rest, a few more than k, is
+computed in float64. Where the candidates do not reach that far, everything that may be nearer than the k-th distance
+is looked at.
 
 Shapes: N bank rows, Q queries, E values, C candidates per query.
 """
@@ -201,7 +202,8 @@ class Bank:
         An approximate index's similarities tell nothing: their error is infinite, and no other row is asked for.
         """
         indexes = {} if exact else self._approximate
-        few = batch.k + SPARE_CANDIDATES + bool((batch.own >= 0).any())
+        few = batch.k + 1 + SPARE_CANDIDATES  # its own row among them
+        on_gpu = self._on_gpu if few <= knn.MAX_GPU_CANDIDATES else {}
         width = max([few, *(refine * batch.k for _, refine in indexes.values())])
         similarities = np.full((len(batch), width), -np.inf, dtype=np.float32)
         rows = np.full((len(batch), width), -1, dtype=np.int64)
@@ -210,7 +212,7 @@ class Bank:
         for start, stop in _runs(batch.groups):
             group = int(batch.groups[start])
             bank = self._units_of(group)
-            index, refine = indexes.get(group, (self._on_gpu.get(group), 0))
+            index, refine = indexes.get(group, (on_gpu.get(group), 0))
             count = min(max(few, refine * batch.k), len(bank))
             if not count:
                 continue

@@ -48,7 +48,8 @@ def propose(units: Vectors, queries: Vectors, count: int, index: Any = None) -> 
 
     ``index`` holds ``units`` (float32 [N, E], normalised): on the GPU, or approximately. It may be missing.
     """
-    if index is None or (isinstance(index, faiss.GpuIndex) and count > MAX_GPU_CANDIDATES):
+    faiss.cvar.distance_compute_blas_threshold = 0  # its own products take up to 12 times as long as BLAS
+    if index is None:
         return _nearest(units, queries, count)
     similarities, rows = index.search(queries, count)
     short = rows[:, -1] < 0  # an approximate index that looked at too few rows
@@ -58,7 +59,6 @@ def propose(units: Vectors, queries: Vectors, count: int, index: Any = None) -> 
 
 
 def _nearest(units: Vectors, queries: Vectors, count: int) -> tuple[Vectors, Rows]:
-    faiss.cvar.distance_compute_blas_threshold = 0  # its own products take up to 12 times as long as BLAS
     similarities, rows = faiss.knn(queries, units, count, metric=faiss.METRIC_INNER_PRODUCT)
     return similarities, rows
 
