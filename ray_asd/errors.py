@@ -9,6 +9,18 @@ class StageError(Exception):
     """Work that was started and could not be finished. Exit code 1."""
 
 
+class Rejected(StageError):
+    """A recording or archive that is not taken; ``reason`` is a key of ``tables.REASONS``."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
 class LeaseLost(StageError):
     """Another process took over this training run while this one still worked on it."""
 

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ray_asd.errors import StageError
+from ray_asd.errors import Rejected
 
 WAV_WIDTHS = {1: (8, 16, 24, 32), 3: (32, 64)}  # bits by wFormatTag: integer PCM, IEEE float
 EXTENSIBLE = 0xFFFE  # wFormatTag: the codec stands at the start of the sub-format GUID, which ends as follows
@@ -30,16 +30,8 @@ OTHERS = {
 }  # recordings that are told by how they begin; no decoder is let loose on what nobody knows
 
 
-class BadAudio(StageError):
-    """A recording that cannot be used; ``reason`` is a key of ``tables.REASONS``."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
+class BadAudio(Rejected):
+    """A recording that cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import IO
 
 from ray_asd import storage
-from ray_asd.errors import StageError
+from ray_asd.errors import Rejected
 
 MAX_DIRECTORY = 64 << 20  # bytes: half a million members
 MAX_MEMBER = 1 << 30  # bytes of one expanded member
@@ -33,16 +33,8 @@ _MEMBER = re.compile(r"(?i)(?P<archive>.+?\.zip)!/(?P<member>.+)", re.DOTALL)
 _DAMAGE = (zipfile.BadZipFile, ValueError, EOFError, struct.error, NotImplementedError, OverflowError)
 
 
-class BadMember(StageError):
-    """An archive or member that is not taken; ``reason`` is a key of ``tables.REASONS``."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-    def __str__(self) -> str:
-        return f"{self.reason}: {self.detail}"
+class BadMember(Rejected):
+    """An archive or member that is not taken."""
 
 
 @dataclass(frozen=True, slots=True)

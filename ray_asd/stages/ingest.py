@@ -29,7 +29,7 @@ from ray_asd.data.ingested import (
 )
 from ray_asd.data.layouts import ParsedClip
 from ray_asd.data.listing import Listing, Source, read_listing
-from ray_asd.errors import StageError
+from ray_asd.errors import Rejected, StageError
 from ray_asd.stages import duplicates
 from ray_asd.stages.progress import Progress
 from ray_asd.steps import Step
@@ -154,7 +154,7 @@ class _Check:
 
     def _check(self, row: dict[str, Any]) -> tuple[dict[str, Any], bytes | None]:
         """A CLIPS row and the recording, or a REJECTS row and nothing."""
-        from ray_asd.data import audio, recordings, zips
+        from ray_asd.data import audio, recordings
 
         size = None
         try:
@@ -163,7 +163,7 @@ class _Check:
             info = audio.inspect(recording)
         except OSError as error:
             return reject(row["uri"], "unreadable", str(error), size), None
-        except (audio.BadAudio, zips.BadMember) as error:
+        except Rejected as error:
             return reject(row["uri"], error.reason, error.detail, size), None
         attributes = dict(row["attributes"])
         if row["section"] != ONLY_SECTION:

@@ -7,6 +7,7 @@ score already. Clips that training never saw set the threshold.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -72,7 +73,7 @@ def step(
         code_version=CODE_VERSION,
         config=config,
         inputs=inputs,
-        work=lambda attempt, inputs: _work(attempt, inputs, usage, settings, progress),
+        work=lambda attempt, inputs: _Scoring(attempt, inputs, usage, settings, progress)(),
         units=clips.marker.counts["test"],
         worker=usage.resources.embed,
         workers=usage.resources.embed_workers,
@@ -86,21 +87,6 @@ def _splits(clips: Output) -> str:
     return ", ".join(f"{count} {split}" for split, count in found.items()) or "no clips"
 
 
-def _work(
-    attempt: Attempt, inputs: Mapping[str, Output], usage: Usage, settings: embed.Settings, progress: Progress
-) -> Outcome:
-    model = inputs.get("model")
-    recipe = read_card(model.fetch(CARD)).recipe if model else None
-    label = _label(model, recipe, usage.scoring)
-    way = _given if "direct" in inputs else _from_embeddings if "queries" in inputs else _streamed
-    done = way(attempt, inputs, usage, settings, label, progress)
-    expected, scored = inputs["clips"].marker.counts["test"], done.counts.get("clips", 0)
-    if scored != expected:
-        raise StageError(f"{expected} clips went in, {scored} scores came out")
-    summary = {"system": label["system"], "seed": recipe.seed if recipe else None}
-    return Outcome(done.files, {"clips": scored}, summary, held=done.held)
-
-
 def _label(model: Output | None, recipe: Recipe | None, scoring: Scoring) -> dict[str, str]:
     if model is None or recipe is None:
         return {"system": FLOOR_SYSTEM, "model_digest": embed.FLOOR}
@@ -108,80 +94,73 @@ def _label(model: Output | None, recipe: Recipe | None, scoring: Scoring) -> dic
     return {"system": used.system, "model_digest": model.marker.digest}
 
 
-def _given(
-    attempt: Attempt,
-    inputs: Mapping[str, Output],
-    usage: Usage,
-    settings: embed.Settings,
-    label: Mapping[str, str],
-    progress: Progress,
-) -> Outcome:
-    """A baseline's own scores; those of the clips that its training held out set the thresholds."""
-    from ray_asd.stages import judge, thresholds
+@dataclass(frozen=True)
+class _Scoring:
+    """One scoring at work, in one of three ways; each gives SCORES and THRESHOLDS."""
 
-    parts = [inputs["direct"].part(file.path) for file in inputs["direct"].files(direct.DIRECT)]
-    healthy = thresholds.given(pa.concat_tables(parts))
-    limits = thresholds.fit(healthy, usage.scoring.threshold)
-    tests = [part.filter(pc.field("split") == "test") for part in parts]
-    scored = [
-        judge.scored(part, part["score"].to_numpy(), thresholds.by_group(limits), label)
-        for part in tests
-        if part.num_rows
-    ]
-    return _written(attempt, scored, limits)
+    attempt: Attempt
+    inputs: Mapping[str, Output]
+    usage: Usage
+    settings: embed.Settings
+    progress: Progress
 
+    def __call__(self) -> Outcome:
+        way = self._given if "direct" in self.inputs else self._kept if "queries" in self.inputs else self._streamed
+        model = self.inputs.get("model")
+        recipe = read_card(model.fetch(CARD)).recipe if model else None
+        label = _label(model, recipe, self.usage.scoring)
+        done = way(label)
+        expected, scored = self.inputs["clips"].marker.counts["test"], done.counts.get("clips", 0)
+        if scored != expected:
+            raise StageError(f"{expected} clips went in, {scored} scores came out")
+        summary = {"system": label["system"], "seed": recipe.seed if recipe else None}
+        return Outcome(done.files, {"clips": scored}, summary, held=done.held)
 
-def _from_embeddings(
-    attempt: Attempt,
-    inputs: Mapping[str, Output],
-    usage: Usage,
-    settings: embed.Settings,
-    label: Mapping[str, str],
-    progress: Progress,
-) -> Outcome:
-    """EMBEDDINGS past a bank in this process."""
-    from ray_asd.stages import search, thresholds
-    from ray_asd.stages.judge import Judge
+    def _given(self, label: Mapping[str, str]) -> Outcome:
+        """A baseline's own scores; those of the clips that its training held out set the thresholds."""
+        from ray_asd.stages import judge, thresholds
 
-    bank, queries, k = inputs["index"], inputs["queries"], usage.scoring.neighbours
-    here = search.Here(bank)
-    limits = thresholds.fit(thresholds.healthy(inputs, here, k), usage.scoring.threshold)
-    judge = Judge(here, bank, k, thresholds.by_group(limits), label)
-    parts = (queries.part(file.path).filter(pc.field("split") == "test") for file in queries.files(embed.EMBEDDINGS))
-    return _written(attempt, (judge(part, embed.vectors(part)) for part in parts if part.num_rows), limits)
+        parts = [self.inputs["direct"].part(file.path) for file in self.inputs["direct"].files(direct.DIRECT)]
+        limits = thresholds.fit(thresholds.given(pa.concat_tables(parts)), self.usage.scoring.threshold)
+        by_group = thresholds.by_group(limits)
+        tests = (part.filter(pc.field("split") == "test") for part in parts)
+        scores = (judge.scored(part, part["score"].to_numpy(), by_group, label) for part in tests if part.num_rows)
+        return self._written(scores, limits)
 
+    def _kept(self, label: Mapping[str, str]) -> Outcome:
+        """EMBEDDINGS past a bank in this process."""
+        from ray_asd.stages import search, thresholds
+        from ray_asd.stages.judge import Judge
 
-def _written(attempt: Attempt, scores: Iterable[pa.Table], limits: pa.Table) -> Outcome:
-    files = [attempt.put_table(f"{SCORES}/{number:05d}.parquet", part) for number, part in enumerate(scores)]
-    clips = sum(file.rows or 0 for file in files)
-    return Outcome([*files, _thresholds(attempt, limits)], {"clips": clips})
+        bank, queries, k = self.inputs["index"], self.inputs["queries"], self.usage.scoring.neighbours
+        here = search.Here(bank)
+        limits = thresholds.fit(thresholds.healthy(self.inputs, here, k), self.usage.scoring.threshold)
+        judge = Judge(here, bank, k, thresholds.by_group(limits), label)
+        parts = (queries.part(file.path) for file in queries.files(embed.EMBEDDINGS))
+        tests = (part.filter(pc.field("split") == "test") for part in parts)
+        return self._written((judge(part, embed.vectors(part)) for part in tests if part.num_rows), limits)
 
+    def _written(self, scores: Iterable[pa.Table], limits: pa.Table) -> Outcome:
+        files = [self.attempt.put_table(f"{SCORES}/{number:05d}.parquet", part) for number, part in enumerate(scores)]
+        return Outcome([*files, self._thresholds(limits)], {"clips": sum(file.rows or 0 for file in files)})
 
-def _thresholds(attempt: Attempt, limits: pa.Table) -> File:
-    return attempt.put_table(f"{THRESHOLDS}/00000.parquet", limits)
+    def _thresholds(self, limits: pa.Table) -> File:
+        return self.attempt.put_table(f"{THRESHOLDS}/00000.parquet", limits)
 
+    def _streamed(self, label: Mapping[str, str]) -> Outcome:
+        """CLIPS through the model and past a pool of index actors, on Ray Data; only the scores are kept."""
+        from ray_asd.stages import fanout, stream
 
-def _streamed(
-    attempt: Attempt,
-    inputs: Mapping[str, Output],
-    usage: Usage,
-    settings: embed.Settings,
-    label: Mapping[str, str],
-    progress: Progress,
-) -> Outcome:
-    """CLIPS through the model and past a pool of index actors, on Ray Data; nothing of it is kept but the scores."""
-    from ray_asd.stages import fanout, stream
-
-    model, clips = inputs.get("model"), inputs["clips"]
-    bench = stream.Bench(attempt, inputs, usage, label)
-    done = fanout.run(
-        "score",
-        lambda: stream.Clips(model, clips, settings, bench),
-        fanout.spans(clips, CLIPS, fanout.shard_size(clips.marker.counts["clips"])),
-        attempt,
-        worker=settings.worker,
-        workers=settings.workers,
-        progress=progress,
-        service=bench,
-    )
-    return Outcome([*done.files, _thresholds(attempt, bench.limits())], done.counts, held=done.held)
+        model, clips, settings = self.inputs.get("model"), self.inputs["clips"], self.settings
+        bench = stream.Bench(self.attempt, self.inputs, self.usage, label)
+        done = fanout.run(
+            "score",
+            lambda: stream.Clips(model, clips, settings, bench),
+            fanout.spans(clips, CLIPS, fanout.shard_size(clips.marker.counts["clips"])),
+            self.attempt,
+            worker=settings.worker,
+            workers=settings.workers,
+            progress=self.progress,
+            service=bench,
+        )
+        return Outcome([*done.files, self._thresholds(bench.limits())], done.counts, held=done.held)
