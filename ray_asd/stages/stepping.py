@@ -30,6 +30,7 @@ class Stepper:
             [parameter for parameter in model.parameters() if parameter.requires_grad],
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
+            fused=True,  # torch loops over the parameters on a CPU otherwise
         )
         self.waited = 0.0
 
