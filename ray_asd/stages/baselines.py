@@ -24,7 +24,7 @@ from ray_asd.steps import Step
 if TYPE_CHECKING:
     from ray_asd.models.model_folder import Training
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 CURVE = "curve/curve.parquet"
 _PART = "autoencoder.safetensors"
 _NOT_IN_DIGEST = {"checkpoint_every"}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ray_asd.models.model_folder import Training
     from ray_asd.stages.loop import Fitted
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 _NOT_IN_DIGEST = {"checkpoint_every"}
 CURVE = "curve/curve.parquet"
 _assembling = threading.Lock()  # transformers replaces torch's initialisers while it builds a model: one at a time
