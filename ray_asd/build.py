@@ -293,11 +293,13 @@ def new_attempt(folder: str, fence: lease.Fence | None = None) -> Attempt:
 
 def commit(folder: str, marker: Marker) -> Output:
     """Make ``marker`` the one that counts, or give up its attempt for the one that came first."""
-    if storage.create(storage.join(folder, MARKER), marker.model_dump_json(indent=1).encode()):
+    won = storage.create(storage.join(folder, MARKER), marker.model_dump_json(indent=1).encode())
+    if marker.attempt == PARTS:
         storage.remove(storage.join(folder, PARTS, RECEIPTS))
-        return Output(folder, marker, reused=False)
-    if marker.attempt != PARTS:
+    elif not won:
         storage.remove(storage.join(folder, marker.attempt))
+    if won:
+        return Output(folder, marker, reused=False)
     winner = find(folder)
     if winner is None:
         raise StageError(f"{folder}: another process committed this stage and its marker is gone again")

@@ -38,7 +38,7 @@ def step(scores: Sequence[Output], progress: Progress, protocol: str = "auto") -
     floors: dict[str, Step] = {}
     for output in scores:
         clips, bank_clips, usage, audio = _scored_with(output)
-        keep = "queries" in output.marker.inputs
+        keep = "queries" in output.marker.inputs or "direct" in output.marker.inputs
         floors[floor_name(clips, bank_clips)] = score.step(None, clips, bank_clips, usage, audio, progress, keep=keep)
     name = scores[0].marker.name if len(scores) == 1 else f"{len(scores)}-systems"
     num_clips = sum(output.marker.counts["clips"] for output in scores)
