@@ -196,7 +196,7 @@ class _Sum:
         if not attempt.is_shared:
             return
         folder = storage.join(attempt.uri, RECEIPTS)
-        names = [name for name in storage.files(folder) if name.endswith(".json")]
+        names = storage.files(folder)
         with ThreadPoolExecutor(_READERS) as pool:
             receipts = pool.map(lambda name: storage.read(storage.join(folder, name)), names)
             for name, data in zip(names, receipts, strict=True):

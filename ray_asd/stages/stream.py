@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ray_asd import storage
-from ray_asd.build import RECEIPTS, Attempt, Output
+from ray_asd.build import Attempt, Output
 from ray_asd.config import Usage
 from ray_asd.stages import embed, index_actors, score, thresholds
 from ray_asd.stages.fanout import Done, Reader, Service
@@ -19,11 +19,11 @@ from ray_asd.stages.judge import Judge
 class Bench(Service):
     """The bank's actors and the thresholds, there before the first clip comes.
 
-    The thresholds stand beside the receipts: a killed stage goes on with the same ones.
+    The thresholds are put down before the first shard is done: a killed stage goes on with the same ones.
     """
 
     def __init__(self, attempt: Attempt, inputs: Mapping[str, Output], usage: Usage, label: Mapping[str, str]) -> None:
-        self._place = storage.join(attempt.uri, RECEIPTS, "thresholds.parquet")
+        self._place = storage.join(attempt.uri, "thresholds.parquet")
         self._inputs, self._scoring, self._label = inputs, usage.scoring, label
         self._pool = index_actors.Pool(inputs["index"], usage.resources)
         self.worker, self.count = self._pool.worker, self._pool.count

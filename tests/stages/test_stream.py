@@ -102,7 +102,7 @@ def test_killed_on_the_way(system: chain.Chain, place: str, victims: Sequence[by
     killed: list[int] = []
 
     def kill() -> None:
-        wait_for(lambda: any(name.endswith(".json") for name in storage.files(receipts)))
+        wait_for(lambda: bool(storage.files(receipts)))
         time.sleep(random.Random(seed).uniform(0, 0.2))
         for title in victims:
             for process in processes.below_this_one(title):
