@@ -86,7 +86,7 @@ def test_a_sweep_adds_what_is_missing_and_a_bad_cell_harms_no_other(
     made = [folder.split("/")[-2] for folder in after if folder not in before]
     autoencoder = ["autoencoder", "autoencoder", "train", "direct", "score", "evaluate"]  # of two machine types
     mobilenet = ["train", "direct", "score", "evaluate"]
-    backbone = ["embed", "score", "evaluate"]  # it was fine-tuned for its sibling with TFP
+    backbone = ["embed", "index", "score", "evaluate"]  # it was fine-tuned for its sibling with TFP
     assert sorted(made) == sorted([*autoencoder, *mobilenet, *backbone])
     assert sweep.counts == {"cells": 5, "failed": 1, "stages": len(sweep.engine.nodes), "made": len(made)}
     assert not sweep.reused
