@@ -127,7 +127,8 @@ def ingest(
         output = bring(result, root, step, "clips", "rejects", dry_run=dry_run)
         if output is None:
             return
-        click.echo(f"layout {output.marker.summary['why']}", err=True)
+        if not output.reused:
+            click.echo(f"layout {output.marker.summary['why']}", err=True)
         rejects = result.counts.get("rejects", 0)
         if max_rejects is not None and rejects > max_rejects:
             result.gate = f"{rejects} files were rejected; --max-rejects allows {max_rejects}"

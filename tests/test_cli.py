@@ -106,7 +106,7 @@ def flow(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Flow:
     call("train", *TINY, "--clips", made.uri("clips"), "--out", root)
     used = ["--model", made.uri("model"), "--clips", made.uri("clips"), "--out", root]
     call("embed", *used)
-    call("score", *used, "--submission", str(folder / "submission"))
+    call("score", *used, "--keep-embeddings", "--submission", str(folder / "submission"))
     call("evaluate", "--scores", made.uri("scores"), "--out", root)
     call("report", "--runs", root, "--out", str(folder / "report"))
     call("ls", root)
@@ -235,7 +235,15 @@ def test_a_changed_setting_costs_what_depends_on_it(flow: Flow) -> None:
     assert new(flow.root, before) == {"score": 1}
     before = folders(flow.root)
     done(*flow.arguments["score"], "--set", "inference.hop_seconds=1")
-    assert new(flow.root, before) == {"embed": 1, "score": 1}
+    assert new(flow.root, before) == {"embed": 1, "index": 1, "score": 1}
+    before = folders(flow.root)
+    streamed = done(*(argument for argument in flow.arguments["score"] if argument != "--keep-embeddings"))
+    assert new(flow.root, before) == {"embed": 1, "index": 1, "score": 1}  # of the bank's clips alone
+    kept, other = (
+        build.resolve(uri, "score").table("scores")
+        for uri in (flow.uri("scores"), streamed.summary["outputs"]["scores"])
+    )
+    assert kept.equals(other)
     before = folders(flow.root)
     done(*flow.arguments["train"], "--set", "seed=1")
     assert new(flow.root, before) == {"train": 1}
@@ -318,7 +326,10 @@ REFUSED = {
     ),
     "scheme": ("ingest gs://bucket/x --out {root}", "unknown scheme 'gs://'; allowed: s3://bucket/key, a local path"),
     "layout": ("ingest {fleet} --out {root} --layout dcase1999", "unknown layout 'dcase1999'; allowed: auto, "),
-    "no source": ("ingest {fleet}/none --out {root}", "/none: nothing is there; allowed: a folder or a CSV file"),
+    "no source": (
+        "ingest {fleet}/none --out {root}",
+        "/none: nothing is there; allowed: a folder, a zip file or a CSV file",
+    ),
     "empty source": ("ingest {empty} --out {root}", "no layout"),
     "split": ("ingest {fleet} --out {root} --split exam", "'exam' is not one of 'train', 'calibration', 'test'"),
     "rejects": ("ingest {fleet} --out {root} --max-rejects -1", "'--max-rejects': -1 is not in the range x>=0"),

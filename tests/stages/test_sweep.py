@@ -242,7 +242,7 @@ def test_a_killed_sweep_ends_as_one_that_nothing_happened_to(system: chain.Chain
     assert told == f"{total - 1} []"  # CLIPS were there
     killed = Submission(system, tmp_path / "killed")
     draw = random.Random(0)
-    for done in sorted(draw.sample(range(2, total - 5), KILLS)):  # the last six take no time, but for two embeddings
+    for done in sorted(draw.sample(range(2, total - 7), KILLS)):  # the last eight take no time, but for two embeddings
         before = attempts(killed.root)
         process = killed.start()
         while process.poll() is None and len(attempts(killed.root)) < done:
