@@ -8,9 +8,10 @@ T: samples, K: frames, F: frequency bins.
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
-from typing import Any
+from math import ceil
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ FRAMES_AT_ONCE = 64
 
 Angles = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
+Spectra = npt.NDArray[np.complex64]
 
 
 def variants(config: Augmentation) -> list[tuple[float, str]]:
@@ -77,40 +79,85 @@ def change_speed(waveform: Waveform, speed: float, mode: str) -> Waveform:
 
 def _stretch(waveform: Waveform, speed: float, num_samples: int) -> Waveform:
     """Frames are read every ``speed * HOP`` samples and written every HOP, rotated so that partials run on."""
-    # Middles of the frames. Ahead of the sound they are read as they are written, hence not rotated: the first is only
-    # what the second continues, and from the second on OVERLAP frames lie over every sample of the sound.
-    written = HOP * np.arange(-2, -(-num_samples // HOP) + OVERLAP - 1)
+    # Middles of the frames: OVERLAP of them lie over every sample of the sound. The one ahead of it needs no rotation.
+    written = HOP * np.arange(-1, max(-(-num_samples // HOP) + OVERLAP - 1, ceil(FRAME / 2 / HOP / speed) + 1))
     read = np.rint(np.where(written < 0, 1, speed) * written).astype(np.int64)
-    around = (FRAME // 2 + 2 * HOP, max(int(read[-1]) + FRAME // 2 - len(waveform), 0))
+    onset = FRAME // 2 + HOP * np.arange(3)  # the first frames that are all sound
+    around = (FRAME // 2 + HOP, max(int(max(read[-1], onset[-1])) + FRAME // 2 - len(waveform), 0))
     views = np.lib.stride_tricks.sliding_window_view(np.pad(waveform, around), FRAME)
     window = scipy.signal.get_window("hann", FRAME).astype(np.float32)
     synthesis = window * (HOP / np.square(window).sum())  # squares of Hann windows, a third apart, add up to a constant
-    output = np.zeros((len(read) - 2 + OVERLAP, HOP), np.float32)
-    rotation = np.zeros(FRAME // 2 + 1)
-    for first in range(0, len(read) - 1, FRAMES_AT_ONCE):
-        reading = read[first : first + FRAMES_AT_ONCE + 1]
-        frames = views[reading + 2 * HOP]
-        frames *= window
-        spectra = scipy.fft.rfft(frames)
-        rotations, region = _rotations(spectra, np.diff(reading), rotation)
-        rotation = rotations[region[-1]]
-        turned = _phasor(rotations).take(region)
-        turned *= spectra[1:]
+    output = np.zeros((len(read) - 1 + OVERLAP, HOP), np.float32)
+    first = 0
+    for turned in _turned(lambda middles: scipy.fft.rfft(views[middles + HOP] * window), read, written, onset):
         frames = scipy.fft.irfft(turned, FRAME)
         frames *= synthesis
         for part in range(OVERLAP):
             output[first + part : first + part + len(frames)] += frames[:, part * HOP : (part + 1) * HOP]
+        first += len(frames)
     return output.ravel()[FRAME // 2 + HOP :][:num_samples]
 
 
-def _rotations(spectra: npt.NDArray[np.complex64], advances: Rows, before: Angles) -> tuple[Angles, Rows]:
+def _turned(spectra: Callable[[Rows], Spectra], read: Rows, written: Rows, onset: Rows) -> Iterator[Spectra]:
+    """The spectra [k, F] of the frames around the middles ``read`` [K], rotated for ``written`` [K], block by block."""
+    lead = int(np.searchsorted(read, onset[0])) + 1
+    rotations = _frequencies(spectra(onset), read[:lead]) * (written - read)[:lead, None]
+    yield spectra(read[:lead]) * _phasor(rotations)
+    rotation = rotations[-1]
+    for first in range(lead, len(read), FRAMES_AT_ONCE):
+        reading = read[first - 1 : first + FRAMES_AT_ONCE]
+        found = spectra(reading)
+        rotations, region = _rotations(found, np.diff(reading), rotation)
+        rotation = rotations[region[-1]]
+        turned = _phasor(rotations).take(region)
+        turned *= found[1:]
+        yield turned
+
+
+def _frequencies(onset: Spectra, middles: Rows) -> Angles:
+    """Radians per sample [K, F] of each bin's partial, at the mean between the first sample and ``middles`` [K].
+
+    Frames around the first sample are half silence, and their phases are wrong. So ``onset`` [3, F], the first frames
+    that are all sound, HOP apart, tell how fast a partial turns and how that changes.
+    """
+    tracks = _tracks(onset, np.full(2, HOP))
+    second = tracks.growth[tracks.counts[1] :] / HOP
+    first = tracks.growth[tracks.continued[tracks.counts[1] :] - tracks.counts[0]] / HOP
+    since = (middles[:, None] - FRAME - HOP) / 2  # from the middle of the first two frames
+    frequency: Angles = first + (second - first) / HOP * since
+    return frequency[:, tracks.region[-1] - tracks.counts[:2].sum()]
+
+
+def _rotations(spectra: Spectra, advances: Rows, before: Angles) -> tuple[Angles, Rows]:
     """Radians [P] to turn the peaks of ``spectra`` [K + 1, F] by, if the first frame was turned by ``before`` [F].
 
-    Also which peak each bin [K, F] of the last K turns with.
-
-    A peak in one frame continues the peak in the frame before whose region it falls into. Between them its phase grew
-    over ``advances`` [K] samples and shall grow, at the same frequency, over HOP; all of its region turns with it.
+    Also which peak each bin [K, F] of the last K turns with. Between frames the phase of a peak grew over ``advances``
+    [K] samples and shall grow, at the same frequency, over HOP; all of its region turns with it.
     """
+    tracks = _tracks(spectra, advances)
+    first = int(tracks.counts[0])
+    advance = np.repeat(advances, tracks.counts[1:])
+    turned = np.concatenate([before.take(tracks.bins[:first]), tracks.growth * (HOP / advance - 1)])
+    for start, end in itertools.pairwise(np.cumsum(tracks.counts).tolist()):
+        turned[start:end] += turned.take(tracks.continued[start - first : end - first])
+    return turned, tracks.region[1:]
+
+
+class _Tracks(NamedTuple):
+    """The P peaks of K + 1 frames in order, and what those of the last K continue.
+
+    A peak in one frame continues the peak in the frame before whose region it falls into.
+    """
+
+    bins: Rows  # [P]
+    counts: Rows  # [K + 1], peaks of each frame
+    region: Rows  # [K + 1, F], the peak that each bin belongs to
+    continued: Rows  # [P - counts[0]], peaks
+    growth: Angles  # [P - counts[0]], radians since the frame before
+
+
+def _tracks(spectra: Spectra, advances: Rows) -> _Tracks:
+    """The tracks of ``spectra`` [K + 1, F], whose frames are ``advances`` [K] samples apart."""
     peaks, bin_, counts, region = _peaks(spectra)
     # Seen from the frame's middle, where the bins of one partial agree, every other bin is half a turn off.
     phase = np.angle(spectra.take(peaks)) + np.pi * (bin_ & 1)
@@ -120,13 +167,10 @@ def _rotations(spectra: npt.NDArray[np.complex64], advances: Rows, before: Angle
     expected = np.pi / FRAME * (bin_[first:] + bin_.take(continued)) * advance  # at the mean of both frequencies
     growth = phase[first:] - phase.take(continued)
     growth += 2 * np.pi * np.rint((expected - growth) / (2 * np.pi))
-    turned = np.concatenate([before.take(bin_[:first]), growth * (HOP / advance - 1)])
-    for start, end in itertools.pairwise(np.cumsum(counts).tolist()):
-        turned[start:end] += turned.take(continued[start - first : end - first])
-    return turned, region[1:]
+    return _Tracks(bin_, counts, region, continued, growth)
 
 
-def _peaks(spectra: npt.NDArray[np.complex64]) -> tuple[Rows, Rows, Rows, Rows]:
+def _peaks(spectra: Spectra) -> tuple[Rows, Rows, Rows, Rows]:
     """The P peaks of ``spectra`` [K, F] in order: position in all K * F bins, and bin; also how many a frame has [K].
 
     Last, which of them is nearest to each bin [K, F]. A peak exceeds two bins on either side, the first of equals
@@ -148,7 +192,7 @@ def _peaks(spectra: npt.NDArray[np.complex64]) -> tuple[Rows, Rows, Rows, Rows]:
     return peaks, peaks - frame * bins, counts, region
 
 
-def _phasor(angle: Angles) -> npt.NDArray[np.complex64]:
+def _phasor(angle: Angles) -> Spectra:
     wrapped = (angle - 2 * np.pi * np.rint(angle / (2 * np.pi))).astype(np.float32)
     phasor = np.empty(angle.shape, np.complex64)
     phasor.real, phasor.imag = np.cos(wrapped), np.sin(wrapped)

@@ -19,7 +19,6 @@ from torch.nn import functional
 from ray_asd.models.backbones import SpeechBackbone
 
 _ROWS = 32 * 99  # of a usual product, for which oneDNN chooses the layout: 64 s of audio in windows of 2 s
-_FRAMES = 1600  # of a usual convolution's input, likewise
 _ONEDNN_GROUP = 16  # channels per group below which oneDNN's bf16 convolutions are wrong on CPUs with AMX (torch 2.11)
 
 
@@ -143,20 +142,26 @@ class _Convolution:
         self.bias = None if layer.bias is None else layer.bias.detach().to(self.dtype)
         self.stride, self.padding, self.groups, self.gelu = layer.stride[0], int(layer.padding[0]), layer.groups, gelu
         self.onednn = _uses_onednn(self.weight)
-        if self.onednn:
-            image = [1, layer.in_channels, 1, _FRAMES]
-            self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self._geometry(), image)
+        self.laid_out, self.frames = self.weight, 0
 
     def _geometry(self) -> tuple[list[int], list[int], list[int], int]:
         return [0, self.padding], [1, self.stride], [1, 1], self.groups
+
+    def _lay_out(self, image: Tensor) -> None:
+        """Weights in the order that oneDNN wants for so many frames: in another's it can take thirty times as long."""
+        if image.shape[-1] != self.frames:
+            size = [1, *image.shape[1:]]
+            self.laid_out = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self._geometry(), size)
+            self.frames = image.shape[-1]
 
     def __call__(self, x: Tensor) -> Tensor:
         image = x.to(self.dtype).transpose(1, 2).unsqueeze(2)
         made: Tensor
         if self.onednn:
+            self._lay_out(image)
             after = "gelu" if self.gelu else "none"
             made = torch.ops.mkldnn._convolution_pointwise(
-                image, self.weight, self.bias, *self._geometry(), after, [], "none"
+                image, self.laid_out, self.bias, *self._geometry(), after, [], "none"
             )
         else:
             padding, stride, dilation, groups = self._geometry()

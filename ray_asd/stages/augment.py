@@ -22,7 +22,7 @@ from ray_asd.errors import StageError, UserError
 from ray_asd.stages.progress import Progress
 from ray_asd.steps import Step
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 SHARD_CLIPS = 64  # at most, of training clips: their waves go through a local file
 NORMALISATION_EPSILON = 1e-7  # added to the variance, as the checkpoints' own feature extractors do
 _BYTES_PER_SAMPLE = 4

@@ -21,7 +21,7 @@ from ray_asd.models.card import CARD, WEIGHTS, read_card
 from ray_asd.stages.progress import Progress
 from ray_asd.steps import Step
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 FLOOR = "floor"
 EMBEDDINGS = "embeddings"  # folder of the table in the stage's output
 CHUNKS = "chunks"

@@ -23,7 +23,7 @@ from ray_asd.stages import direct, embed, index
 from ray_asd.stages.progress import Progress
 from ray_asd.steps import Step
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 SCORES = "scores"
 THRESHOLDS = "thresholds"
 FLOOR_SYSTEM = "floor (log-mel mean and std)"
