@@ -34,8 +34,10 @@ class WeightedSum(nn.Module):
 
     def forward(self, states: Iterable[Tensor]) -> Tensor:
         """L + 1 times [B, F, H] -> [B, F, H], in float32."""
-        weighted = (weight * state.float() for weight, state in zip(self.weights, states, strict=True))
-        return sum(weighted, start=self.weights.new_zeros(()))  # one by one: a stack would hold all states twice
+        total = self.weights.new_zeros(())
+        for weight, state in zip(self.weights, states, strict=True):  # a stack would hold all states twice
+            total = torch.addcmul(total, state.float(), weight)
+        return total
 
 
 class Embedder(nn.Module):

@@ -1,10 +1,10 @@
 """Speech backbones for inference alone: the same weights laid out once for the hardware, and no work nobody asked for.
 
 What makes them faster than transformers' forward pass, on a CPU and on a GPU: query, key and value are one matrix
-product; GELU is part of the product before it; frames stay channels-last through the convolutions; the group norm is
-folded into the first convolution, whose statistics follow from the waveform's own; WavLM's gated position bias is a
-mask of fused attention; hidden states are handed on one by one. On a CPU oneDNN does the products, with weights
-reordered beforehand: several times torch's own speed in bf16, and never slower in float32.
+product; GELU and residuals are part of the product before them; frames stay channels-last through the convolutions;
+the group norm is folded into the first convolution, whose statistics follow from the waveform's own; WavLM's gated
+position bias is a mask of fused attention; hidden states are handed on one by one. On a CPU oneDNN does the products,
+with weights reordered beforehand: several times torch's own speed in bf16, and never slower in float32.
 
 Shapes: B batch, T samples at 16 kHz, F frames, C channels of the convolutions, H hidden size, L transformer layers.
 """
@@ -101,7 +101,7 @@ def _uses_onednn(weight: Tensor) -> bool:
 
 
 class _Linear:
-    """[..., K] -> [..., N], with GELU where asked."""
+    """[..., K] -> [..., N], with GELU where asked, or with a residual added."""
 
     def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype, gelu: bool = False) -> None:
         self.weight, self.bias, self.gelu = weight.detach().to(dtype), bias.detach().to(dtype), gelu
@@ -113,12 +113,18 @@ class _Linear:
     def of(cls, layer: nn.Linear, dtype: torch.dtype, gelu: bool = False) -> "_Linear":
         return cls(layer.weight, layer.bias, dtype, gelu)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        product: Tensor
+        if self.onednn and residual is not None:
+            product = torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.weight, self.bias, "add")
+            return product
         if self.onednn:
             after = "gelu" if self.gelu else "none"
-            product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, after, [], "none")
+            product = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, after, [], "none")
             return product
         product = functional.linear(x, self.weight, self.bias)
+        if residual is not None:
+            return product + residual
         return functional.gelu(product) if self.gelu else product
 
 
@@ -258,7 +264,7 @@ class _PositionBias:
 
 
 class _Attention:
-    """Self-attention over all frames: [B, F, H] -> [B, F, H]; with WavLM's gates where it has them.
+    """Self-attention over all frames, and the residual: [B, F, H] -> [B, F, H]; with WavLM's gates where it has them.
 
     A gate is a sum of four rows of a linear layer over one head's part of the input: as rows of zeros elsewhere they
     join the product that makes query, key and value.
@@ -279,13 +285,13 @@ class _Attention:
         self.inner = _Linear(torch.cat(weights), torch.cat(biases), dtype)
         self.out = _Linear.of(attention.out_proj, dtype)
 
-    def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
+    def __call__(self, x: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
         batch, frames, hidden = x.shape
         made = self.inner(x)
         query, key, value = made[..., : 3 * hidden].view(batch, frames, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mask = None if bias is None else self._gates(made[..., 3 * hidden :]) * bias
         attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.out(attended.transpose(1, 2).reshape(batch, frames, hidden))
+        return self.out(attended.transpose(1, 2).reshape(batch, frames, hidden), residual)
 
     def _gates(self, made: Tensor) -> Tensor:
         """[B, F, 2 heads] -> [B, heads, F, 1]."""
@@ -316,7 +322,7 @@ class _Layer:
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
         if self.norm_first:
-            x = x + self.attention(self.norm(x), bias)
-            return x + self.narrow(self.widen(self.final_norm(x)))
-        x = self.norm(x + self.attention(x, bias))
-        return self.final_norm(x + self.narrow(self.widen(x)))
+            x = self.attention(self.norm(x), bias, residual=x)
+            return self.narrow(self.widen(self.final_norm(x)), residual=x)
+        x = self.norm(self.attention(x, bias, residual=x))
+        return self.final_norm(self.narrow(self.widen(x), residual=x))
