@@ -2,8 +2,7 @@
 
 The output of a stage lives in ``<root>/<stage>/<name>-<digest>/``. Work writes below ``attempt-<uuid>/``, or, where it
 can go on after a kill, below ``parts/``; last, one conditional write puts ``marker.json``, which lists the files that
-count. Of two writers one wins, and the other uses
-the winner's output. What no marker lists does not exist for readers.
+count. Of two writers one wins, and the other uses the winner's output. What no marker lists does not exist for readers.
 """
 
 import hashlib

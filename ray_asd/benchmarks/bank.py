@@ -79,7 +79,11 @@ def _measured(step: Callable[..., object], *arguments: object) -> tuple[float, f
 
 
 def _write(place: Path, rows: int, dim: int) -> None:
-    bank.write_vectors(place / "vectors", _blocks(rows, dim))
+    vectors, start = bank.create_vectors(place / "vectors", rows, dim), 0
+    for block in _blocks(rows, dim):
+        vectors[start : start + len(block)] = block
+        start += len(block)
+        vectors.flush()
 
 
 def _blocks(rows: int, dim: int) -> Iterator[Vectors]:

@@ -20,6 +20,7 @@ from ray_asd import build
 from ray_asd.benchmarks import measure
 from ray_asd.build import Attempt, Key, Outcome, Output
 from ray_asd.config import Index, Resources, Worker
+from ray_asd.scoring.bank import create_vectors, open_vectors
 from ray_asd.scoring.cosine import Vectors, float32_units, norms
 from ray_asd.stages import cluster, index
 from ray_asd.stages.index_actors import Pool
@@ -64,9 +65,10 @@ def _bank(folder: str, size: int, dim: int) -> Output:
 
     def work(attempt: Attempt) -> Outcome:
         random, local = np.random.default_rng(0), Path(folder) / "drawn"
-        with local.open("wb") as file:
-            for start in range(0, size, _BLOCK):
-                file.write(random.standard_normal((min(_BLOCK, size - start), dim), np.float32).tobytes())
+        vectors = create_vectors(local, size, dim)
+        for start in range(0, size, _BLOCK):
+            vectors[start : start + _BLOCK] = random.standard_normal((min(_BLOCK, size - start), dim), np.float32)
+            vectors.flush()
         keys = {"machine_type": ["fan"] * size, "section": ["00"] * size}
         clips = pa.table({**keys, "clip_id": [f"{row:09d}" for row in range(size)]})
         files = [attempt.put_file(index.VECTORS, local, size), attempt.put_table(f"{index.CLIPS}/00000.parquet", clips)]
@@ -79,7 +81,7 @@ def _bank(folder: str, size: int, dim: int) -> Output:
 
 
 def _flat(bank: Output, dim: int) -> faiss.IndexFlatIP:
-    vectors = np.memmap(bank.fetch(index.VECTORS), np.float32, "r").reshape(-1, dim)
+    vectors = open_vectors(bank.fetch(index.VECTORS), dim)
     flat = faiss.IndexFlatIP(dim)
     for start in range(0, len(vectors), _BLOCK):
         flat.add(_units(vectors[start : start + _BLOCK]))

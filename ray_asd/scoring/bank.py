@@ -10,7 +10,7 @@ is looked at.
 Shapes: N bank rows, Q queries, E values, C candidates per query.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,27 +26,20 @@ SPARE_CANDIDATES = 3  # fetched beyond the k neighbours, so that few queries nee
 _BLOCK = 2**22  # values held at a time: bounds memory, never changes a result
 
 
-def write_vectors(path: Path, blocks: Iterable[Vectors]) -> int:
-    """Write rows to a bank's file, block [n, E] by block, as raw little-endian float32; returns their number."""
-    count = 0
-    with path.open("xb") as file:
-        for block in blocks:
-            np.ascontiguousarray(block, dtype="<f4").tofile(file)
-            count += len(block)
-    return count
+def create_vectors(path: Path, count: int, dim: int) -> np.memmap:
+    """A new bank's file of ``count`` rows, one or more, of ``dim`` values: raw little-endian float32, to be filled."""
+    return np.memmap(path, dtype="<f4", mode="w+", shape=(count, dim))
 
 
 def open_vectors(path: Path, dim: int) -> Vectors:
-    """The rows [N, E] of a bank's file, mapped and not read, with E = ``dim``.
+    """The rows [N, E] of a bank's file, one or more, mapped and not read, with E = ``dim``.
 
     Raises:
         StageError: the file does not hold whole rows of that size.
     """
     size = path.stat().st_size
-    if size % (4 * dim):
+    if not size or size % (4 * dim):
         raise StageError(f"{path} holds {size} bytes, not a multiple of {4 * dim}: its rows do not have {dim} values")
-    if not size:
-        return np.empty((0, dim), dtype=np.float32)
     return np.asarray(np.memmap(path, dtype="<f4", mode="r").reshape(-1, dim))
 
 

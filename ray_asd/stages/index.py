@@ -81,9 +81,11 @@ def _enrolled(bank: Output, kept_back: pa.Array) -> pa.Table:
 
 def _laid_out(bank: Output, rows: pa.Table, local: Path) -> np.memmap:
     """The vectors of ``rows`` in one mapped file, read from the bank file by file."""
+    from ray_asd.scoring.bank import create_vectors
+
     files, origin = bank.files(embed.EMBEDDINGS), rows["file"].to_numpy()
     dim = bank.part(files[0].path, ["embedding"]).schema.field("embedding").type.list_size
-    vectors = np.memmap(local, np.dtype("<f4"), "w+", shape=(rows.num_rows, dim))
+    vectors = create_vectors(local, rows.num_rows, dim)
     for number, file in enumerate(files):
         places = np.flatnonzero(origin == number)
         if len(places):

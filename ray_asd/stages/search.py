@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -95,7 +95,8 @@ class Here:
 
 def merged(parts: Sequence[Part], k: int) -> Found:
     """The k nearest of all parts, ordered by distance and then by row, which is by clip_id."""
-    distances, rows, clip_ids = (np.concatenate(columns, axis=1) for columns in zip(*map(astuple, parts), strict=True))
+    columns = zip(*((part.distances, part.rows, part.clip_ids) for part in parts), strict=True)
+    distances, rows, clip_ids = (np.concatenate(column, axis=1) for column in columns)
     order = np.lexsort((rows, distances), axis=-1)[:, :k]
     distances, clip_ids = (np.take_along_axis(values, order, -1) for values in (distances, clip_ids))
     return Found(distances, clip_ids.tolist())

@@ -4,7 +4,7 @@ from banks import BANKS, assert_equal, brute_force, integer_bank, make_bank, mis
 
 from ray_asd.errors import StageError, UserError
 from ray_asd.scoring import cosine
-from ray_asd.scoring.bank import Bank, open_vectors, shard_ranges, write_vectors
+from ray_asd.scoring.bank import Bank, create_vectors, open_vectors, shard_ranges
 from ray_asd.scoring.cosine import NoDirection, merge
 
 GROUPS = [(0, 137), (137, 138), (138, 140), (140, 140), (140, 300)]  # one row, two, none, and many
@@ -129,7 +129,9 @@ def test_asking_for_an_absent_gpu_changes_nothing():
 def test_a_bank_in_a_file_answers_the_same(make, tmp_path):
     bank, queries = make_bank(make, 7)
     path = tmp_path / "bank"
-    assert write_vectors(path, (bank[start : start + 77] for start in range(0, 300, 77))) == 300
+    created = create_vectors(path, *bank.shape)
+    created[:] = bank
+    created.flush()
     mapped = open_vectors(path, bank.shape[1])
     assert isinstance(mapped.base, np.memmap)
     group_of = some_groups(40)
@@ -139,11 +141,9 @@ def test_a_bank_in_a_file_answers_the_same(make, tmp_path):
     assert_equal(merge([part.search(queries, group_of, 2) for part in parts], 2), (one.distances, one.rows))
     with pytest.raises(StageError, match=r"bytes, not a multiple of 4004: its rows do not have 1001 values"):
         open_vectors(path, 1001)
-
-
-def test_an_empty_file_is_an_empty_bank(tmp_path):
-    assert write_vectors(tmp_path / "bank", []) == 0
-    assert open_vectors(tmp_path / "bank", 5).shape == (0, 5)
+    path.write_bytes(b"")
+    with pytest.raises(StageError, match=r"bank holds 0 bytes"):
+        open_vectors(path, 1001)
 
 
 @pytest.mark.parametrize(("count", "shards"), [(10, 1), (10, 3), (2, 5), (0, 2)])
