@@ -43,7 +43,7 @@ def alternate(variants: Mapping[str, Work], repetitions: int) -> dict[str, Times
     return {name: Times(tuple(taken)) for name, taken in seconds.items()}
 
 
-def fastest(variants: Mapping[str, Work], repetitions: int = 1) -> str:
+def fastest(variants: Mapping[str, Work], repetitions: int = 3) -> str:
     """The name of the variant with the smallest median."""
     times = alternate(variants, repetitions)
     return min(times, key=lambda name: times[name].median)

@@ -121,11 +121,11 @@ def killing_a_worker(submission: Submission, step: int, draw: random.Random) -> 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_killed_at_random(
-    system: chain.Chain, undisturbed: dict[str, str], root: str, tmp_path: Path, seed: int
+    system: chain.Chain, undisturbed: dict[str, str], bucket: str, tmp_path: Path, seed: int
 ) -> None:
-    """First the driver, then a worker of the next one, each by SIGKILL."""
+    """First the driver, then a worker of the next one, each by SIGKILL; by turns in an object store and on disk."""
     draw = random.Random(seed)
-    submission = Submission(system, root)
+    submission = Submission(system, str(tmp_path / "root") if seed % 2 else storage.join(bucket, "root"))
     moments = sorted(draw.sample(range(1, STEPS // EVERY - 1), 2))
     driver = submission.elsewhere(tmp_path / "log", RAY_ADDRESS=address())
     submission.wait_for(moments[0] * EVERY, driver)

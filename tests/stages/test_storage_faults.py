@@ -1,4 +1,4 @@
-"""The whole chain on an object store where one request in ten fails: the same tables and weights as without faults.
+"""The whole chain on an object store where one request in ten fails: the same tables and weights as on disk.
 
 ``FAULT_SEEDS`` (environment, default 1) is the number of runs, each with other faults.
 """
@@ -47,6 +47,8 @@ def built_through(proxy: fault_proxy.Proxy, recordings: str, root: str, log: Pat
 def same_tables(clean: chain.Chain, faulty: chain.Chain) -> None:
     for (name, ours, folder), (_, theirs, _) in zip(clean.tables(), faulty.tables(), strict=True):
         one, other = ours.table(folder), theirs.table(folder)
+        assert ours.source.digest == theirs.source.digest, name
+        assert one.schema.equals(other.schema), name
         assert one.num_rows, name
         if "uri" in one.column_names:
             moved = [uri.replace(clean.recordings, faulty.recordings, 1) for uri in one["uri"].to_pylist()]
