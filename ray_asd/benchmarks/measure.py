@@ -13,6 +13,8 @@ import torch
 
 Work = Callable[[], object]
 
+_PAUSE = 0.2  # seconds until the threads of the variant before no longer spin
+
 
 @dataclass(frozen=True)
 class Times:
@@ -36,6 +38,7 @@ def alternate(variants: Mapping[str, Work], repetitions: int) -> dict[str, Times
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for repetition in range(repetitions + 1):
         for name, work in variants.items():
+            time.sleep(_PAUSE)
             begun = time.perf_counter()
             work()
             if repetition:
