@@ -75,6 +75,16 @@ def test_states_do_not_depend_on_the_batch() -> None:
         torch.testing.assert_close(state, torch.cat([one[layer] for one in alone]), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bf16", marks=needs_bf16)])
+def test_a_pass_of_another_length_changes_no_later_one(precision: str) -> None:
+    """Weights are laid out anew for each length."""
+    model, waveform = packed("hubert-group", precision), torch.randn(2, 16_000)
+    before = states(model, waveform)
+    shorter = states(model, waveform[:, :6400])
+    assert max(errors(shorter, reference_states("hubert-group", waveform[:, :6400]))) < 0.02
+    assert all(torch.equal(one, other) for one, other in zip(states(model, waveform), before, strict=True))
+
+
 @pytest.mark.parametrize("architecture", ["hubert-group", "wavlm-layer"])
 def test_features_of_a_batch_at_once_are_those_of_one_by_one(architecture: str) -> None:
     """A GPU takes all at once."""
