@@ -105,8 +105,11 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once(clips: Output, attempt: 
     assert not any("nan" in line for line in seen)
 
 
-def test_a_worker_that_always_fails_is_named_in_one_line(attempt: Attempt, tmp_path: Path) -> None:
+def test_a_worker_that_always_fails_is_named_in_one_line(
+    attempt: Attempt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its shards are gone."""
+    monkeypatch.setattr(loop, "MAX_FAILURES", 1)
     broken = training_set(str(tmp_path / "set"), hums(4))
     storage.remove(broken.file_uri("waves"))
     with pytest.raises(StageError, match=r"^train: FileNotFoundError: .*waves/0000\d\.f32") as caught:

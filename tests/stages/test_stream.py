@@ -82,7 +82,8 @@ def test_workers_and_shards_change_nothing(system: chain.Chain, place: str, over
 
 
 @pytest.mark.usefixtures("many_shards")
-def test_packs_change_nothing(system: chain.Chain, root: str) -> None:
+def test_packs_change_nothing(system: chain.Chain, bucket: str) -> None:
+    root = storage.join(bucket, "root")
     step = ingest.step(Source(system.recordings, dataset="fleet"), Worker(), silent, ingest.Options(pack=True))
     packed = steps.ensure(step, root)
     assert packed.source.digest == system.clips.source.digest
