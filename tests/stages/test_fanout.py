@@ -155,7 +155,8 @@ def test_what_was_done_before_a_failure_is_not_done_again(root: str, tmp_path: P
     assert 1 <= len(begun) < 7
     done = squares(place, note)
     again = {int(line) // 3 for line in log.read_text().splitlines()}
-    assert again == set(range(7)) - {int(path[-10:-5]) for path in begun}
+    assert 13 // 3 in again
+    assert again <= set(range(7)) - {int(path[-10:-5]) for path in begun}  # less what was on its way when it failed
     assert done.counts == {"rows": 20, "shards of 3": 6, "shards of 2": 1}
     whole = squares(storage.join(root, "elsewhere", build.PARTS))
     assert sorted(done.files, key=lambda file: file.path) == sorted(whole.files, key=lambda file: file.path)

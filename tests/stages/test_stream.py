@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
 
 import processes
 from ray_asd import config, steps, storage
@@ -148,8 +150,15 @@ def test_an_actor_that_died_answers_again(system: chain.Chain) -> None:
         assert again[0]["pid"] == health[0]["pid"]
         assert again[1]["pid"] != health[1]["pid"]
         actors = [actor for replica in pool._actors for actor in replica]
-    with pytest.raises(ray.exceptions.RayActorError):
-        ray.get(actors[0].health.remote())
+    wait_for(lambda: all(map(has_ended, actors)))
+
+
+def has_ended(actor: ActorHandle) -> bool:
+    try:
+        ray.get(actor.health.remote())
+    except RayActorError:
+        return True
+    return False
 
 
 def test_a_bank_that_lacks_what_is_asked_for(system: chain.Chain, place: str) -> None:
