@@ -1,7 +1,7 @@
 """A large bank from its first row to an answer: seconds and peak memory of each step, each in a process of its own.
 
     python -m ray_asd.benchmarks.bank
-    python -m ray_asd.benchmarks.bank --set kind=ivf
+    python -m ray_asd.benchmarks.bank --set scoring.index.kind=ivf
 
 Its vectors are random around random centres, so that an approximate index has something to find.
 """
@@ -33,7 +33,7 @@ _BLOCK = 8192  # rows written at a time
 @click.option("--neighbours", default=2, show_default=True)
 @click.option("--shards", default=1, show_default=True, help="Searched one after the other, then merged.")
 @click.option("--sample", default=256, show_default=True, help="Rows that recall is measured on.")
-@click.option("--set", "settings", multiple=True, help="A setting of the index, such as kind=hnsw; repeatable.")
+@click.option("--set", "settings", multiple=True, help="A setting, such as scoring.index.kind=hnsw; repeatable.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Where the files go.  [default: a temporary one]")
 def main(
     rows: int,
@@ -46,7 +46,7 @@ def main(
     folder: Path | None,
 ) -> None:
     """Write a bank block by block, open it and search it, with an approximate index if one is asked for."""
-    index = config.usage(config.Usage(), tuple(f"scoring.index.{setting}" for setting in settings)).scoring.index
+    index = config.usage(config.Usage(), settings).scoring.index
     if index.kind != "exact" and shards > 1:
         raise click.UsageError(f"--shards {shards}: an approximate index is built of the whole bank; allowed: 1")
     click.echo(measure.hardware("faiss-gpu", "faiss-cpu"))

@@ -22,13 +22,13 @@ def test_a_bank_is_written_opened_and_searched_in_shards() -> None:
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw", "pq"])
 def test_an_index_is_built_and_its_recall_measured(kind: str) -> None:
-    result = CliRunner().invoke(bank.main, [*SMALL, "--set", f"kind={kind}"], catch_exceptions=False)
+    result = CliRunner().invoke(bank.main, [*SMALL, "--set", f"scoring.index.kind={kind}"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert 0.1 < float(rows(result.output)["recall"][-1]) <= 1
 
 
 def test_an_index_of_one_piece_does_not_serve_shards() -> None:
-    result = CliRunner().invoke(bank.main, [*SMALL, "--set", "kind=ivf", "--shards", "2"])
+    result = CliRunner().invoke(bank.main, [*SMALL, "--set", "scoring.index.kind=ivf", "--shards", "2"])
     assert result.exit_code == 2
     assert "--shards" in result.output
 
