@@ -1,7 +1,17 @@
-"""The processes that these tests started, so that one of them can be killed."""
+"""The processes that these tests started, so that one of them can be killed, or its end waited for."""
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Until it holds, five minutes at most."""
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def below_this_one(title: bytes) -> list[int]:

@@ -82,3 +82,6 @@ def test_every_stage_completes_with_the_same_tables(
     for ours, theirs in ((system.base, faulty.base), (system.model, faulty.model)):
         assert ours.marker.digest == theirs.marker.digest
         assert learned(ours) == learned(theirs)
+    assert [file.sha256 for file in system.originals.files("waves")] == [
+        file.sha256 for file in faulty.originals.files("waves")
+    ]

@@ -4,9 +4,10 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow as pa
 import pytest
 import ray
 from ray.actor import ActorHandle
@@ -54,14 +55,13 @@ def many_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fanout, "SMALLEST", 4)
 
 
-def same(one: Output, other: Output) -> None:
-    for folder in (score.SCORES, score.THRESHOLDS):
-        assert one.table(folder).equals(other.table(folder))
+def judgement(output: Output) -> list[pa.Table]:
+    return [output.table(folder) for folder in (score.SCORES, score.THRESHOLDS)]
 
 
 def test_the_same_as_from_embeddings(system: chain.Chain, place: str) -> None:
     output = streamed(system, place)
-    same(output, system.scores)
+    assert judgement(output) == judgement(system.scores)
     assert "queries" not in output.marker.inputs
     folders = {file.path.partition("/")[0] for file in output.marker.files}
     assert folders == {score.SCORES, score.THRESHOLDS}
@@ -80,7 +80,7 @@ def test_the_same_as_from_embeddings(system: chain.Chain, place: str) -> None:
     ],
 )
 def test_workers_and_shards_change_nothing(system: chain.Chain, place: str, overrides: Sequence[str]) -> None:
-    same(streamed(system, place, *overrides), system.scores)
+    assert judgement(streamed(system, place, *overrides)) == judgement(system.scores)
 
 
 @pytest.mark.usefixtures("many_shards")
@@ -92,7 +92,8 @@ def test_packs_change_nothing(system: chain.Chain, bucket: str) -> None:
     rows = packed.table(ingest.CLIPS).drop_columns(["pack", "pack_row"])
     assert rows.equals(system.clips.table(ingest.CLIPS).drop_columns(["pack", "pack_row"]))
     used = recipe()
-    same(steps.ensure(score.step(system.model, packed, packed, used, used.audio, silent), root), system.scores)
+    output = steps.ensure(score.step(system.model, packed, packed, used, used.audio, silent), root)
+    assert judgement(output) == judgement(system.scores)
 
 
 @pytest.mark.slow
@@ -105,7 +106,7 @@ def test_killed_on_the_way(system: chain.Chain, place: str, victims: Sequence[by
     killed: list[int] = []
 
     def kill() -> None:
-        wait_for(lambda: bool(storage.files(receipts)))
+        processes.wait_for(lambda: bool(storage.files(receipts)))
         time.sleep(random.Random(seed).uniform(0, 0.2))
         for title in victims:
             for process in processes.below_this_one(title):
@@ -117,14 +118,7 @@ def test_killed_on_the_way(system: chain.Chain, place: str, victims: Sequence[by
         output = steps.ensure(step, place)
         killing.result()
     assert len(killed) >= len(victims)
-    same(output, system.scores)
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    assert judgement(output) == judgement(system.scores)
 
 
 def test_an_actor_that_died_answers_again(system: chain.Chain) -> None:
@@ -150,7 +144,7 @@ def test_an_actor_that_died_answers_again(system: chain.Chain) -> None:
         assert again[0]["pid"] == health[0]["pid"]
         assert again[1]["pid"] != health[1]["pid"]
         actors = [actor for replica in pool._actors for actor in replica]
-    wait_for(lambda: all(map(has_ended, actors)))
+    processes.wait_for(lambda: all(map(has_ended, actors)))
 
 
 def has_ended(actor: ActorHandle) -> bool:
