@@ -22,7 +22,7 @@ from ray_asd.benchmarks import (
     sweep,
     training,
 )
-from ray_asd.console import run
+from ray_asd.cli.console import run
 
 benchmarks = click.Group(
     "benchmark",

@@ -1,13 +1,6 @@
-"""Score test clips against the healthy clips of their machine, as a Ray job.
+"""Score clips: ``ray-asd score`` as a Ray job."""
 
-    ray job submit --working-dir . -- /usr/bin/python3 jobs/score.py --model URI --clips URI --out s3://bucket/runs
-
-The arguments are those of ``ray-asd score``.
-"""
-
-import sys
-
-from ray_asd.cli import main
+from ray_asd.cli import job
 
 if __name__ == "__main__":
-    main(["score", *sys.argv[1:]])
+    job(__file__)

@@ -22,7 +22,7 @@ import requests
 from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from ray_asd.console import FAILED, complain, run
+from ray_asd.cli.console import FAILED, complain, run
 from ray_asd.errors import StageError, UserError, unknown
 
 JOBS = Path(__file__).resolve().parent

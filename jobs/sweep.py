@@ -1,13 +1,6 @@
-"""Train, score and compare all cells of a grid, as a Ray job.
+"""Train, score and compare all cells of a grid: ``ray-asd sweep`` as a Ray job."""
 
-    ray job submit --working-dir . -- /usr/bin/python3 jobs/sweep.py --recipe paper --clips URI --out s3://bucket/runs
-
-The arguments are those of ``ray-asd sweep``.
-"""
-
-import sys
-
-from ray_asd.cli import main
+from ray_asd.cli import job
 
 if __name__ == "__main__":
-    main(["sweep", *sys.argv[1:]])
+    job(__file__)

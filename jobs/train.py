@@ -1,13 +1,6 @@
-"""Fine-tune the system that a recipe describes, as a Ray job.
+"""Fine-tune the system that a recipe describes: ``ray-asd train`` as a Ray job."""
 
-    ray job submit --working-dir . -- /usr/bin/python3 jobs/train.py --recipe paper --clips URI --out s3://bucket/runs
-
-The arguments are those of ``ray-asd train``.
-"""
-
-import sys
-
-from ray_asd.cli import main
+from ray_asd.cli import job
 
 if __name__ == "__main__":
-    main(["train", *sys.argv[1:]])
+    job(__file__)

@@ -11,9 +11,30 @@ A ``clip_id`` is the data set's name and the POSIX path below its source (``flee
 machine types, and the same on disk and on S3. A null means unknown, never zero or empty.
 """
 
+import numpy as np
 import pyarrow as pa
 
 from ray_asd.errors import StageError
+
+
+class Folder:
+    """Where a stage's output holds each table."""
+
+    CLIPS = "clips"
+    REJECTS = "rejects"
+    PACKS = "packs"
+    TRAINING_SET = "index"
+    WAVES = "waves"  # float32 samples, one clip after the other
+    CHUNKS = "chunks"
+    EMBEDDINGS = "embeddings"
+    DIRECT = "direct"
+    SCORES = "scores"
+    THRESHOLDS = "thresholds"
+    METRICS = "metrics"
+    CELLS = "cells"
+    PAIRS = "pairs"
+    CURVE = "curve"
+
 
 SPLITS = ("train", "calibration", "test", "supplemental")
 DOMAINS = ("source", "target")
@@ -192,6 +213,18 @@ def embeddings(dim: int) -> pa.Schema:
             pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
         ]
     )
+
+
+def as_column(vectors: np.ndarray) -> pa.Array:
+    """Vectors [N, E] as a column of N fixed-size lists of float32."""
+    flat = np.ascontiguousarray(vectors, np.float32).ravel()
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), vectors.shape[1])
+
+
+def vectors(embeddings: pa.Table, column: str = "embedding") -> np.ndarray:
+    """That column of EMBEDDINGS as float32 [N, E]."""
+    flat: np.ndarray = embeddings[column].combine_chunks().flatten().to_numpy()
+    return flat.reshape(embeddings.num_rows, -1)
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-CHEAP = ["archive", "build", "config", "lease", "storage", "tables"]
+CHEAP = ["build", "build.archive", "config", "store", "store.lease", "tables"]
 
 
 def test_import_contracts_are_kept() -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from ray_asd import cli, storage
+from ray_asd import cli, store
 from ray_asd.data import simulate
 
 JOBS = Path(__file__).parents[1] / "jobs"
@@ -183,7 +183,7 @@ def test_the_real_exit_code_comes_back(head: Head, recordings: str, bucket: str)
     assert summary["status"] == "gate"  # stdout and stderr are one log there, and the summary still its last line
     assert summary["counts"]["clips"] == 8
     assert summary["counts"]["rejects"] == 1
-    assert storage.exists(f"{summary['outputs']['clips']}/marker.json")
+    assert store.exists(f"{summary['outputs']['clips']}/marker.json")
     job = head.job("gated")
     assert job["driver_exit_code"] == 3
     assert job["job_id"], "its driver has joined this cluster, not started a Ray of its own"

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ray_asd import build, storage, tables
+from ray_asd import build, store, tables
 from ray_asd.build import Attempt, Key, Outcome, Output
 from ray_asd.config import SAMPLE_RATE, Recipe
-from ray_asd.data.training_set import INDEX, WAVES
+from ray_asd.tables import Folder
 
 Clip = tuple[str, str | None, np.ndarray]
 """Id, condition, waveform."""
@@ -42,7 +42,7 @@ def training_set(folder: str, clips: Sequence[Clip], variants: Mapping[str, str]
     def work(attempt: Attempt) -> Outcome:
         files = []
         for number, shard in enumerate(filter(None, (clips[::2], clips[1::2]))):
-            path, rows, offset = f"{WAVES}/{number:05d}.f32", [], 0
+            path, rows, offset = f"{Folder.WAVES}/{number:05d}.f32", [], 0
             for clip_id, condition, wave in shard:
                 moments = {"mean": float(wave.mean(dtype=np.float64)), "std": float(wave.std(dtype=np.float64))}
                 place = {"shard": path, "offset": offset, "length": len(wave), "speed": 1.0, **moments}
@@ -50,10 +50,10 @@ def training_set(folder: str, clips: Sequence[Clip], variants: Mapping[str, str]
                 offset += len(wave)
             table = tables.conform(pa.Table.from_pylist(rows, schema=tables.TRAINING_SET), tables.TRAINING_SET)
             files.append(attempt.put(path, b"".join(wave.astype("<f4").tobytes() for _, _, wave in shard)))
-            files.append(attempt.put_table(f"{INDEX}/{number:05d}.parquet", table))
+            files.append(attempt.put_table(f"{Folder.TRAINING_SET}/{number:05d}.parquet", table))
         return Outcome(files, {"clips": len(clips)})
 
-    return build.run(storage.absolute(folder), Key("augment", "original", 1, {}, {}), work)
+    return build.run(store.absolute(folder), Key("augment", "original", 1, {}, {}), work)
 
 
 def hums(count: int, seconds: float = 1.0, pitches: Sequence[float] = (300.0, 1100.0)) -> list[Clip]:

@@ -22,16 +22,20 @@ import faiss
 import numpy as np
 import soundfile
 
-from ray_asd import build, config, steps, storage
+from ray_asd import build, config, store
 from ray_asd.benchmarks import measure
-from ray_asd.build import Output
+from ray_asd.build import Output, steps
 from ray_asd.config import Recipe
 from ray_asd.data import audio
 from ray_asd.data.listing import Source
+from ray_asd.engine import connection
+from ray_asd.engine.progress import silent
 from ray_asd.models import model_folder
 from ray_asd.models.card import CARD, WEIGHTS
-from ray_asd.stages import cluster, ingest, score, train
-from ray_asd.stages.progress import silent
+from ray_asd.stages.detection import score
+from ray_asd.stages.recordings import ingest
+from ray_asd.stages.training import systems
+from ray_asd.tables import Folder
 
 RATE = 16_000  # Hz
 HEALTHY = 64  # clips to train on and to compare with
@@ -125,14 +129,14 @@ def run(settings: str) -> None:
     """One scoring in a process of its own."""
     given: dict[str, Any] = json.loads(settings)
     folder, clips = given["folder"], given["clips"]
-    root = storage.join(folder, f"root{clips}")
+    root = store.join(folder, f"root{clips}")
     overrides = SETTINGS if given["workers"] is None else (*SETTINGS, f"resources.embed_workers={given['workers']}")
     recipe = config.load("tiny", overrides)
-    source = Source(storage.join(folder, f"archive{clips}"), layout="flat", machine_type="fan")
-    with cluster.connected():
+    source = Source(store.join(folder, f"archive{clips}"), layout="flat", machine_type="fan")
+    with connection.connected():
         step = ingest.step(source, recipe.resources.embed, silent, ingest.Options(pack=given["pack"]))
         recordings = steps.ensure(step, root)
-        model = steps.ensure(train.system(recipe, recordings, silent), root)
+        model = steps.ensure(systems.system(recipe, recordings, silent), root)
         scoring = score.step(model, recordings, recordings, recipe, recipe.audio, silent)
         for name in ("bank", "index"):
             steps.ensure(scoring.inputs[name], root)
@@ -140,10 +144,10 @@ def run(settings: str) -> None:
         if given["script"]:
             digest = _script(model, recordings, recipe)
         else:
-            storage.remove(scoring.key(root).folder(root))  # of another number of workers
+            store.remove(scoring.key(root).folder(root))  # of another number of workers
             begun = time.monotonic()
             scores = steps.ensure(scoring, root)
-            digest = build.digest_of(scores.table(score.SCORES).select(["clip_id", "score"]).to_pylist())
+            digest = build.digest_of(scores.table(Folder.SCORES).select(["clip_id", "score"]).to_pylist())
         taken = time.monotonic() - begun
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _MIB
     click.echo(json.dumps(asdict(Measured(clips, taken, memory, digest))))
@@ -152,7 +156,7 @@ def run(settings: str) -> None:
 def _script(model: Output, recordings: Output, recipe: Recipe) -> str:
     """What one would write: read a file, embed it by transformers' own forward pass, ask FAISS; clip by clip."""
     system = model_folder.load(model.fetch(CARD), model.fetch(WEIGHTS)).system
-    clips = recordings.table("clips").to_pylist()
+    clips = recordings.table(Folder.CLIPS).to_pylist()
 
     def embed(split: str) -> np.ndarray:
         uris = [clip["uri"] for clip in clips if clip["split"] == split]

@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from ray_asd.benchmarks import measure, noise_set
 from ray_asd.benchmarks.measure import Work
 from ray_asd.config import AutoEncoder
-from ray_asd.data.training_set import Sampler
-from ray_asd.stages.baseline_tasks import PreparedReconstruction, Reconstruction
-from ray_asd.stages.stepping import Stepper
+from ray_asd.data.sampling import Sampler
+from ray_asd.engine.stepping import Stepper
+from ray_asd.stages.training.baseline_objectives import PreparedReconstruction, Reconstruction
 
 
 @click.command()

@@ -20,10 +20,11 @@ from ray_asd import build
 from ray_asd.benchmarks import measure
 from ray_asd.build import Attempt, Key, Outcome, Output
 from ray_asd.config import Index, Resources, Worker
+from ray_asd.engine import connection
 from ray_asd.scoring.bank import create_vectors, open_vectors
 from ray_asd.scoring.cosine import Vectors, float32_units, norms
-from ray_asd.stages import cluster, index
-from ray_asd.stages.index_actors import Pool
+from ray_asd.stages.detection import index
+from ray_asd.stages.detection.bank_actors import Pool
 
 _BLOCK = 10_000  # vectors drawn at once
 
@@ -44,7 +45,7 @@ def main(sizes: tuple[int, ...], dim: int, queries: int, neighbours: int, repeti
     batch = np.random.default_rng(1).standard_normal((queries, dim), np.float32)
     names = [f"query {row}" for row in range(queries)]
     for size in sizes:
-        with tempfile.TemporaryDirectory() as folder, cluster.connected(threads):
+        with tempfile.TemporaryDirectory() as folder, connection.connected(threads):
             bank = _bank(folder, size, dim)
             flat = _flat(bank, dim)
             with Pool(bank, Resources(index=Worker(cpus=threads))) as pool:

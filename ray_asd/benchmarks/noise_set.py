@@ -3,10 +3,10 @@
 import numpy as np
 import pyarrow as pa
 
-from ray_asd import build, storage, tables
+from ray_asd import build, store, tables
 from ray_asd.build import Attempt, Key, Outcome, Output
 from ray_asd.config import SAMPLE_RATE
-from ray_asd.data.training_set import INDEX, WAVES
+from ray_asd.tables import Folder
 
 MACHINE_TYPE = "fan"
 CONDITIONS = 4
@@ -15,16 +15,19 @@ CONDITIONS = 4
 def write(folder: str, clips: int, seconds: float) -> Output:
     """``clips`` recordings of one machine type and ``CONDITIONS`` conditions, in one shard."""
     random, length = np.random.default_rng(0), round(seconds * SAMPLE_RATE)
-    shard = f"{WAVES}/00000.f32"
+    shard = f"{Folder.WAVES}/00000.f32"
 
     def work(attempt: Attempt) -> Outcome:
         waves = random.standard_normal((clips, length), dtype=np.float32)
         rows = [_row(number, length, shard) for number in range(clips)]
         index = tables.conform(pa.Table.from_pylist(rows, schema=tables.TRAINING_SET), tables.TRAINING_SET)
-        files = [attempt.put(shard, waves.astype("<f4").tobytes()), attempt.put_table(f"{INDEX}/00000.parquet", index)]
+        files = [
+            attempt.put(shard, waves.astype("<f4").tobytes()),
+            attempt.put_table(f"{Folder.TRAINING_SET}/00000.parquet", index),
+        ]
         return Outcome(files, {"clips": clips})
 
-    return build.run(storage.absolute(folder), Key("augment", "original", 1, {}, {}), work)
+    return build.run(store.absolute(folder), Key("augment", "original", 1, {}, {}), work)
 
 
 def _row(number: int, length: int, shard: str) -> dict[str, object]:

@@ -18,11 +18,11 @@ from ray_asd import config
 from ray_asd.benchmarks import measure
 from ray_asd.build import Attempt
 from ray_asd.config import SAMPLE_RATE, Backbone, Worker
+from ray_asd.engine import connection, shards
+from ray_asd.engine.progress import silent
+from ray_asd.engine.shards import Done
 from ray_asd.models import backbones, checkpoints
 from ray_asd.models.packed import pack
-from ray_asd.stages import cluster, fanout
-from ray_asd.stages.fanout import Done
-from ray_asd.stages.progress import silent
 
 WINDOWS = 5  # of two seconds, in a clip of ten
 _CLIPS_AT_ONCE = 4
@@ -44,7 +44,7 @@ def main(clips: int, repetitions: int, family: str) -> None:
     """Time the empty pipeline for an archive and for one fifty times as large."""
     click.echo(measure.hardware("ray"))
     begun = time.monotonic()
-    with cluster.connected(), tempfile.TemporaryDirectory() as folder:
+    with connection.connected(), tempfile.TemporaryDirectory() as folder:
         start = time.monotonic() - begun
         taken = {size: _timed(folder, size, repetitions) for size in (clips, _LARGER * clips)}
     per_clip = (taken[_LARGER * clips] - taken[clips]) / ((_LARGER - 1) * clips)
@@ -69,8 +69,8 @@ def _timed(folder: str, clips: int, repetitions: int) -> float:
 
     def work() -> None:
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            shards = fanout.rows(rows, fanout.shard_size(clips))
-            fanout.run("nothing", _Nothing, shards, Attempt(place), worker=Worker(), progress=silent)
+            parts = shards.rows(rows, shards.shard_size(clips))
+            shards.run("nothing", _Nothing, parts, Attempt(place), worker=Worker(), progress=silent)
 
     return measure.alternate({"nothing": work}, repetitions)["nothing"].median
 

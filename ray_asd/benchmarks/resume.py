@@ -21,10 +21,10 @@ from ray.exceptions import RayError
 from ray_asd.benchmarks import measure
 from ray_asd.build import PARTS, Attempt
 from ray_asd.config import Worker
+from ray_asd.engine import connection, shards
+from ray_asd.engine.progress import silent
+from ray_asd.engine.shards import Done
 from ray_asd.errors import StageError
-from ray_asd.stages import cluster, fanout
-from ray_asd.stages.fanout import Done
-from ray_asd.stages.progress import silent
 
 
 class _Break(StageError):
@@ -60,7 +60,7 @@ def main(clips: int) -> None:
     """Time a whole run, and the second half of one that was broken off."""
     click.echo(measure.hardware("ray"))
     rows = []
-    with cluster.connected():
+    with connection.connected():
         for name, run in (("receipts", _receipts), ("Ray Data checkpoints", _checkpoints)):
             with tempfile.TemporaryDirectory() as folder:
                 whole = _seconds(run, f"{folder}/whole", clips)
@@ -85,17 +85,17 @@ def _seconds(run: Any, folder: str, clips: int, flag: str = "") -> float:
 
 
 def _receipts(folder: str, clips: int, flag: str) -> int:
-    shards = fanout.rows(pa.table({"clip": range(clips)}), fanout.shard_size(clips))
+    parts = shards.rows(pa.table({"clip": range(clips)}), shards.shard_size(clips))
     attempt = Attempt(f"{folder}/{PARTS}")
-    done = fanout.run("copy", lambda: _Copy(flag, clips // 2), shards, attempt, worker=Worker(), progress=silent)
+    done = shards.run("copy", lambda: _Copy(flag, clips // 2), parts, attempt, worker=Worker(), progress=silent)
     return done.counts["clips"]
 
 
 def _checkpoints(folder: str, clips: int, flag: str) -> int:
-    manifest, size = Path(folder, "manifest"), fanout.shard_size(clips)
+    manifest, size = Path(folder, "manifest"), shards.shard_size(clips)
     if not manifest.exists():
         manifest.mkdir(parents=True)
-        for number, shard in enumerate(fanout.rows(pa.table({"clip": range(clips)}), size)):
+        for number, shard in enumerate(shards.rows(pa.table({"clip": range(clips)}), size)):
             pq.write_table(shard, manifest / f"{number:05d}.parquet")
     context = ray.data.DataContext.get_current()
     context.checkpoint_config = CheckpointConfig(

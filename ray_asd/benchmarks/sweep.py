@@ -15,13 +15,16 @@ from pathlib import Path
 
 import click
 
-from ray_asd import grid, steps
+from ray_asd import grid
+from ray_asd.build import steps
 from ray_asd.config import Worker
 from ray_asd.data import simulate
 from ray_asd.data.listing import Source
 from ray_asd.data.simulate import Fleet
-from ray_asd.stages import cluster, ingest, train
-from ray_asd.stages.engine import Engine
+from ray_asd.engine import connection
+from ray_asd.engine.graph import Engine
+from ray_asd.stages.recordings import ingest
+from ray_asd.stages.training import systems
 
 FLEET = Fleet(machines=("fan", "valve"), train_source=20, train_target=4, test=2, seconds=4.0)
 GRID = "- {backbone: hubert, WS: true, SA: false, TFP: false}\n"
@@ -61,12 +64,12 @@ def _timed(folder: str, cpus: int, cells: int, training_steps: int) -> float:
 def run(folder: str, cpus: int, cells: int, training_steps: int) -> None:
     """One sweep on a Ray of that many CPUs; prints the seconds of its trainings."""
     root = f"{folder}/root{cpus}"
-    with cluster.connected(cpus):
+    with connection.connected(cpus):
         engine = Engine(root)
         clips = steps.ensure(ingest.step(Source(f"{folder}/fleet"), Worker(), engine.progress), root)
         settings = ("training.workers=1", f"training.steps={training_steps}", "training.batch_size=8")
         planned = grid.load(f"{folder}/grid.yaml", "tiny", settings, seeds=range(cells))
-        trainings = [train.system(cell.recipe, clips, engine.progress) for cell in planned]
+        trainings = [systems.system(cell.recipe, clips, engine.progress) for cell in planned]
         for source in trainings[0].inputs.values():  # what all of them share comes before the clock
             steps.ensure(source, root)
         for training in trainings:

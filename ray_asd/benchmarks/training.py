@@ -24,12 +24,12 @@ from ray_asd.benchmarks import measure, noise_set
 from ray_asd.benchmarks.measure import Times
 from ray_asd.build import Output
 from ray_asd.config import RANDOM_SIZES, Recipe
-from ray_asd.data.training_set import Draw, Sampler
+from ray_asd.data.sampling import Draw, Sampler
+from ray_asd.engine.stepping import Stepper
 from ray_asd.models import checkpoints
 from ray_asd.models.checkpoints import FAMILIES
 from ray_asd.models.packed import has_bf16
-from ray_asd.stages.stepping import Stepper
-from ray_asd.stages.tasks import FineTuning, PreparedFineTuning
+from ray_asd.stages.training.objectives import FineTuning, PreparedFineTuning
 
 CLIPS, CLIP_SECONDS = 64, 10.0
 

@@ -9,9 +9,6 @@ import pyarrow as pa
 from ray_asd import tables
 from ray_asd.build import digest_of
 
-CLIPS = "clips"  # folders of the stage's output
-REJECTS = "rejects"
-PACKS = "packs"
 CONTENT = "content"  # among the counts: the sum of the digests of CLIPS rows
 _PLACES = ("uri", "duplicate_of", "pack", "pack_row")  # columns that say nothing of a recording itself
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ray_asd import storage
+from ray_asd import store
 from ray_asd.build import digest_of
 from ray_asd.data import csv_files, detection, layouts, recordings, truth, zips
 from ray_asd.data.detection import Recognised
@@ -29,7 +29,7 @@ class Source:
     @property
     def name(self) -> str:
         """The data set's name."""
-        own = storage.name(self.uri)
+        own = store.name(self.uri)
         return self.dataset or (own[:-4] if own.lower().endswith((".csv", ".zip")) else own)
 
 
@@ -43,7 +43,7 @@ class Listing:
 
     layout: str
     why: str
-    entries: list[storage.Entry] = field(default_factory=list)
+    entries: list[store.Entry] = field(default_factory=list)
     clips: dict[str, ParsedClip] = field(default_factory=dict)  # by URI
     ids: dict[str, str] = field(default_factory=dict)
     rejected: list[dict[str, Any]] = field(default_factory=list)
@@ -55,7 +55,7 @@ class _File:
 
     path: str
     uri: str
-    entry: storage.Entry
+    entry: store.Entry
 
 
 def read_listing(source: Source) -> Listing:
@@ -66,11 +66,11 @@ def read_listing(source: Source) -> Listing:
     """
     if source.layout not in ("auto", *LAYOUTS):
         raise unknown("layout", source.layout, ["auto", *LAYOUTS])
-    if not storage.exists(source.uri):
+    if not store.exists(source.uri):
         raise UserError(f"{source.uri}: nothing is there; allowed: a folder, a zip file or a CSV file, local or s3://")
-    if not storage.is_folder(source.uri) and not zips.is_archive(source.uri):
+    if not store.is_folder(source.uri) and not zips.is_archive(source.uri):
         return _read_csv(source)
-    refused: list[tuple[storage.Entry, dict[str, Any]]] = []
+    refused: list[tuple[store.Entry, dict[str, Any]]] = []
     files = list(_files(source.uri, refused))
     recognised = _layout(source, files)
     listing = Listing(recognised.layout, recognised.why, [file.entry for file in files])
@@ -80,17 +80,17 @@ def read_listing(source: Source) -> Listing:
     return listing
 
 
-def _files(root: str, refused: list[tuple[storage.Entry, dict[str, Any]]]) -> Iterator[_File]:
+def _files(root: str, refused: list[tuple[store.Entry, dict[str, Any]]]) -> Iterator[_File]:
     """Every file below ``root``, those in archives too; what archives refuse goes to ``refused``."""
-    if zips.is_archive(root) and not storage.is_folder(root):
+    if zips.is_archive(root) and not store.is_folder(root):
         above = zips.unpacked(zips.member_uri(root, "-")).removesuffix("-")
         try:
-            yield from _members(storage.Entry(root, 0, ""), root, refused, above)
+            yield from _members(store.Entry(root, 0, ""), root, refused, above)
         except zips.BadMember as error:
             raise UserError(f"{root}: {error.detail}") from error
         return
-    for entry in storage.listing(root):
-        uri = storage.join(root, entry.path)
+    for entry in store.listing(root):
+        uri = store.join(root, entry.path)
         if not zips.is_archive(entry.path):
             yield _File(entry.path, uri, entry)
             continue
@@ -101,16 +101,16 @@ def _files(root: str, refused: list[tuple[storage.Entry, dict[str, Any]]]) -> It
 
 
 def _members(
-    archive: storage.Entry, uri: str, refused: list[tuple[storage.Entry, dict[str, Any]]], above: str = ""
+    archive: store.Entry, uri: str, refused: list[tuple[store.Entry, dict[str, Any]]], above: str = ""
 ) -> Iterator[_File]:
     """The members of ``archive``, whose paths are given below ``above``."""
     for found in zips.members(uri):
         if isinstance(found, zips.Refused):
             row = reject(zips.member_uri(uri, found.name), found.reason, found.detail, found.size)
-            refused.append((storage.Entry(row["uri"], found.size, found.reason), row))
+            refused.append((store.Entry(row["uri"], found.size, found.reason), row))
             continue
         path = zips.member_uri(archive.path, found.path)
-        entry = storage.Entry(path, found.size, found.version)
+        entry = store.Entry(path, found.size, found.version)
         yield _File(zips.unpacked(path).removeprefix(above), zips.member_uri(uri, found.path), entry)
 
 
@@ -142,7 +142,7 @@ def _name(source: Source, files: list[_File], listing: Listing) -> None:
             listing.rejected.append(reject(file.uri, "name_fits_no_layout", detail, file.entry.size))
             continue
         if clip.machine_type in known:
-            told = known[clip.machine_type].get(storage.name(file.path))
+            told = known[clip.machine_type].get(store.name(file.path))
             clip = clip if told is None else replace(clip, attributes=dict(told))
         clips[file.path] = clip
     for path in _renamed(clips):
@@ -186,15 +186,15 @@ def _published(source: Source, listing: Listing, clips: dict[str, ParsedClip]) -
 def _read_csv(source: Source) -> Listing:
     if source.layout not in ("auto", "csv"):
         raise UserError(f"{source.uri} is a file; layout {source.layout} takes a folder")
-    data = storage.read(source.uri)
+    data = store.read(source.uri)
     clips = csv_files.read_csv(data, source.uri, source.split)
-    folder = storage.parent(source.uri)
-    entries = [storage.Entry(storage.name(source.uri), len(data), digest_of(data.decode()))]
-    listing = Listing("csv", f"csv: {storage.name(source.uri)} names the recordings", entries)
+    folder = store.parent(source.uri)
+    entries = [store.Entry(store.name(source.uri), len(data), digest_of(data.decode()))]
+    listing = Listing("csv", f"csv: {store.name(source.uri)} names the recordings", entries)
     for relative, clip in clips.items():
-        uri = relative if storage.is_remote(relative) or relative.startswith("/") else storage.join(folder, relative)
+        uri = relative if store.is_remote(relative) or relative.startswith("/") else store.join(folder, relative)
         try:
-            found = zips.stat_member(uri) if zips.is_member(uri) else storage.stat(uri)
+            found = zips.stat_member(uri) if zips.is_member(uri) else store.stat(uri)
         except FileNotFoundError:
             found = None
         except zips.BadMember as error:

@@ -14,7 +14,7 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ray_asd import storage, tables
+from ray_asd import store, tables
 
 PACK_BYTES = 128 << 20  # of recordings in one file
 GROUP_ROWS = 32
@@ -85,7 +85,7 @@ def read(uri: str, row: int) -> bytes:
 
 @lru_cache(maxsize=4)
 def _open(uri: str) -> pq.ParquetFile:
-    filesystem, path = storage.arrow(uri)
+    filesystem, path = store.arrow(uri)
     return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True)
 
 

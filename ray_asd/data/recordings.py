@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
-from ray_asd import storage
+from ray_asd import store
 from ray_asd.data import packs, zips
 from ray_asd.data.audio import BadAudio, Waveform, content_hash, decode
 from ray_asd.errors import StageError
@@ -20,7 +20,7 @@ def at(uri: str) -> bytes:
         FileNotFoundError: there is none.
         BadMember: the archive's member cannot be had.
     """
-    return zips.read(uri) if zips.is_member(uri) else storage.read(uri)
+    return zips.read(uri) if zips.is_member(uri) else store.read(uri)
 
 
 def read(clip: Mapping[str, Any]) -> bytes:

@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ray_asd import storage
+from ray_asd import store
 from ray_asd.config import SAMPLE_RATE
 from ray_asd.data.audio import encode_wav
 from ray_asd.data.fleet import MACHINES
@@ -142,7 +142,7 @@ def write(fleet: Fleet, out: str, workers: int = 1, progress: Callable[[int, int
     """
     if workers < 1:
         raise UserError(f"workers {workers}: allowed: 1 or more")
-    out = storage.absolute(out)
+    out = store.absolute(out)
     recordings = plan(fleet)
     tables = {f"{machine}/attributes_00.csv": _attributes(recordings, machine) for machine in fleet.machines}
     description = _description(fleet)
@@ -152,8 +152,8 @@ def write(fleet: Fleet, out: str, workers: int = 1, progress: Callable[[int, int
         if progress:
             progress(done, len(recordings))
     for path, table in tables.items():
-        storage.write(storage.join(out, path), table)
-    storage.write(storage.join(out, MARKER), description)
+        store.write(store.join(out, path), table)
+    store.write(store.join(out, MARKER), description)
     return len(recordings)
 
 
@@ -166,14 +166,14 @@ def _description(fleet: Fleet) -> bytes:
 
 def _stands(out: str, description: bytes, ours: set[str]) -> bool:
     """Whether this very fleet lies in ``out``; an error when anything else does."""
-    marker = storage.join(out, MARKER)
-    if storage.exists(marker):
-        if storage.read(marker) != description:
+    marker = store.join(out, MARKER)
+    if store.exists(marker):
+        if store.read(marker) != description:
             raise UserError(f"{marker} describes another fleet; allowed: the same settings, or another place")
         return True
-    if storage.exists(out) and not storage.is_folder(out):
+    if store.exists(out) and not store.is_folder(out):
         raise UserError(f"{out} is a file; allowed: an empty or new place")
-    for entry in storage.listing(out):
+    for entry in store.listing(out):
         if entry.path not in ours:
             raise UserError(f"{out} holds {entry.path}, which is not of this fleet; allowed: an empty or new place")
     return False
@@ -192,7 +192,7 @@ def _save_all(recordings: list[Recording], seconds: float, out: str, workers: in
 
 
 def _save(recording: Recording, seconds: float, out: str) -> None:
-    storage.write(storage.join(out, recording.path), encode_wav(render(recording, seconds), SAMPLE_RATE))
+    store.write(store.join(out, recording.path), encode_wav(render(recording, seconds), SAMPLE_RATE))
 
 
 def _attributes(recordings: list[Recording], machine: str) -> bytes:

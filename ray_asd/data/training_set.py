@@ -1,4 +1,4 @@
-"""The training set: decoded waveforms in memory-mapped shards, and the rule that draws a batch from a step number.
+"""The training set: decoded waveforms in memory-mapped shards, and crops of them.
 
 B batch, T samples of a crop, N clips.
 """
@@ -6,7 +6,6 @@ B batch, T samples of a crop, N clips.
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -16,10 +15,9 @@ import pyarrow.compute as pc
 from ray_asd import tables
 from ray_asd.build import Output
 from ray_asd.config import SAMPLE_RATE
+from ray_asd.data.sampling import Draw
 from ray_asd.errors import UserError
-
-INDEX = "index"  # folder of the TRAINING_SET rows in the stage's output
-WAVES = "waves"  # folder of its shards: float32 samples, one clip after the other
+from ray_asd.tables import Folder
 
 
 def held_out(clips: pa.Table, fraction: float, seed: int) -> list[str]:
@@ -40,39 +38,6 @@ def held_out(clips: pa.Table, fraction: float, seed: int) -> list[str]:
     return sorted(clip for ids in cells.values() for clip in sorted(ids, key=draw)[: round(fraction * len(ids))])
 
 
-@dataclass(frozen=True)
-class Draw:
-    """What one row of a global batch is: which clip or other item, and where a crop starts, as a share of the room."""
-
-    item: int
-    start: float
-
-
-class Sampler:
-    """Rows of the global batch of any step, from the seed and the step alone: every epoch a new permutation.
-
-    World size, restarts and the order of calls change nothing, which is what makes a resumed or differently spread
-    run the same run.
-    """
-
-    def __init__(self, num_items: int, batch_size: int, seed: int) -> None:
-        self.num_items, self.batch_size, self.seed = num_items, batch_size, seed
-        self._epoch, self._order = -1, np.empty(0, np.int64)
-
-    def draws(self, step: int, rank: int, world_size: int) -> list[Draw]:
-        """This rank's equal share of the batch of ``step``."""
-        share = self.batch_size // world_size
-        starts = np.random.default_rng([self.seed, 1, step]).random(self.batch_size)
-        rows = range(rank * share, (rank + 1) * share)
-        return [Draw(self._item(step * self.batch_size + row), float(starts[row])) for row in rows]
-
-    def _item(self, position: int) -> int:
-        epoch, place = divmod(position, self.num_items)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng([self.seed, 0, epoch]).permutation(self.num_items)
-        return int(self._order[place])
-
-
 class TrainingSet:
     """The clips of one or more ``augment`` outputs, less those held out and all variants of them.
 
@@ -83,7 +48,7 @@ class TrainingSet:
     """
 
     def __init__(self, outputs: Sequence[Output], held_out: Sequence[str], machine_type: str | None = None) -> None:
-        parts = [output.table(INDEX, tables.TRAINING_SET) for output in outputs]
+        parts = [output.table(Folder.TRAINING_SET, tables.TRAINING_SET) for output in outputs]
         origin = np.repeat(np.arange(len(parts)), [part.num_rows for part in parts])
         rows = pa.concat_tables(parts).append_column("origin", pa.array(origin))
         if machine_type is not None:
@@ -126,7 +91,7 @@ class TrainingSet:
         return {
             (origin, file.path): np.memmap(output.fetch(file.path), dtype=np.float32, mode="r")
             for origin, output in enumerate(self._outputs)
-            for file in output.files(WAVES)
+            for file in output.files(Folder.WAVES)
         }
 
     @cached_property

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ray_asd import storage
+from ray_asd import store
 from ray_asd.build import digest_of
 from ray_asd.data import layouts
 from ray_asd.data.csv_files import csv_lines
@@ -41,7 +41,7 @@ class Published:
     """What is published of clips by name, and the files that say so, as entries of a listing."""
 
     clips: dict[Name, Known]
-    entries: list[storage.Entry]
+    entries: list[store.Entry]
 
 
 def read_labels(uri: str, layout: str) -> Published:
@@ -75,11 +75,11 @@ def read_attributes(uri: str) -> Published:
     """
     found: dict[Name, Known] = {}
     entries = []
-    for below in storage.listing(uri):
-        match = _CORRESPONDENCE.fullmatch(f"{storage.name(uri)}/{below.path}")
+    for below in store.listing(uri):
+        match = _CORRESPONDENCE.fullmatch(f"{store.name(uri)}/{below.path}")
         if match is None:
             continue
-        place = storage.join(uri, below.path)
+        place = store.join(uri, below.path)
         data, entry = _read(place)
         entries.append(entry)
         lines = csv_lines(data, place)
@@ -89,7 +89,7 @@ def read_attributes(uri: str) -> Published:
         for line, cells in lines:
             if len(cells) != 2:
                 raise UserError(f"{place}, line {line}: {len(cells)} cells; two names are needed")
-            telling, hiding = map(storage.name, cells)
+            telling, hiding = map(store.name, cells)
             found[match["machine_type"], _usual(hiding)] = Known(attributes=layouts.attributes_in(telling))
     if not entries:
         raise UserError(f"{uri}: no <machine>/attributes_NN_test_correspondence.csv or ..._train_... below it")
@@ -102,7 +102,7 @@ def joined(path: str, clip: ParsedClip, labels: Published | None, attributes: Pu
     Raises:
         UserError: the labels are of its machine type, but not of this clip, which has none.
     """
-    name = clip.machine_type, _usual(storage.name(path))
+    name = clip.machine_type, _usual(store.name(path))
     known = attributes.clips.get(name) if attributes else None
     if known and known.attributes is not None:
         clip = replace(clip, attributes=dict(known.attributes))
@@ -122,23 +122,23 @@ def _usual(name: str) -> str:
     return _TEST.sub(r"\1_", name, count=1)
 
 
-def _read(uri: str) -> tuple[bytes, storage.Entry]:
-    data = storage.read(uri)
-    return data, storage.Entry(uri, len(data), digest_of(data.hex()))
+def _read(uri: str) -> tuple[bytes, store.Entry]:
+    data = store.read(uri)
+    return data, store.Entry(uri, len(data), digest_of(data.hex()))
 
 
 def _label_files(uri: str) -> Iterator[tuple[str, str | None]]:
     """Each file with labels or domains; its machine type, if it is one of the evaluator's."""
-    if not storage.exists(uri):
+    if not store.exists(uri):
         raise UserError(f"{uri}: nothing is there; allowed: a list of evaluation clips, or a folder of the evaluator")
-    if not storage.is_folder(uri):
+    if not store.is_folder(uri):
         yield uri, None
         return
     for kind in ("ground_truth_data", "ground_truth_domain", "ground_truth_attributes"):
-        for name in storage.files(storage.join(uri, kind)):
+        for name in store.files(store.join(uri, kind)):
             match = _EVALUATOR.fullmatch(name)
             if match:
-                yield storage.join(uri, kind, name), match["machine_type"]
+                yield store.join(uri, kind, name), match["machine_type"]
 
 
 def _listed(data: bytes, place: str, layout: str) -> Iterator[tuple[Name, Known]]:
@@ -158,7 +158,7 @@ def _listed(data: bytes, place: str, layout: str) -> Iterator[tuple[Name, Known]
 
 
 def _judged(data: bytes, place: str, machine_type: str) -> Iterator[tuple[Name, Known]]:
-    kind = storage.name(storage.parent(place))
+    kind = store.name(store.parent(place))
     for line, cells in csv_lines(data, place):
         if len(cells) != 2 or (kind != "ground_truth_attributes" and cells[1] not in ("0", "1")):
             raise UserError(f"{place}, line {line}: {','.join(cells)!r}; allowed: a file name and 0 or 1")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO
 
-from ray_asd import storage
+from ray_asd import store
 from ray_asd.errors import Rejected
 
 MAX_DIRECTORY = 64 << 20  # bytes: half a million members
@@ -68,7 +68,7 @@ def unpacked(path: str) -> str:
     return f"{found['archive'][:-4]}/{found['member']}" if found else path
 
 
-def members(uri: str) -> Iterator[storage.Entry | Refused]:
+def members(uri: str) -> Iterator[store.Entry | Refused]:
     """The members of the archive at ``uri`` in its own order; of nothing but its directory is anything read.
 
     An entry's version is its CRC-32. Folders and hidden files (leading dot) are left out.
@@ -77,12 +77,12 @@ def members(uri: str) -> Iterator[storage.Entry | Refused]:
         BadMember: it has no directory that can be read, or one of an absurd size, or expands to an absurd size.
         FileNotFoundError: there is nothing at ``uri``.
     """
-    found = storage.stat(uri)
+    found = store.stat(uri)
     if found is None:
         raise FileNotFoundError(uri)
     taken, refused = _directory(uri, found.size, found.version)
     yield from refused
-    yield from (storage.Entry(name, info.file_size, _version(info)) for name, info in taken.items())
+    yield from (store.Entry(name, info.file_size, _version(info)) for name, info in taken.items())
 
 
 def read(uri: str) -> bytes:
@@ -93,7 +93,7 @@ def read(uri: str) -> bytes:
         FileNotFoundError: there is no such archive or member.
     """
     archive, info = _find(uri)
-    with storage.open_read(archive) as file:
+    with store.open_read(archive) as file:
         file.seek(info.header_offset)
         header = file.read(_LOCAL_HEADER.size)
         if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
@@ -103,14 +103,14 @@ def read(uri: str) -> bytes:
         return _expanded(info, file.read(info.compress_size))
 
 
-def stat_member(uri: str) -> storage.Entry:
+def stat_member(uri: str) -> store.Entry:
     """The member at ``uri``, its path being ``uri`` itself, as its archive's directory describes it.
 
     Raises:
         BadMember, FileNotFoundError: as ``read``.
     """
     _, info = _find(uri)
-    return storage.Entry(uri, info.file_size, _version(info))
+    return store.Entry(uri, info.file_size, _version(info))
 
 
 def _version(info: zipfile.ZipInfo) -> str:
@@ -120,7 +120,7 @@ def _version(info: zipfile.ZipInfo) -> str:
 def _find(uri: str) -> tuple[str, zipfile.ZipInfo]:
     """The archive of the member at ``uri``, and the member's place in it."""
     match = _MEMBER.fullmatch(uri)
-    found = storage.stat(match["archive"]) if match else None
+    found = store.stat(match["archive"]) if match else None
     if match is None or found is None:
         raise FileNotFoundError(uri)
     taken, refused = _directory(match["archive"], found.size, found.version)
@@ -151,7 +151,7 @@ def _expanded(info: zipfile.ZipInfo, data: bytes) -> bytes:
 def _directory(uri: str, size: int, version: str) -> tuple[dict[str, zipfile.ZipInfo], list[Refused]]:
     """The members that are taken by name, and the rest, of an archive as it is now (``version``)."""
     del version  # an archive that has changed is another one
-    with storage.open_read(uri) as file:
+    with store.open_read(uri) as file:
         try:
             archive = zipfile.ZipFile(_Careful(file))  # type: ignore[call-overload]
         except _DAMAGE as error:

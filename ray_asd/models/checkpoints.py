@@ -16,7 +16,7 @@ from typing import Any
 import huggingface_hub
 from huggingface_hub.errors import HFValidationError, HTTPError
 
-from ray_asd import build, storage
+from ray_asd import build, store
 from ray_asd.config import RANDOM_SIZES, Backbone
 from ray_asd.errors import UserError, unknown
 
@@ -105,35 +105,35 @@ def mirror(source: str, revision: str | None, to: str) -> Mirror:
     """
     if source.startswith("random:"):
         raise UserError(f"{source} has no files to copy; allowed: a hub id, a local directory, an s3:// URI")
-    to = storage.absolute(to)
+    to = store.absolute(to)
     there = _origin(to)
     if there and there["source"] == source and there["commit"] and revision in (None, there["commit"]):
         return Mirror(to, len(there["files"]), reused=True)
     checkpoint = _found(source, revision)
     copies = {name: _local(checkpoint, name) for name in checkpoint.files}
-    digests = {name: storage.sha256(str(path)) for name, path in copies.items()}
-    present = {entry.path for entry in storage.listing(to)} - {SOURCE}
+    digests = {name: store.sha256(str(path)) for name, path in copies.items()}
+    present = {entry.path for entry in store.listing(to)} - {SOURCE}
     for name in sorted(present):
-        if name not in digests or storage.sha256(storage.join(to, name)) != digests[name]:
+        if name not in digests or store.sha256(store.join(to, name)) != digests[name]:
             raise UserError(f"{to} holds a {name} that is not of {source}; allowed: an empty place, or its own mirror")
     for name in digests.keys() - present:
-        storage.upload(copies[name], storage.join(to, name))
+        store.upload(copies[name], store.join(to, name))
     origin = {"source": checkpoint.source, "commit": checkpoint.identity.get("commit"), "files": digests}
     if there is None:
-        storage.write(storage.join(to, SOURCE), json.dumps(origin, indent=1).encode())
+        store.write(store.join(to, SOURCE), json.dumps(origin, indent=1).encode())
     return Mirror(to, len(digests), reused=there is not None)
 
 
 def _origin(uri: str) -> dict[str, Any] | None:
     """What a mirror's source.json says; None where there is none."""
-    if not storage.exists(storage.join(uri, SOURCE)):
+    if not store.exists(store.join(uri, SOURCE)):
         return None
-    return _parsed(uri, SOURCE, lambda name: storage.read(storage.join(uri, name)))
+    return _parsed(uri, SOURCE, lambda name: store.read(store.join(uri, name)))
 
 
 def _found(source: str, revision: str | None) -> Checkpoint:
-    if storage.is_remote(source) or source.startswith(("/", ".", "~")) or os.path.isdir(source):
-        return _in_folder(storage.absolute(source))
+    if store.is_remote(source) or source.startswith(("/", ".", "~")) or os.path.isdir(source):
+        return _in_folder(store.absolute(source))
     return _on_hub(source, revision)
 
 
@@ -142,7 +142,7 @@ def _local(checkpoint: Checkpoint, name: str) -> Path:
     commit = checkpoint.identity.get("commit")
     if commit:
         return _download(checkpoint.source, name, commit)
-    return storage.fetch(storage.join(checkpoint.source, name), checkpoint.identity[name])
+    return store.fetch(store.join(checkpoint.source, name), checkpoint.identity[name])
 
 
 def _random(size: str, family: str, seed: int) -> Checkpoint:
@@ -170,31 +170,31 @@ def _random(size: str, family: str, seed: int) -> Checkpoint:
 
 def _digest(uri: str) -> str:
     """sha256 of a file that is there, read once by all the cells of a sweep."""
-    entry = storage.stat(uri)
+    entry = store.stat(uri)
     assert entry is not None
     return _digest_of_version(uri, entry)
 
 
 @lru_cache
-def _digest_of_version(uri: str, entry: storage.Entry) -> str:
-    return storage.sha256(uri)
+def _digest_of_version(uri: str, entry: store.Entry) -> str:
+    return store.sha256(uri)
 
 
 def _in_folder(uri: str) -> Checkpoint:
-    if not storage.exists(storage.join(uri, CONFIG)):
+    if not store.exists(store.join(uri, CONFIG)):
         raise UserError(f"{uri}: no {CONFIG}; a folder with {CONFIG} and weights in Hugging Face format is needed")
-    present = [name for name in WEIGHTS if storage.exists(storage.join(uri, name))]
+    present = [name for name in WEIGHTS if store.exists(store.join(uri, name))]
 
     def read(name: str) -> bytes:
-        return storage.read(storage.join(uri, name))
+        return store.read(store.join(uri, name))
 
     files = (CONFIG, *_weight_files(uri, present, read))
-    missing = [name for name in files if not storage.exists(storage.join(uri, name))]
+    missing = [name for name in files if not store.exists(store.join(uri, name))]
     if missing:
         raise UserError(f"{uri}: the weights index lists {missing[0]}, which is not there")
-    recorded = (_origin(uri) or {}).get("files", {}) if storage.is_remote(uri) else {}  # checked when fetched
+    recorded = (_origin(uri) or {}).get("files", {}) if store.is_remote(uri) else {}  # checked when fetched
     weights = {name: digest for name, digest in recorded.items() if name in files and not name.endswith(".json")}
-    identity = {name: weights.get(name) or _digest(storage.join(uri, name)) for name in files}
+    identity = {name: weights.get(name) or _digest(store.join(uri, name)) for name in files}
     return Checkpoint(uri, identity, _parsed(uri, CONFIG, read), files)
 
 

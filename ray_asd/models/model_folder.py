@@ -17,7 +17,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ray_asd import __version__, storage
+from ray_asd import __version__, store
 from ray_asd.config import Recipe
 from ray_asd.errors import UserError
 from ray_asd.models import backbones
@@ -83,7 +83,7 @@ def save_tensors(
         steps=training.steps,
         versions={"python": platform.python_version(), "ray_asd": __version__}
         | {name: metadata.version(name) for name in _PACKAGES},
-        weights_sha256=storage.sha256(str(folder / WEIGHTS)),
+        weights_sha256=store.sha256(str(folder / WEIGHTS)),
         **facts,
     )
     (folder / CARD).write_text(card.model_dump_json(indent=2) + "\n")
@@ -115,7 +115,7 @@ def load_tensors(card: Path, weights: Path) -> tuple[ModelCard, dict[str, Tensor
         UserError: a file is missing, the card is no card or of another format, or the weights are not the card's.
     """
     description = read_card(card)
-    if not weights.is_file() or storage.sha256(str(weights)) != description.weights_sha256:
+    if not weights.is_file() or store.sha256(str(weights)) != description.weights_sha256:
         raise UserError(f"{weights}: missing, or not the weights that {card} describes")
     with fitting(weights, card):
         return description, safetensors.torch.load_file(weights)

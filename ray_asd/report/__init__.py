@@ -7,7 +7,7 @@ import pyarrow as pa
 from markupsafe import Markup
 from pyarrow import csv as arrow_csv
 
-from ray_asd import storage, tables
+from ray_asd import store, tables
 from ray_asd.build import Output
 from ray_asd.errors import UserError
 from ray_asd.report import differences, overview, paper, table1
@@ -17,6 +17,7 @@ from ray_asd.report.rows import Row, collect, scored_by
 from ray_asd.report.run import runs
 from ray_asd.report.section import csv_of
 from ray_asd.report.table import Cell, Table, latex, markdown
+from ray_asd.tables import Folder
 
 __all__ = ["Failure", "Options", "Written", "collect", "markdown", "overview_of", "pages", "runs", "write"]
 
@@ -75,8 +76,8 @@ def write(
     files["report.md"] = "\n".join(_section(table) for table in [*listed, *found]).encode()
     files["report.html"] = _page([*listed, *found], figure)
     for name, content in files.items():
-        storage.write(storage.join(out, name), content)
-    return Written({_KINDS[name]: storage.join(out, name) for name in files}, markdown([*found, *listed][0]))
+        store.write(store.join(out, name), content)
+    return Written({_KINDS[name]: store.join(out, name) for name in files}, markdown([*found, *listed][0]))
 
 
 _KINDS = {
@@ -95,10 +96,10 @@ def _compared(outputs: Sequence[Output], comparison: Output) -> tuple[list[Table
     """The tables that need a comparison, and the files that hold figures for other programs."""
     scores = {source.uri for source in comparison.marker.inputs.values()}
     own = [output for output in outputs if scores & scored_by(output)]
-    systems = table1.systems(collect(own), comparison.table("cells", tables.CELLS), comparison.uri)
+    systems = table1.systems(collect(own), comparison.table(Folder.CELLS, tables.CELLS), comparison.uri)
     heard = {system.clips.uri: system.clips for system in systems if system.clips}
     is_papers_data = bool(heard) and all(paper.is_its_data(clips) for clips in heard.values())
-    pairs = comparison.table("pairs", tables.PAIRS)
+    pairs = comparison.table(Folder.PAIRS, tables.PAIRS)
     apart = differences.differences(pairs)
     main = table1.table(systems, is_papers_data)
     found = [

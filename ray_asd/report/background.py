@@ -17,6 +17,7 @@ from ray_asd.report.run import Run, columns, files_of, marker_of
 from ray_asd.report.section import Chart, Section
 from ray_asd.report.svg import Axes
 from ray_asd.report.table import Cell, Table
+from ray_asd.tables import Folder
 
 _CURVE = "curve"
 _NOT_DRAWN = ("step", "epoch")
@@ -125,7 +126,7 @@ def _condition_table(counts: Sequence[Mapping[str, object]]) -> Table:
 
 def _rejects(output: Output) -> list[dict[str, object]]:
     """By reason, most frequent first, with one file as an example."""
-    files = output.files("rejects")
+    files = output.files(Folder.REJECTS)
     if not files:
         return []
     rows = columns(output, "rejects", ["reason", "uri", "detail"]).sort_by([("uri", "ascending")])

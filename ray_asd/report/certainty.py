@@ -14,6 +14,7 @@ from ray_asd.report.run import Run, files_of, marker_of
 from ray_asd.report.section import Chart, Records, Section
 from ray_asd.report.svg import Axes
 from ray_asd.report.table import Cell, Table, interval, percent
+from ray_asd.tables import Folder
 
 _FIGURES = ("auc_source", "auc_target", "auc_all", "pauc", "hmean")
 _HEADS = ("AUC source", "AUC target", "AUC all", "pAUC", "harmonic mean")
@@ -58,7 +59,7 @@ def metrics(run: Run) -> Section:
 def _rows(run: Run, system: str, seed: int | None) -> list[dict[str, object]]:
     if run.metrics is None:
         return []
-    found = run.metrics.table("metrics", tables.METRICS).to_pylist()
+    found = run.metrics.table(Folder.METRICS, tables.METRICS).to_pylist()
     return [row for row in found if (row["system"], row["seed"]) == (system, seed)]
 
 

@@ -18,6 +18,7 @@ from ray_asd.report.run import Run, files_of
 from ray_asd.report.section import Chart, Section
 from ray_asd.report.svg import Axes
 from ray_asd.report.table import Cell, Table
+from ray_asd.tables import Folder
 
 MAX_CHARTS = 24  # sections drawn; the CSV files hold them all
 _BINS = 24
@@ -78,7 +79,7 @@ class Group:
 
 def groups(run: Run) -> list[Group]:
     """The sections of a run, most urgent first."""
-    fits = run.scores.table("thresholds", tables.THRESHOLDS).to_pylist() if run.scores else []
+    fits = run.scores.table(Folder.THRESHOLDS, tables.THRESHOLDS).to_pylist() if run.scores else []
     by_key = {(fit["machine_type"], fit["section"]): fit for fit in fits}
     found = [_group(machine, name, own, by_key.get((machine, name), {})) for machine, name, own in run.sections()]
     return sorted(found, key=lambda group: (*group.urgency, group.name.lower()))

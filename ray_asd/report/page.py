@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import jinja2
 
-from ray_asd import storage
+from ray_asd import store
 from ray_asd.report import background, certainty, machines, suspects
 from ray_asd.report.machines import WRONG, Group
 from ray_asd.report.run import Run
@@ -72,7 +72,7 @@ def _write(run: Run, out: str, options: Options) -> Page:
     for section in sections:
         content |= {f"{name}/{file}": csv_of(records) for file, records in section.files.items()}
     for path, data in content.items():
-        storage.write(storage.join(out, FOLDER, path), data)
+        store.write(store.join(out, FOLDER, path), data)
     wrong = [group.name for group in groups if group.verdict == WRONG]
     judged = [group for group in groups if group.threshold is not None]
     line = [run.system, "-" if run.seed is None else str(run.seed), ", ".join(wrong) or ("none" if judged else "-")]

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from ray_asd.build import Output
 from ray_asd.report.rows import Parts
+from ray_asd.tables import Folder
 
 CITATION = (
     '"Exploring Large Scale Pre-Trained Models for Robust Machine Anomalous Sound Detection", ICASSP 2024, Table 1'
@@ -60,7 +61,7 @@ def is_its_data(clips: Output) -> bool:
     counts = clips.marker.counts
     if any(counts.get(split) != count * len(MACHINES) for split, count in _CLIPS_PER_MACHINE.items()):
         return False
-    rows = clips.table("clips").select(["dataset", "machine_type", "split"])
+    rows = clips.table(Folder.CLIPS).select(["dataset", "machine_type", "split"])
     if pc.unique(rows["dataset"]).to_pylist() != [DATASET]:
         return False
     cells = rows.group_by(["machine_type", "split"]).aggregate([([], "count_all")]).to_pylist()

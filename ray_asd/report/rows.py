@@ -7,10 +7,11 @@ from functools import cache
 
 from scipy import stats
 
-from ray_asd import archive, build, tables
-from ray_asd.build import Marker, Output
+from ray_asd import build, tables
+from ray_asd.build import Marker, Output, archive
 from ray_asd.config import Recipe
 from ray_asd.models.card import CARD, read_card
+from ray_asd.tables import Folder
 
 _NOT_COUNTED = "ingest"  # done before any system is
 _SYSTEMS = "scores_"  # first part of the names of the systems' SCORES among an evaluation's inputs
@@ -71,7 +72,7 @@ def collect(outputs: Iterable[Output]) -> list[Row]:
     find = cache(build.find)
     for output in outputs:
         machines: dict[tuple[str, int | None], dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
-        for row in output.table("metrics", tables.METRICS).to_pylist():
+        for row in output.table(Folder.METRICS, tables.METRICS).to_pylist():
             machines[row["system"], row["seed"]][row["machine_type"]].append(row["hmean"])
         origins = _origins(output, find)
         for system in output.marker.summary["systems"]:

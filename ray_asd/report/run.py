@@ -7,8 +7,8 @@ from functools import cache, cached_property
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ray_asd import archive, build, storage, tables
-from ray_asd.build import Output
+from ray_asd import build, store, tables
+from ray_asd.build import Output, archive
 from ray_asd.models.card import CARD, ModelCard, read_card
 from ray_asd.report.rows import Find, Row, collect
 
@@ -92,7 +92,7 @@ def files_of(output: Output | None, *folders: str) -> list[str]:
 
 def marker_of(output: Output) -> str:
     """Where the marker stands."""
-    return storage.join(output.uri, build.MARKER)
+    return store.join(output.uri, build.MARKER)
 
 
 def runs(metrics: Iterable[Output], scores: Iterable[Output]) -> list[Run]:

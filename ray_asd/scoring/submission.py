@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from ray_asd import storage, tables
+from ray_asd import store, tables
 from ray_asd.errors import UserError
 
 _SUBMISSION = pa.schema(
@@ -55,14 +55,14 @@ def write(scores: pa.Table, folder: str) -> Written:
     Raises:
         UserError: two clips of one section have the same file name.
     """
-    folder = storage.absolute(folder)
+    folder = store.absolute(folder)
     sections: dict[tuple[str, str], list[dict[str, object]]] = {}
     for row in scores.select(["clip_id", "machine_type", "section", "score", "decision"]).to_pylist():
         sections.setdefault((row["machine_type"], row["section"]), []).append(row)
     names, without = [], []
     for (machine_type, section), rows in sorted(sections.items()):
         end = f"{machine_type}_section_{section}_test.csv"
-        files = [storage.name(str(row["clip_id"])) for row in rows]
+        files = [store.name(str(row["clip_id"])) for row in rows]
         _refuse_duplicates(files, end)
         columns = {"anomaly_score": [repr(row["score"]) for row in rows]}
         if any(row["decision"] is None for row in rows):
@@ -72,7 +72,7 @@ def write(scores: pa.Table, folder: str) -> Written:
         for kind, values in columns.items():
             text = io.StringIO()
             csv.writer(text, lineterminator="\n").writerows(sorted(zip(files, values, strict=True)))
-            storage.write(storage.join(folder, f"{kind}_{end}"), text.getvalue().encode())
+            store.write(store.join(folder, f"{kind}_{end}"), text.getvalue().encode())
             names.append(f"{kind}_{end}")
     return Written(names, without)
 
@@ -88,17 +88,17 @@ def read(scores_dir: str, truth_dir: str) -> dict[str, pa.Table]:
     Raises:
         UserError: a file, clip or system is missing, or a clip or value is not one that belongs there.
     """
-    scores_dir, truth_dir = storage.absolute(scores_dir), storage.absolute(truth_dir)
+    scores_dir, truth_dir = store.absolute(scores_dir), store.absolute(truth_dir)
     truths = _read_truths(truth_dir)
     folders: dict[str, set[str]] = {}
-    for entry in storage.listing(scores_dir):
+    for entry in store.listing(scores_dir):
         folder, _, name = entry.path.rpartition("/")
         folders.setdefault(folder, set()).add(name)
     systems = {folder: names for folder, names in folders.items() if any(map(_is_score, names))}
     if not systems:
         raise UserError(f"no system: no anomaly_score_*.csv in {scores_dir} or below")
     return {
-        folder or storage.name(scores_dir): _read_system(storage.join(scores_dir, folder).rstrip("/"), names, truths)
+        folder or store.name(scores_dir): _read_system(store.join(scores_dir, folder).rstrip("/"), names, truths)
         for folder, names in sorted(systems.items())
     }
 
@@ -108,8 +108,8 @@ def _is_score(name: str) -> bool:
 
 
 def _read_truths(truth_dir: str) -> list[_Truth]:
-    place = storage.join(truth_dir, "ground_truth_data")
-    matches = [_TRUTH_NAME.fullmatch(entry.path) for entry in storage.listing(place)]
+    place = store.join(truth_dir, "ground_truth_data")
+    matches = [_TRUTH_NAME.fullmatch(entry.path) for entry in store.listing(place)]
     truths = [_read_truth(truth_dir, match) for match in matches if match]
     if not truths:
         raise UserError(f"no ground truth: no ground_truth_<machine>_section_<NN>_test.csv in {place}")
@@ -118,15 +118,15 @@ def _read_truths(truth_dir: str) -> list[_Truth]:
 
 def _read_truth(truth_dir: str, match: re.Match[str]) -> _Truth:
     name, section = match[0], match["section"]
-    anomaly = _values(storage.join(truth_dir, "ground_truth_data", name), _flag)
-    domain_uri = storage.join(truth_dir, "ground_truth_domain", name)
+    anomaly = _values(store.join(truth_dir, "ground_truth_data", name), _flag)
+    domain_uri = store.join(truth_dir, "ground_truth_domain", name)
     target = _values(domain_uri, _flag)
     _require_same(target, anomaly, domain_uri)
     known_as = {file: file for file in anomaly}
     # The task's description calls the clips section_00_test_0000.wav, its ground truth section_00_0000.wav.
     known_as |= {file.replace(f"section_{section}_", f"section_{section}_test_", 1): file for file in anomaly}
-    attributes_uri = storage.join(truth_dir, "ground_truth_attributes", name)
-    if storage.exists(attributes_uri):
+    attributes_uri = store.join(truth_dir, "ground_truth_attributes", name)
+    if store.exists(attributes_uri):
         renamed = _values(attributes_uri, str)
         _require_same(renamed, anomaly, attributes_uri)
         known_as |= {text.removesuffix(".wav") + ".wav": file for file, text in renamed.items()}
@@ -158,7 +158,7 @@ def _read_system(folder: str, names: set[str], truths: list[_Truth]) -> pa.Table
 def _find(folder: str, names: set[str], kind: str, truth: _Truth) -> str:
     wanted = f"{kind}_{truth.machine_type}_section_{truth.section}_test.csv"
     if wanted in names:
-        return storage.join(folder, wanted)
+        return store.join(folder, wanted)
     part = re.escape(f"{truth.machine_type}_section_{truth.section}_test_seed")
     baseline = re.compile(rf"{kind}_DCASE\d{{4}}T2{part}\d+.*_Eval\.csv")  # as the organisers' baseline names it
     found = sorted(filter(baseline.fullmatch, names))
@@ -166,7 +166,7 @@ def _find(folder: str, names: set[str], kind: str, truth: _Truth) -> str:
         raise UserError(f"{folder}: {len(found)} files could be {wanted}: {', '.join(found)}; one is needed")
     if not found:
         raise UserError(f"{folder} lacks {wanted}")
-    return storage.join(folder, found[0])
+    return store.join(folder, found[0])
 
 
 def _joined(uri: str, convert: Callable[[str], Value], truth: _Truth) -> dict[str, Value]:
@@ -209,7 +209,7 @@ def _flag(text: str) -> int:
 def _lines(uri: str) -> Iterator[tuple[str, str, int]]:
     """Name, value and line number of each line that is not empty."""
     try:
-        reader = csv.reader(io.StringIO(storage.read(uri).decode("utf-8-sig"), newline=""))
+        reader = csv.reader(io.StringIO(store.read(uri).decode("utf-8-sig"), newline=""))
         for cells in reader:
             if len(cells) == 2:
                 yield cells[0].strip(), cells[1].strip(), reader.line_num

@@ -5,14 +5,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ray_asd import steps
-from ray_asd.build import Output
+from ray_asd.build import Output, steps
+from ray_asd.build.steps import Step
+from ray_asd.engine.graph import Engine, Node
 from ray_asd.errors import UserError
 from ray_asd.grid import Cell
-from ray_asd.stages import compare, evaluate, score, train
-from ray_asd.stages.compare import Scored
-from ray_asd.stages.engine import Engine, Node
-from ray_asd.steps import Step
+from ray_asd.stages.comparison import compare, evaluate
+from ray_asd.stages.comparison.compare import Scored
+from ray_asd.stages.detection import score
+from ray_asd.stages.training import systems
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Sweep:
 
     def _metrics(self, cell: Cell) -> Step:
         recipe, clips, progress = cell.recipe, self.clips, self.engine.progress
-        model = train.system(recipe, clips, progress)
+        model = systems.system(recipe, clips, progress)
         scores = score.step(model, clips, clips, recipe, recipe.audio, progress, recipe.method, keep=True)
         floor = score.step(None, clips, clips, recipe, recipe.audio, progress, keep=True)
         floors = {evaluate.floor_name(clips, clips): floor}

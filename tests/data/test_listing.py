@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_asd import storage, tables
+from ray_asd import store, tables
 from ray_asd.data import layouts, zips
 from ray_asd.data.listing import Listing, Source, read_listing
 from ray_asd.errors import UserError
@@ -53,7 +53,7 @@ def test_archives_are_read_as_the_folders_they_would_unpack_to(tmp_path: Path, b
     pack(packed / "dev_fan.zip", FAN)
     pack(packed / "dev_bearing.ZIP", BEARING)
     for name in ("dev_fan.zip", "dev_bearing.ZIP"):
-        storage.write(f"{bucket}/dcase/{name}", (packed / name).read_bytes())
+        store.write(f"{bucket}/dcase/{name}", (packed / name).read_bytes())
     expected = read_listing(Source(unpacked))
     assert len(expected.clips) == 4
     assert told(expected)["dcase/dev_fan/fan/train/section_00_source_train_normal_0000_vel_6.wav"][3] == {"vel": "9"}
@@ -88,7 +88,7 @@ def test_the_entries_change_with_the_content_of_an_archive_not_with_its_date(tmp
     for text in ("a", "a", "b"):
         pack(packed, FAN | {"fan/train/section_00_source_train_normal_0000_vel_6.wav": text})
         entries.append(read_listing(Source(str(tmp_path), dataset="x")).entries)
-        storage.remove(str(packed))
+        store.remove(str(packed))
     assert entries[0] == entries[1] != entries[2]
 
 
@@ -242,7 +242,7 @@ def test_an_anonymous_clip_gives_way_to_its_named_copy(tmp_path: Path) -> None:
 
 def test_a_csv_file_names_members_of_archives_too(tmp_path: Path, bucket: str) -> None:
     pack(tmp_path / "a.zip", {"x/a.wav": "abc", "../b.wav": "b"})
-    storage.write(f"{bucket}/c.zip", (tmp_path / "a.zip").read_bytes())
+    store.write(f"{bucket}/c.zip", (tmp_path / "a.zip").read_bytes())
     uris = ["a.zip!/x/a.wav", f"{bucket}/c.zip!/x/a.wav", "a.zip!/x/no.wav", "no.zip!/a.wav"]
     put(tmp_path, {"list.csv": "\n".join(["uri,machine_type,split", *(f"{uri},fan,train" for uri in uris)])})
     listing = read_listing(Source(str(tmp_path / "list.csv")))

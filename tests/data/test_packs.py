@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from ray_asd import storage, tables
+from ray_asd import store, tables
 from ray_asd.data import packs
 
 
@@ -24,8 +24,8 @@ def written(path: Path, contents: list[bytes]) -> list[int]:
 def test_bytes_come_back_as_they_were(root: str, tmp_path: Path) -> None:
     contents = [*recordings(100, 20_000), b"", b"\0" * 50_000]
     rows = written(tmp_path / "pack", contents)
-    uri = storage.join(root, "pack.parquet")
-    storage.upload(tmp_path / "pack", uri)
+    uri = store.join(root, "pack.parquet")
+    store.upload(tmp_path / "pack", uri)
     assert rows == list(range(102))
     assert [packs.read(uri, row) for row in rows] == contents
     shuffled = np.random.default_rng(1).permutation(102)
@@ -67,4 +67,4 @@ def test_where_a_run_of_recordings_is_cut() -> None:
 
 def test_a_pack_that_is_gone(root: str) -> None:
     with pytest.raises(FileNotFoundError):
-        packs.read(storage.join(root, "nowhere.parquet"), 0)
+        packs.read(store.join(root, "nowhere.parquet"), 0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ray_asd import storage
+from ray_asd import store
 from ray_asd.config import SAMPLE_RATE
 from ray_asd.data.audio import decode
 from ray_asd.data.csv_files import read_attributes
@@ -22,7 +22,7 @@ SMALL = Fleet(machines=("fan", "valve"), train_source=3, train_target=2, test=2,
 
 
 def content(root: str) -> dict[str, bytes]:
-    return {entry.path: storage.read(storage.join(root, entry.path)) for entry in storage.listing(root)}
+    return {entry.path: store.read(store.join(root, entry.path)) for entry in store.listing(root)}
 
 
 def test_the_default_fleet_has_the_counts_of_the_development_set() -> None:
@@ -101,7 +101,7 @@ def test_written_data_set(root: str) -> None:
             assert file.getparams()[:4] == (1, 2, SAMPLE_RATE, SAMPLE_RATE)  # mono, 16 bits, 16 kHz, 1 s
         np.testing.assert_allclose(decode(files[r.path], 0), render(r, 1.0), atol=1 / 32768)
     table = read_attributes(files["valve/attributes_00.csv"], "attributes_00.csv")
-    assert table == {storage.name(r.path): r.attributes for r in plan(SMALL) if r.machine == "valve"}
+    assert table == {store.name(r.path): r.attributes for r in plan(SMALL) if r.machine == "valve"}
     lines = files["valve/attributes_00.csv"].decode().splitlines()
     assert lines[0] == "file_name,d1p,d1v,d2p,d2v"
     assert lines[1].startswith("valve/train/section_00_source_train_normal_0000_pat_")
@@ -115,9 +115,9 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> N
 
 def test_a_rerun_writes_nothing(tmp_path: Path) -> None:
     write(SMALL, str(tmp_path))
-    before = list(storage.listing(str(tmp_path)))
+    before = list(store.listing(str(tmp_path)))
     assert write(replace(SMALL, machines=("valve", "fan"), seconds=1, severity=1), str(tmp_path)) == 26
-    assert list(storage.listing(str(tmp_path))) == before
+    assert list(store.listing(str(tmp_path))) == before
 
 
 def test_an_interrupted_run_is_finished(tmp_path: Path) -> None:

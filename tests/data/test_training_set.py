@@ -9,7 +9,8 @@ import pytest
 
 from ray_asd import tables
 from ray_asd.config import SAMPLE_RATE
-from ray_asd.data.training_set import Draw, Sampler, TrainingSet, held_out
+from ray_asd.data.sampling import Draw, Sampler
+from ray_asd.data.training_set import TrainingSet, held_out
 from ray_asd.errors import UserError
 from training_clips import row, training_set
 

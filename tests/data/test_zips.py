@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_asd import storage, tables
+from ray_asd import store, tables
 from ray_asd.data import zips
 from ray_asd.data.zips import BadMember, Refused
 
@@ -33,8 +33,8 @@ def refused(uri: str) -> dict[str, tuple[str, str]]:
     return {found.name: (found.reason, found.detail) for found in zips.members(uri) if isinstance(found, Refused)}
 
 
-def taken(uri: str) -> dict[str, storage.Entry]:
-    return {found.path: found for found in zips.members(uri) if isinstance(found, storage.Entry)}
+def taken(uri: str) -> dict[str, store.Entry]:
+    return {found.path: found for found in zips.members(uri) if isinstance(found, store.Entry)}
 
 
 NOISE = random.Random(0).randbytes(100_000)
@@ -43,8 +43,8 @@ GOOD = {"fan/train/a.wav": NOISE, "fan/train/b é.wav": b"", "fan/attributes_00.
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_members_are_listed_and_read_on_disk_and_in_the_object_store(root: str, method: int) -> None:
-    uri = storage.join(root, "dev_fan.ZIP")
-    storage.write(uri, packed(GOOD | {"fan/": b"", "__MACOSX/fan/._a.wav": b"?", ".DS_Store": b"?"}, method))
+    uri = store.join(root, "dev_fan.ZIP")
+    store.write(uri, packed(GOOD | {"fan/": b"", "__MACOSX/fan/._a.wav": b"?", ".DS_Store": b"?"}, method))
     assert refused(uri) == {}
     assert {name: entry.size for name, entry in taken(uri).items()} == {name: len(data) for name, data in GOOD.items()}
     assert taken(uri)["fan/train/a.wav"].version == f"{zipfile.crc32(NOISE):08x}"
@@ -52,11 +52,11 @@ def test_members_are_listed_and_read_on_disk_and_in_the_object_store(root: str, 
         member = zips.member_uri(uri, name)
         assert zips.is_member(member)
         assert zips.read(member) == data
-        assert zips.stat_member(member) == storage.Entry(member, len(data), f"{zipfile.crc32(data):08x}")
+        assert zips.stat_member(member) == store.Entry(member, len(data), f"{zipfile.crc32(data):08x}")
     for missing in (zips.member_uri(uri, "fan/c.wav"), zips.member_uri(uri + ".zip", "a.wav"), uri, "a.wav"):
         with pytest.raises(FileNotFoundError):
             zips.read(missing)
-    storage.write(uri, b"")
+    store.write(uri, b"")
     with pytest.raises(BadMember, match="not_an_archive"):
         zips.read(zips.member_uri(uri, "fan/train/a.wav"))
 
@@ -258,7 +258,7 @@ def test_random_damage_is_an_answer_not_a_crash(tmp_path: Path) -> None:
         uri = put(tmp_path, bytes(data), f"{number}.zip")
         try:
             for found in list(zips.members(uri)):
-                if isinstance(found, storage.Entry):
+                if isinstance(found, store.Entry):
                     whole += zips.read(f"{uri}!/{found.path}") in GOOD.values()
         except BadMember as error:
             reasons.add(error.reason)

@@ -8,7 +8,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from ray_asd import storage
+from ray_asd import store
 from ray_asd.config import Backbone
 from ray_asd.errors import StageError, UserError
 from ray_asd.models.checkpoints import Mirror, fetch, mirror, resolve
@@ -151,8 +151,8 @@ def test_a_mirror_is_the_same_checkpoint_elsewhere(tmp_path: Path, root: str) ->
     source = sharded(tmp_path / "source")
     assert mirror(str(source), None, root) == Mirror(root, files=4, reused=False)
     names = ["config.json", "model.safetensors.index.json", "part-1", "part-2", "source.json"]
-    assert [entry.path for entry in storage.listing(root)] == names
-    origin = json.loads(storage.read(f"{root}/source.json"))
+    assert [entry.path for entry in store.listing(root)] == names
+    origin = json.loads(store.read(f"{root}/source.json"))
     assert (origin["source"], origin["commit"]) == (str(source), None)
     assert origin["files"]["part-1"] == hashlib.sha256(b"1").hexdigest()
     copy = resolve(hubert(root), 0)
@@ -163,13 +163,13 @@ def test_a_mirror_is_the_same_checkpoint_elsewhere(tmp_path: Path, root: str) ->
 def test_a_mirror_made_again_is_left_alone_and_one_broken_off_goes_on(tmp_path: Path, root: str) -> None:
     source = str(sharded(tmp_path / "source"))
     mirror(source, None, root)
-    storage.remove(f"{root}/source.json")
-    storage.remove(f"{root}/part-2")
-    kept = storage.stat(f"{root}/part-1")
+    store.remove(f"{root}/source.json")
+    store.remove(f"{root}/part-2")
+    kept = store.stat(f"{root}/part-1")
     assert mirror(source, None, root) == Mirror(root, files=4, reused=False)
     assert mirror(source, None, root) == Mirror(root, files=4, reused=True)
-    assert storage.read(f"{root}/part-2") == b"2"
-    assert storage.stat(f"{root}/part-1") == kept
+    assert store.read(f"{root}/part-2") == b"2"
+    assert store.stat(f"{root}/part-1") == kept
 
 
 @pytest.mark.parametrize(("name", "content"), [("model__safetensors", b"mine"), ("notes__txt", b"")])
@@ -188,7 +188,7 @@ def test_a_mirror_in_an_object_store_is_not_read_to_be_identified_but_checked_wh
 ) -> None:
     mirror(str(folder(tmp_path / "source", model__safetensors=b"weights")), None, bucket)
     identity = resolve(hubert(bucket), 0).identity
-    storage.write(f"{bucket}/model.safetensors", b"others")
+    store.write(f"{bucket}/model.safetensors", b"others")
     assert resolve(hubert(bucket), 0).identity == identity
     with pytest.raises(StageError, match=r"model\.safetensors: its content is not the recorded one"):
         fetch(resolve(hubert(bucket), 0))
@@ -202,7 +202,7 @@ def test_a_mirror_of_a_hub_commit_says_which(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     target = str(tmp_path / "target")
     assert not mirror("someone/hubert", commit, target).reused
-    assert json.loads(storage.read(f"{target}/source.json"))["commit"] == commit
+    assert json.loads(store.read(f"{target}/source.json"))["commit"] == commit
     shutil.rmtree(cache)  # now nothing but the mirror is left
     assert mirror("someone/hubert", commit, target).reused
     assert mirror("someone/hubert", None, target).reused

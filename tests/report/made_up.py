@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ray_asd import build, config, steps, storage, tables
-from ray_asd.build import Attempt, Key, Outcome, Output
+from ray_asd import build, config, store, tables
+from ray_asd.build import Attempt, Key, Outcome, Output, steps
 from ray_asd.config import Recipe
 from ray_asd.data import audio
 from ray_asd.models.card import CARD, ModelCard
-from ray_asd.stages import compare, evaluate, score
-from ray_asd.stages.compare import Scored
+from ray_asd.stages.comparison import compare, evaluate
+from ray_asd.stages.comparison.compare import Scored
+from ray_asd.stages.detection import score
+from ray_asd.tables import Folder
 
 FLOOR = score.FLOOR_SYSTEM
 
@@ -173,7 +175,7 @@ def _recorded(recordings: str, machine: str, split: str, number: int, labels: bo
     wave = 0.2 * np.sin(2 * np.pi * hertz * time) + 0.01 * noise
     data = audio.encode_wav(wave, RATE)
     uri = f"{recordings}/{machine}/{split}/{number}.wav"
-    storage.write(uri, data)
+    store.write(uri, data)
     return (
         {"clip_id": f"plant/{machine}/{split}/{number}", "machine_type": machine, "section": "00", "split": split}
         | {"domain": tables.DOMAINS[number // 2 % 2], "label": label if labels else None, "uri": uri}
@@ -217,7 +219,7 @@ def _scored(
     sources = {"clips": ingested.source} | {key: output.source for key, output in inputs.items()}
     key = Key("embed", "plant", 1, {"audio": {"channel": 0}}, sources)
     bank = build.run(root, key, lambda attempt: Outcome([], {"clips": 60}))
-    rows = [_judged(row, system, seed, threshold) for row in ingested.table("clips").to_pylist() if _is_test(row)]
+    rows = [_judged(row, system, seed, threshold) for row in ingested.table(Folder.CLIPS).to_pylist() if _is_test(row)]
     fits = [
         {"machine_type": machine, "section": "00", "threshold": threshold, "method": "gamma", "num_clips": 9}
         | {"source": "calibration" if threshold else "none: all were trained on", "false_positive_rate": 0.1}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from made_up import plant
-from ray_asd import cli, storage
+from ray_asd import cli, store
 
 
 def call(*arguments: str) -> int:
@@ -24,10 +24,10 @@ def test_a_page_per_run_and_the_comparison(tmp_path: Path, capsys: pytest.Captur
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["counts"] == {"pages": 2}
     assert told["outputs"]["report"] == f"{place}/report.html"
-    pages = [name for name in storage.files(f"{place}/runs") if name.endswith(".html")]
+    pages = [name for name in store.files(f"{place}/runs") if name.endswith(".html")]
     assert len(pages) == 2
     for name in pages:
-        text = storage.read(f"{place}/runs/{name}").decode()
+        text = store.read(f"{place}/runs/{name}").decode()
         assert text.count("<img ") == 6
         assert "<audio" not in text
 

@@ -12,6 +12,7 @@ from ray_asd.report import background, certainty, machines, suspects
 from ray_asd.report.machines import Group
 from ray_asd.report.rows import Row
 from ray_asd.report.run import Run, runs
+from ray_asd.tables import Folder
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_histograms_hold_every_clip_once(run: Run) -> None:
 
 def test_drawn_roc_curves_have_the_areas_of_metrics(run: Run, made: Plant) -> None:
     records = certainty.curves(run, machines.groups(run)).files["roc.csv"]
-    rows = made.metrics.table("metrics", tables.METRICS).to_pylist()
+    rows = made.metrics.table(Folder.METRICS, tables.METRICS).to_pylist()
     checked = 0
     for row in [row for row in rows if row["system"] == run.system]:
         for kind in ("all", *tables.DOMAINS):
@@ -104,7 +105,7 @@ def test_figures_stand_beside_the_floors_with_intervals_around_them(run: Run, ma
     fan, valve, whole = section.files["metrics.csv"]
     assert (fan["hmean"], fan["low"], fan["high"]) == (1.0, 1.0, 1.0), "all anomalies lie above all normal clips"
     assert valve["low"] < valve["hmean"] < valve["high"]
-    floors = [row for row in made.metrics.table("metrics", tables.METRICS).to_pylist() if row["seed"] is None]
+    floors = [row for row in made.metrics.table(Folder.METRICS, tables.METRICS).to_pylist() if row["seed"] is None]
     assert [fan["floor"], valve["floor"]] == [row["hmean"] for row in floors]
     assert whole["hmean"] == run.row.score
     assert set(tables.METRICS.names) < set(fan)
@@ -136,7 +137,7 @@ def test_suspects_without_a_threshold_are_ranked_within_their_section(tmp_path: 
     rows = suspects.suspects(alone, 3, False).files["clips.csv"]
     assert [row["excess"] for row in rows] == sorted((row["excess"] for row in rows), reverse=True)
     scores = {"fan": [], "valve": []}
-    for row in found.scores.table("scores").to_pylist():
+    for row in found.scores.table(Folder.SCORES).to_pylist():
         scores[row["machine_type"]].append(row["score"])
     own = scores[rows[0]["machine_type"]]
     low, middle, high = np.quantile(own, [0.25, 0.5, 0.75])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from made_up import FLOOR, Plant, plant
-from ray_asd import report, storage
+from ray_asd import report, store
 from ray_asd.report import Options
 from ray_asd.report.page import Page
 
@@ -72,11 +72,11 @@ def write(made: Plant, out: str, **options: object) -> list[Page]:
 
 
 def read(out: str, page: Page) -> Read:
-    return Read(storage.read(f"{out}/{page.href}").decode())
+    return Read(store.read(f"{out}/{page.href}").decode())
 
 
 def records(out: str, page: Page, name: str) -> list[dict[str, str]]:
-    text = storage.read(f"{out}/runs/{page.run.name}/{name}").decode()
+    text = store.read(f"{out}/runs/{page.run.name}/{name}").decode()
     return list(csv.DictReader(io.StringIO(text)))
 
 
@@ -95,7 +95,7 @@ def test_there_is_a_page_for_the_system_and_one_for_the_floor(made: tuple[Plant,
         [FLOOR, "-", "none", "0", "48"],
     ]
     for page in pages:
-        text = storage.read(f"{out}/{page.href.replace('.html', '.md')}").decode()
+        text = store.read(f"{out}/{page.href.replace('.html', '.md')}").decode()
         assert text.startswith(f"# {page.run.system}")
         assert "| fan 00" in text
 
@@ -160,10 +160,10 @@ def test_every_place_that_a_page_names_is_there(made: tuple[Plant, str, list[Pag
         assert set(shown.sources) == {str(attributes["id"]) for attributes in shown.all("section")}
         for source in [source for sources in shown.sources.values() for source in sources]:
             place = f"{out}/runs/{page.run.name}/{source}" if source.endswith(".csv") else source
-            assert source.startswith("the same figures") or storage.exists(place), source
+            assert source.startswith("the same figures") or store.exists(place), source
         for link in [str(attributes["href"]) for attributes in shown.all("a")]:
             relative = not link.startswith(("#", "file://", "../report.html"))
-            assert not relative or storage.exists(f"{out}/runs/{link}"), link
+            assert not relative or store.exists(f"{out}/runs/{link}"), link
 
 
 def test_the_page_stands_alone(made: tuple[Plant, str, list[Page]]) -> None:
@@ -175,7 +175,7 @@ def test_the_page_stands_alone(made: tuple[Plant, str, list[Page]]) -> None:
         assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"
         assert all(str(a["src"]).startswith("data:image/jpeg;") and a["alt"] for a in shown.all("img"))
         assert all(str(a["src"]).startswith("data:audio/mpeg;") for a in shown.all("audio"))
-        assert not re.search(r"url\(|@import", storage.read(f"{out}/{page.href}").decode())
+        assert not re.search(r"url\(|@import", store.read(f"{out}/{page.href}").decode())
 
 
 def test_the_most_anomalous_clips_stand_beside_their_neighbours(made: tuple[Plant, str, list[Page]]) -> None:
@@ -193,7 +193,7 @@ def test_the_most_anomalous_clips_stand_beside_their_neighbours(made: tuple[Plan
 def test_ten_clips_have_ten_players_and_stay_small(made: tuple[Plant, str, list[Page]], tmp_path: Path) -> None:
     pages = write(made[0], str(tmp_path), clips=10)
     assert len(read(str(tmp_path), pages[0]).all("audio")) == 10
-    assert len(storage.read(f"{tmp_path}/{pages[0].href}")) < MAX_BYTES
+    assert len(store.read(f"{tmp_path}/{pages[0].href}")) < MAX_BYTES
     silent = write(made[0], str(tmp_path), audio=False)
     shown = read(str(tmp_path), silent[0])
     assert (len(shown.all("audio")), len(shown.all("img"))) == (0, 15)
@@ -242,7 +242,7 @@ def test_names_are_shown_as_text_and_pages_lie_in_object_stores_too(root: str) -
     assert "script" not in {tag for tag, _ in shown.tags}
     assert re.fullmatch(r"runs/hubert-ws-script-alert-1-script-co-seed0-[0-9a-f]{8}\.html", pages[0].href)
     written = report.write([found.metrics], None, [], f"{root}/report", pages)
-    comparison = Read(storage.read(written.files["report"]).decode().replace("<section>", '<section id="one">'))
+    comparison = Read(store.read(written.files["report"]).decode().replace("<section>", '<section id="one">'))
     assert {page.href for page in pages} <= {str(attributes["href"]) for attributes in comparison.all("a")}
 
 

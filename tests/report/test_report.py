@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from made_up import FLOOR, compared, evaluated, recipe, scored, scores
-from ray_asd import report, storage
+from ray_asd import report, store
 from ray_asd.build import Output
 from ray_asd.errors import UserError
 from ray_asd.report import Failure, Written
@@ -66,7 +66,7 @@ def write(root: str, place: str) -> tuple[Written, list[Output], Output]:
 
 
 def read(written: Written, kind: str) -> str:
-    return storage.read(written.files[kind]).decode()
+    return store.read(written.files[kind]).decode()
 
 
 def test_all_files_are_written_and_can_be_traced(tmp_path_factory: pytest.TempPathFactory, root: str) -> None:
@@ -80,13 +80,13 @@ def test_all_files_are_written_and_can_be_traced(tmp_path_factory: pytest.TempPa
         row = rows[record["system"]]
         assert float(record["all_machines"]) == pytest.approx(row.score, abs=1e-12)
         assert float(record["fan"]) == row.machines["fan"]
-        assert storage.exists(record["uri"])
+        assert store.exists(record["uri"])
     for record in csv.DictReader(io.StringIO(read(written, "overview_csv"))):
         assert float(record["all_machines"]) == rows[record["system"]].score
-        assert storage.exists(record["uri"])
+        assert store.exists(record["uri"])
     costs = list(csv.DictReader(io.StringIO(read(written, "costs_csv"))))
     assert {cost["stage"] for cost in costs} == {"train", "score"}
-    assert all(storage.exists(cost["uri"]) for cost in costs)
+    assert all(store.exists(cost["uri"]) for cost in costs)
     pairs = list(csv.DictReader(io.StringIO(read(written, "pairs"))))
     assert [(pair["system_a"], pair["system_b"]) for pair in pairs] == [
         (FLOOR, "hubert+WS"),

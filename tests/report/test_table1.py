@@ -8,6 +8,7 @@ from ray_asd.build import Output
 from ray_asd.config import Recipe
 from ray_asd.report import paper, table1
 from ray_asd.report.rows import Row, collect
+from ray_asd.tables import Folder
 
 SYSTEMS = {  # skill of each; the order is not the table's
     0.9: recipe("hubert", ws=True, sa=True),
@@ -50,7 +51,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def systems(root: str) -> list[table1.System]:
     rows, comparison = swept(root, SYSTEMS)
-    return table1.systems(rows, comparison.table("cells"), comparison.uri)
+    return table1.systems(rows, comparison.table(Folder.CELLS), comparison.uri)
 
 
 def test_rows_stand_as_in_the_paper_with_averages_over_backbones(systems: list[table1.System]) -> None:
@@ -67,7 +68,7 @@ def test_rows_stand_as_in_the_paper_with_averages_over_backbones(systems: list[t
 
 def test_a_figure_has_one_interval_throughout_the_report(root: str) -> None:
     rows, comparison = swept(root, SYSTEMS)
-    of_cells = {cell["system"]: (cell["low"], cell["high"]) for cell in comparison.table("cells").to_pylist()}
+    of_cells = {cell["system"]: (cell["low"], cell["high"]) for cell in comparison.table(Folder.CELLS).to_pylist()}
     assert len(of_cells) == len(rows)
     for row in rows:
         assert (row.low, row.high) == pytest.approx(of_cells[row.system], abs=1e-12)
@@ -95,7 +96,7 @@ def test_the_papers_figures_stand_beside_ours_on_its_data_only(systems: list[tab
 
 def test_several_seeds_are_one_row_with_mean_and_deviation(tmp_path_factory: pytest.TempPathFactory) -> None:
     rows, comparison = swept(str(tmp_path_factory.mktemp("seeds")), {0.6: recipe("hubert")}, seeds=(0, 1, 2))
-    _, system = table1.systems(rows, comparison.table("cells"), comparison.uri)
+    _, system = table1.systems(rows, comparison.table(Folder.CELLS), comparison.uri)
     own = [row for row in rows if row.system == "hubert+WS"]
     assert system.seeds == [0, 1, 2]
     assert system.mean == pytest.approx(np.mean([row.score for row in own]), abs=1e-12)

@@ -3,13 +3,17 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ray_asd import build, config, steps
-from ray_asd.build import Output
+from ray_asd import build, config
+from ray_asd.build import Output, steps
 from ray_asd.config import Recipe, Worker
 from ray_asd.data.listing import Source
 from ray_asd.data.simulate import Fleet
-from ray_asd.stages import evaluate, ingest, score, train
-from ray_asd.stages.progress import silent
+from ray_asd.engine.progress import silent
+from ray_asd.stages.comparison import evaluate
+from ray_asd.stages.detection import score
+from ray_asd.stages.recordings import ingest
+from ray_asd.stages.training import systems
+from ray_asd.tables import Folder
 
 FLEET = Fleet(machines=("fan", "valve"), train_source=16, train_target=4, test=3, seconds=2.0)
 SETTINGS = (
@@ -65,14 +69,14 @@ class Chain:
 
     def tables(self) -> Iterator[tuple[str, Output, str]]:
         """Name, output and folder of every table."""
-        yield "CLIPS", self.clips, ingest.CLIPS
+        yield "CLIPS", self.clips, Folder.CLIPS
         yield "TRAINING_SET", self.originals, "index"
         yield "TRAINING_SET variants", self.variants, "index"
         yield "chunks", self.chunks, "chunks"
         yield "EMBEDDINGS", self.embeddings, "embeddings"
-        yield "SCORES", self.scores, score.SCORES
-        yield "THRESHOLDS", self.scores, score.THRESHOLDS
-        yield "METRICS", self.metrics, evaluate.METRICS
+        yield "SCORES", self.scores, Folder.SCORES
+        yield "THRESHOLDS", self.scores, Folder.THRESHOLDS
+        yield "METRICS", self.metrics, Folder.METRICS
 
 
 def parent(output: Output, name: str) -> Output:
@@ -97,7 +101,7 @@ def scored(
 def built(recordings: str, root: str) -> Chain:
     """Everything, from ``recordings`` to METRICS."""
     clips = ingested(recordings, root, dataset="fleet")
-    model = steps.ensure(train.system(RECIPE, clips, silent), root)
+    model = steps.ensure(systems.system(RECIPE, clips, silent), root)
     scores = scored(model, clips, root)
     return Chain(root, recordings, clips, model, scores, steps.ensure(evaluate.step([scores], silent), root))
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ray_asd import build, storage
+from ray_asd import build, store
 from stages import chain
 
 _COMMAND = [sys.executable, "-c", "from ray_asd.cli import main; main()"]
@@ -32,7 +32,7 @@ def at_once(*arguments: str) -> list[dict[str, Any]]:
 
 
 def attempts(folder: str) -> list[str]:
-    return [name for name in storage.folders(folder) if name.startswith("attempt-")]
+    return [name for name in store.folders(folder) if name.startswith("attempt-")]
 
 
 def test_two_processes_at_once_end_with_one_result(system: chain.Chain, tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_two_processes_at_once_end_with_one_result(system: chain.Chain, tmp_path
     assert one["outputs"] == other["outputs"]
     clips = one["outputs"]["clips"]
     output = build.resolve(clips, "ingest")
-    written = {entry.path for entry in storage.listing(storage.join(clips, build.PARTS))}
+    written = {entry.path for entry in store.listing(store.join(clips, build.PARTS))}
     assert written == {file.path for file in output.marker.files}  # both wrote the same files
 
     changes = ["augmentation=null", "transformer_pooling=null", "embedding.dim=16", "training.steps=3"]

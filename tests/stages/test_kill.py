@@ -18,11 +18,11 @@ import pytest
 import ray
 
 import processes
-from ray_asd import build, config, storage
+from ray_asd import build, config, store
 from ray_asd.build import Output
-from ray_asd.stages import train
-from ray_asd.stages.progress import silent
-from ray_asd.steps import Step, ensure
+from ray_asd.build.steps import Step, ensure
+from ray_asd.engine.progress import silent
+from ray_asd.stages.training import systems
 from stages import chain
 
 pytestmark = pytest.mark.slow
@@ -53,12 +53,12 @@ class Submission:
 
     def __init__(self, system: chain.Chain, root: str) -> None:
         for output in (system.clips, system.originals):  # the stages before it are done
-            for entry in storage.listing(output.uri):
-                place = storage.join(root, output.uri.removeprefix(f"{system.root}/"), entry.path)
-                storage.write(place, storage.read(storage.join(output.uri, entry.path)))
+            for entry in store.listing(output.uri):
+                place = store.join(root, output.uri.removeprefix(f"{system.root}/"), entry.path)
+                store.write(place, store.read(store.join(output.uri, entry.path)))
         self.root = root
-        self.clips = build.resolve(storage.join(root, system.clips.uri.removeprefix(f"{system.root}/")), "ingest")
-        self.step: Step = train.system(config.load("tiny", SETTINGS), self.clips, silent)
+        self.clips = build.resolve(store.join(root, system.clips.uri.removeprefix(f"{system.root}/")), "ingest")
+        self.step: Step = systems.system(config.load("tiny", SETTINGS), self.clips, silent)
         self.folder = self.step.key(root).folder(root)
 
     def here(self) -> Output:
@@ -76,7 +76,7 @@ class Submission:
 
     def steps(self) -> int:
         """After how many steps the newest state was recorded."""
-        names = storage.files(storage.join(self.folder, "checkpoints"))
+        names = store.files(store.join(self.folder, "checkpoints"))
         return max((int(name.split("-")[1]) for name in names if name.endswith(".json") and "step-" in name), default=0)
 
     def wait_for(self, step: int, process: "subprocess.Popen[bytes] | None" = None) -> None:
@@ -125,7 +125,7 @@ def test_killed_at_random(
 ) -> None:
     """First the driver, then a worker of the next one, each by SIGKILL; by turns in an object store and on disk."""
     draw = random.Random(seed)
-    submission = Submission(system, str(tmp_path / "root") if seed % 2 else storage.join(bucket, "root"))
+    submission = Submission(system, str(tmp_path / "root") if seed % 2 else store.join(bucket, "root"))
     moments = sorted(draw.sample(range(1, STEPS // EVERY - 1), 2))
     driver = submission.elsewhere(tmp_path / "log", RAY_ADDRESS=address())
     submission.wait_for(moments[0] * EVERY, driver)
@@ -135,7 +135,7 @@ def test_killed_at_random(
     with killing_a_worker(submission, moments[1] * EVERY, draw):
         output = submission.here()
     assert digests(output) == undisturbed
-    assert storage.folders(submission.folder) == [output.marker.attempt]
+    assert store.folders(submission.folder) == [output.marker.attempt]
 
 
 def address() -> str:
@@ -162,7 +162,7 @@ def test_killed_where_it_hurts(system: chain.Chain, undisturbed: dict[str, str],
     os.truncate(newest, newest.stat().st_size // 2)
     output = submission.here()
     assert digests(output) == undisturbed
-    assert storage.folders(submission.folder) == [output.marker.attempt]
+    assert store.folders(submission.folder) == [output.marker.attempt]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import fault_proxy
-from ray_asd import build, storage
+from ray_asd import build, store
 from ray_asd.build import Output
 from stages import chain
 
@@ -66,9 +66,9 @@ def learned(output: Output) -> dict[str, bytes]:
 def test_every_stage_completes_with_the_same_tables(
     system: chain.Chain, bucket: str, tmp_path: Path, seed: int
 ) -> None:
-    recordings, root = storage.join(bucket, "fleet"), storage.join(bucket, "root")
-    for entry in storage.listing(system.recordings):
-        storage.upload(Path(system.recordings, entry.path), storage.join(recordings, entry.path))
+    recordings, root = store.join(bucket, "fleet"), store.join(bucket, "root")
+    for entry in store.listing(system.recordings):
+        store.upload(Path(system.recordings, entry.path), store.join(recordings, entry.path))
     upstream = os.environ["AWS_ENDPOINT_URL"]
     with fault_proxy.running(upstream, "--seed", str(seed), "--rate", str(RATE)) as proxy:
         faulty = built_through(proxy, recordings, root, tmp_path / "log")

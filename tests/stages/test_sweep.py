@@ -18,11 +18,13 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from ray_asd import archive, build, cli, grid, live, storage
-from ray_asd.build import Output
+from ray_asd import build, cli, grid, store
+from ray_asd.build import Output, archive
+from ray_asd.cli import live
 from ray_asd.errors import UserError
-from ray_asd.stages import compare, evaluate, score
+from ray_asd.stages.detection import score
 from ray_asd.stages.sweep import Sweep
+from ray_asd.tables import Folder
 from stages import chain
 
 KILLS = int(os.environ.get("SWEEP_KILLS", "1"))
@@ -65,9 +67,7 @@ def swept(system: chain.Chain, root: str, chosen: list[grid.Cell]) -> Sweep:
 
 def attempts(root: str) -> dict[str, str]:
     """The attempt that each finished stage below a root was made by."""
-    folders = [
-        f"{root}/{stage}/{name}" for stage in storage.folders(root) for name in storage.folders(f"{root}/{stage}")
-    ]
+    folders = [f"{root}/{stage}/{name}" for stage in store.folders(root) for name in store.folders(f"{root}/{stage}")]
     return {folder: output.marker.attempt for folder in folders if (output := build.find(folder))}
 
 
@@ -95,9 +95,9 @@ def test_a_sweep_adds_what_is_missing_and_a_bad_cell_harms_no_other(
 
     compared = sweep.compared()
     assert compared is not None
-    assert compared.table(compare.CELLS)["system"].to_pylist() == [SYSTEMS[0], score.FLOOR_SYSTEM, *SYSTEMS[1:]]
+    assert compared.table(Folder.CELLS)["system"].to_pylist() == [SYSTEMS[0], score.FLOOR_SYSTEM, *SYSTEMS[1:]]
     assert compared.marker.counts == {"systems": 5, "pairs": 10}
-    for cell in compared.table(compare.CELLS).to_pylist():
+    for cell in compared.table(Folder.CELLS).to_pylist():
         for output in sweep.metrics:
             for summary in output.marker.summary["systems"]:
                 if summary["system"] == cell["system"]:
@@ -176,11 +176,9 @@ class Submission:
         text = "- method: mobilenet\n- {backbone: hubert, WS: true, SA: false, TFP: false}\n"
         (folder / "grid.yaml").write_text(text)
         self.root, self.grid, self.log = str(folder / "root"), str(folder / "grid.yaml"), folder / "log"
-        self.clips = storage.join(self.root, system.clips.uri.removeprefix(f"{system.root}/"))
-        for entry in storage.listing(system.clips.uri):
-            storage.write(
-                storage.join(self.clips, entry.path), storage.read(storage.join(system.clips.uri, entry.path))
-            )
+        self.clips = store.join(self.root, system.clips.uri.removeprefix(f"{system.root}/"))
+        for entry in store.listing(system.clips.uri):
+            store.write(store.join(self.clips, entry.path), store.read(store.join(system.clips.uri, entry.path)))
         command = [str(Path(sys.executable).with_name("ray-asd")), "sweep", "--recipe", "tiny", "--json"]
         command += ["--grid", self.grid, "--clips", self.clips, "--out", self.root]
         self.command = [*command, *(part for setting in SETTINGS for part in ("--set", setting))]
@@ -201,8 +199,8 @@ class Submission:
         """METRICS and SCORES by the name of their stage's folder."""
         return {
             f"{stage}/{name}": output.table(folder)
-            for stage, folder in (("evaluate", evaluate.METRICS), ("score", score.SCORES))
-            for name in storage.folders(f"{self.root}/{stage}")
+            for stage, folder in (("evaluate", Folder.METRICS), ("score", Folder.SCORES))
+            for name in store.folders(f"{self.root}/{stage}")
             if (output := build.find(f"{self.root}/{stage}/{name}"))
         }
 

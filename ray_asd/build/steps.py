@@ -1,0 +1,118 @@
+"""Steps: stages that know their inputs, so that asking for the last one builds all that is missing below it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ray_asd import build, store
+from ray_asd.build import Attempt, Key, Outcome, Output, Source
+from ray_asd.config import Worker
+from ray_asd.errors import LeaseLost
+from ray_asd.store import lease
+
+
+class Work(Protocol):
+    """What makes a stage's output from its inputs, by name."""
+
+    def __call__(self, attempt: Attempt, inputs: Mapping[str, Output]) -> Outcome: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage to be built: its key, its inputs (finished or to be built first), its work and what that needs.
+
+    ``units`` is the number of clips or training steps, ``bytes`` an estimate of what will be written. The output of an
+    ``exclusive`` step is made by one process at a time; a ``resumable`` one is made of parts that outlive a kill; one
+    that is not ``on_ray`` needs no cluster.
+    """
+
+    stage: str
+    name: str
+    code_version: int
+    config: Mapping[str, Any]
+    inputs: Mapping[str, "Step | Output"]
+    work: Work
+    units: int
+    worker: Worker = Worker()
+    workers: int | None = None
+    bytes: int | None = None
+    exclusive: bool = False
+    resumable: bool = False
+    on_ray: bool = True
+
+    def key(self, root: str, find: "Find" = build.find) -> Key:
+        inputs = {name: _source(step, root, find) for name, step in self.inputs.items()}
+        return Key(self.stage, self.name, self.code_version, self.config, inputs)
+
+
+Find = Callable[[str], Output | None]
+"""``build.find``, or one that remembers its answers, for plans of many steps."""
+
+
+def _source(step: Step | Output, root: str, find: Find) -> Source:
+    if isinstance(step, Output):
+        return step.source
+    key = step.key(root, find)
+    done = find(key.folder(root))
+    return done.source if done else Source(digest=key.digest, uri=key.folder(root))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A step, where its output is or will be, what is there already, and the URIs of the steps it waits for."""
+
+    step: Step
+    uri: str
+    done: Output | None
+    waits_for: tuple[str, ...]
+
+
+def plan(step: Step, root: str, find: Find = build.find) -> list[Planned]:
+    """``step`` and all steps it needs, inputs first, each once. Those below a finished step are left out."""
+    found: dict[str, Planned] = {}
+
+    def visit(step: Step) -> str:
+        uri = step.key(root, find).folder(root)
+        if uri not in found:
+            done = find(uri)
+            parents = (
+                () if done else tuple(visit(parent) for parent in step.inputs.values() if isinstance(parent, Step))
+            )
+            found[uri] = Planned(step, uri, done, parents)
+        return uri
+
+    visit(step)
+    return list(found.values())
+
+
+def ensure(step: Step | Output, root: str) -> Output:
+    """The output of ``step`` below ``root``: what is there, or what its work makes, its inputs ensured before."""
+    if isinstance(step, Output):
+        return step
+    key = step.key(root)
+    done = build.find(key.folder(root))
+    if done:
+        return done
+    inputs = {name: ensure(parent, root) for name, parent in step.inputs.items()}
+    key = step.key(root)  # an input may have turned out to have the content of another
+    if not step.exclusive:
+        return build.run(root, key, lambda attempt: step.work(attempt, inputs), step.units, resumable=step.resumable)
+    return _run_alone(root, key, lambda attempt: step.work(attempt, inputs), step.units)
+
+
+def _run_alone(root: str, key: Key, work: Callable[[Attempt], Outcome], units: int) -> Output:
+    """As ``build.run``, under the lease of the stage's folder; whoever loses it waits for the one who took it."""
+    folder = key.folder(root)
+    while True:
+        held = lease.take(folder, finished=lambda: build.find(folder) is not None)
+        if held is None:
+            return build.resolve(folder, key.stage)
+        try:
+            with held:
+                output = build.run(root, key, work, units, held.fence)
+                for child in store.folders(folder):
+                    if child != output.marker.attempt:
+                        store.remove(store.join(folder, child))
+                return output
+        except LeaseLost:
+            continue

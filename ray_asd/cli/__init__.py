@@ -1,0 +1,24 @@
+"""The command line: parse, call one stage, say what was written. No logic of the method lives here.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 done but more files rejected than allowed.
+"""
+
+import sys
+from pathlib import Path
+
+from ray_asd.cli.app import cli
+from ray_asd.cli.console import run
+
+from ray_asd.cli import demo, data, training, detection, results, upkeep  # isort: skip
+
+__all__ = ["cli", "data", "demo", "detection", "job", "main", "results", "training", "upkeep"]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of ``ray-asd``."""
+    run(cli, "ray-asd", arguments)
+
+
+def job(script: str) -> None:
+    """Entry point of ``jobs/NAME.py``: the command of that name, with the arguments of the process."""
+    main([Path(script).stem, *sys.argv[1:]])

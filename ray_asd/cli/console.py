@@ -1,0 +1,148 @@
+"""What every command shares: its result, told to a person or a machine; progress; the plan of a dry run."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from ray_asd import store
+from ray_asd.build import Output, steps
+from ray_asd.build.steps import Step
+from ray_asd.errors import StageError, UserError
+
+if TYPE_CHECKING:
+    from ray_asd.build.estimates import Estimate
+
+FAILED, REFUSED, GATE = 1, 2, 3  # exit codes
+_LINE_SECONDS = 5.0  # between progress lines where stderr is no terminal
+
+
+@dataclass
+class Result:
+    """What a command has to show for itself; printed last, and kept as JSON below the root."""
+
+    outputs: dict[str, str] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    reused: bool = False
+    gate: str | None = None  # why the data is not good enough, where it is not
+
+
+class Progress:
+    """Progress on stderr: one line rewritten on a terminal, else a line every few seconds and at each end."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, float] = ("", 0.0)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        task, now = what.split("  ")[0], time.monotonic()
+        terminal = sys.stderr.isatty()
+        due = now - self._last[1] > (0.1 if terminal else _LINE_SECONDS)
+        if due or done >= total or task != self._last[0]:
+            self._last = (task, now)
+            end = "\n" if done >= total or not terminal else ""
+            start = "\r\033[K" if terminal else ""
+            click.echo(f"{start}{what}: {done}/{total}{end}", err=True, nl=False)
+
+
+def run(command: click.Command, name: str, arguments: list[str] | None = None) -> NoReturn:
+    """Run a command line and exit; every expected error is one line and an exit code."""
+    try:
+        code = command.main(arguments, prog_name=name, standalone_mode=False)
+    except click.UsageError as error:
+        code = complain(error.format_message(), REFUSED)
+    except UserError as error:
+        code = complain(str(error), REFUSED)
+    except (StageError, KeyboardInterrupt, click.Abort) as error:
+        code = complain(str(error) or "interrupted", FAILED)
+    sys.exit(code or 0)
+
+
+def complain(message: str, code: int) -> int:
+    """Print one line on stderr; returns ``code``."""
+    click.echo(f"ray-asd: {' '.join(message.split())}", err=True)
+    return code
+
+
+@contextmanager
+def summary(command: str, root: str | None, as_json: bool) -> Iterator[Result]:
+    """Collect the block's result; then tell it, keep it as ``<root>/status/<command>-<time>.json`` and end.
+
+    What went wrong is told before the summary, so that this is the last line of a job's log, which is one stream.
+    """
+    begun, result = time.monotonic(), Result()
+
+    def end(status: str, code: int = 0, problem: str | None = None) -> None:
+        told = {
+            "command": command,
+            "status": status,
+            "outputs": result.outputs,
+            "counts": dict(result.counts),
+            "seconds": round(time.monotonic() - begun, 3),
+            "reused": result.reused,
+        } | ({"error": problem} if problem else {})
+        if problem:
+            complain(problem, code)
+        if root and status != "refused":
+            name = f"{command}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}.json"
+            store.write(store.join(root, "status", name), json.dumps(told, indent=1).encode())
+        if as_json:
+            click.echo(json.dumps(told))
+        elif status in ("done", "gate"):
+            _show(result)
+        if code:
+            sys.exit(code)
+
+    try:
+        yield result
+    except UserError as error:
+        end("refused", REFUSED, str(error))
+    except (StageError, KeyboardInterrupt) as error:
+        end("failed", FAILED, str(error) or "interrupted")
+    if result.gate:
+        end("gate", GATE, result.gate)
+    end("done")
+
+
+def _show(result: Result) -> None:
+    for name, uri in result.outputs.items():
+        click.echo(f"{name}: {uri}")
+    if result.counts:
+        click.echo("counts: " + ", ".join(f"{name} {count}" for name, count in sorted(result.counts.items())))
+    if result.reused:
+        click.echo("nothing to do: the output was already there")
+
+
+def bring(result: Result, root: str, step: Step, *names: str, dry_run: bool = False) -> Output | None:
+    """Bring one step's output and note it under ``names``; None when it is only planned."""
+    from ray_asd.build.estimates import estimates
+    from ray_asd.engine.session import session
+
+    if dry_run:
+        for estimate in estimates(steps.plan(step, root), root):
+            click.echo(planned(estimate))
+        return None
+    with session(root) as build:
+        output = build(step)
+    result.outputs |= dict.fromkeys(names, output.uri)
+    result.counts, result.reused = output.marker.counts, output.reused
+    return output
+
+
+def planned(estimate: "Estimate") -> str:
+    """One line of a dry run."""
+    step, uri = estimate.planned.step, estimate.planned.uri
+    if estimate.planned.done:
+        return f"done   {uri}"
+    workers = "as many workers as fit" if step.workers is None else f"{step.workers} worker(s)"
+    size = "" if step.bytes is None else f", {step.bytes / 1e9:.2f} GB written"
+    hours = "no estimate: none of its kind has run below this root"
+    if estimate.hours is not None:
+        hours = f"about {estimate.hours:.2f} h, {estimate.gpu_hours:.2f} GPU-hours"
+    place = f"{workers} of {step.worker.cpus:g} CPU, {step.worker.gpus:g} GPU" if step.on_ray else "in this process"
+    return f"to do  {uri}: {step.units} units, {place}{size}, {hours}"

@@ -1,0 +1,80 @@
+"""Recordings: simulate a fleet, or take in one's own."""
+
+from typing import Any
+
+import click
+
+from ray_asd import config, store, tables
+from ray_asd.cli.app import command, dry_run_option, json_option, out_option
+from ray_asd.cli.console import Progress, bring, summary
+from ray_asd.data.years import LAYOUTS
+
+
+@command("simulate fleet --machines fan,valve --train 100 --test 20")
+@click.argument("out")
+@click.option("--machines", metavar="A,B", help="Comma-separated machine types; all seven by default.")
+@click.option("--train", "train_source", default=990, show_default=True, help="Source training clips per machine.")
+@click.option("--train-target", default=10, show_default=True, help="Target training clips per machine.")
+@click.option("--test", default=50, show_default=True, help="Test clips per machine, domain and label.")
+@click.option("--seconds", default=10.0, show_default=True, help="Length of a clip.")
+@click.option("--severity", default=1.0, show_default=True, help="Of the faults: 0 healthy, 1 nominal.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--workers", default=1, show_default=True, help="Processes.")
+@json_option
+def simulate(out: str, machines: str | None, workers: int, as_json: bool, **fleet: Any) -> None:
+    """Write a data set of simulated machines in the DCASE 2023 layout to OUT (a local path or s3://)."""
+    from ray_asd.data import simulate as simulation
+
+    with summary("simulate", None, as_json) as result:
+        if machines:
+            fleet["machines"] = tuple(name.strip() for name in machines.split(","))
+        progress = Progress()
+        out = store.absolute(out)
+        count = simulation.write(
+            simulation.Fleet(**fleet), out, workers, lambda done, total: progress("simulate", done, total)
+        )
+        result.outputs, result.counts = {"dataset": out}, {"clips": count}
+
+
+@command("ingest fleet --out runs")
+@click.argument("source", metavar="SRC")
+@out_option
+@click.option("--layout", default="auto", show_default=True, help=f"How files are named: auto, {', '.join(LAYOUTS)}.")
+@click.option("--machine-type", help="Of a flat folder.")
+@click.option("--split", type=click.Choice(tables.SPLITS), help="Where neither folder nor CSV says it.")
+@click.option("--truth", metavar="URI", help="Labels of anonymous clips: the organisers' list or evaluator folder.")
+@click.option("--attributes", metavar="URI", help="A folder with the attributes that file names hide.")
+@click.option("--dataset", help="First part of every clip_id; the source's own name by default.")
+@click.option("--pack", is_flag=True, help="Copy the recordings into few large files, which later stages then read.")
+@click.option("--reject-duplicates", is_flag=True, help="Reject recordings with the content of another one.")
+@click.option("--max-rejects", type=click.IntRange(0), help="End with exit code 3 when more files are rejected.")
+@dry_run_option
+@json_option
+def ingest(
+    source: str,
+    root: str,
+    pack: bool,
+    reject_duplicates: bool,
+    max_rejects: int | None,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Check every recording below SRC (a folder, zip or CSV file, local or s3://) and write CLIPS and REJECTS."""
+    from ray_asd.data.listing import Source
+    from ray_asd.stages.recordings import ingest as stage
+
+    root = store.absolute(root)
+    with summary("ingest", None if dry_run else root, as_json) as result:
+        treatment = stage.Options(pack, reject_duplicates)
+        for beside in ("truth", "attributes"):
+            options[beside] = options[beside] and store.absolute(options[beside])
+        step = stage.step(Source(store.absolute(source), **options), config.Worker(), Progress(), treatment)
+        output = bring(result, root, step, "clips", "rejects", dry_run=dry_run)
+        if output is None:
+            return
+        if not output.reused:
+            click.echo(f"layout {output.marker.summary['why']}", err=True)
+        rejects = result.counts.get("rejects", 0)
+        if max_rejects is not None and rejects > max_rejects:
+            result.gate = f"{rejects} files were rejected; --max-rejects allows {max_rejects}"

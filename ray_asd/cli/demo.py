@@ -1,0 +1,31 @@
+"""Everything once, for a newcomer."""
+
+import click
+
+from ray_asd import report, store
+from ray_asd.cli.app import command, json_option, set_option
+from ray_asd.cli.console import Progress, summary
+
+
+@command("demo --out ray_asd_demo")
+@click.option("--out", "root", metavar="DIR", default="ray_asd_demo", show_default=True, help="Where everything goes.")
+@click.option("--seed", default=0, show_default=True, help="Of the fleet and of the training.")
+@set_option
+@json_option
+def demo(root: str, seed: int, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Run everything once on a simulated fleet: no download, no GPU, a few minutes."""
+    from ray_asd.stages import demo as stage
+
+    root = store.absolute(root)
+    with summary("demo", root, as_json) as result:
+        outputs = stage.run(root, seed, overrides, Progress())
+        metrics, place = [outputs["metrics"]], store.join(root, "report")
+        pages = report.pages(report.runs(metrics, []), place, report.Options(), Progress())
+        written = report.write(metrics, None, [], place, pages)
+        result.outputs = {
+            "recordings": stage.place(root, seed),
+            **{name: output.uri for name, output in outputs.items()},
+            "report": written.files["report"],
+        }
+        result.reused = all(output.reused for output in outputs.values())
+        click.echo(written.table, err=as_json)

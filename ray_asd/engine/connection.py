@@ -1,0 +1,113 @@
+"""Connecting to Ray: the cluster of ``RAY_ADDRESS``, or a local Ray on loopback with a token of its own."""
+
+import atexit
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+
+from ray_asd.errors import StageError, UserError
+
+_REPORT_SECONDS = "0.5"  # how often Ray Train's controller looks at its workers; its default makes each report wait 2 s
+
+STOPPED = "stopped by SIGTERM; the same command goes on where it was"
+
+_on_stop: list[Callable[[], None]] = []
+_stop_requested = threading.Event()
+
+
+@contextmanager
+def connected(cpus: int | None = None) -> Iterator[None]:
+    """Ray for the block: joined when already there, else connected or started, and left again at its end.
+
+    ``cpus`` are those of a Ray started here, all of this machine's by default. A local Ray listens with token
+    authentication, since its ports are open on all interfaces even when told to use loopback; the token lives in a
+    private file and dies with it.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _REPORT_SECONDS)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        _use_private_token()
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")  # and without a dashboard nobody looks
+        options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": cpus}
+    try:
+        _knock(address)
+        ray.init(address=address, **options)
+    except OSError as error:
+        raise UserError(f"RAY_ADDRESS={address!r}: no Ray cluster answers there ({error})") from error
+    try:
+        with _stoppable():  # only now, since Ray has put its own handler there, which aborts
+            yield
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Fail at once where nobody listens: Ray itself would try for a quarter of an hour."""
+    host, _, port = (address or "").rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+@cache
+def _use_private_token() -> None:
+    """Once per process, since Ray keeps the first token it has read. Ray itself then turns authentication on."""
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="ray_asd-token-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
+
+
+@contextmanager
+def stopping(action: Callable[[], None]) -> Iterator[None]:
+    """While the block runs, SIGTERM calls ``action`` and lets the block end by itself instead of breaking it off."""
+    _on_stop.append(action)
+    if _stop_requested.is_set():
+        action()
+    try:
+        yield
+    finally:
+        _on_stop.remove(action)
+
+
+def stop_requested() -> bool:
+    """Whether SIGTERM has come while somebody was ``stopping``."""
+    return _stop_requested.is_set()
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not _on_stop:
+            raise StageError(STOPPED)
+        _stop_requested.set()
+        for action in [*_on_stop]:  # another thread may change it
+            action()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _stop_requested.clear()

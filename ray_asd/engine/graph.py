@@ -1,0 +1,195 @@
+"""Building many steps at once: every step as soon as its inputs are there, each once, whoever needs it.
+
+A step runs in a thread of the driver, which waits for its turn in the budget of the cluster and then for Ray; a step
+that is not on Ray works in the driver itself, one at a time. The markers are the only state: what was finished before
+a kill is found finished, and training goes on from its checkpoints.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from ray_asd import build
+from ray_asd.build import Output, steps
+from ray_asd.build.steps import Planned, Step
+from ray_asd.errors import StageError, UserError
+
+TRIES = 2  # of a step that fails; one that is refused would be refused again
+_SHOWN_SECONDS = 0.5  # between looks of whoever watches
+
+State = Literal["waiting", "running", "done", "failed"]
+
+
+@dataclass
+class Node:
+    """A step in the making; ``units`` and ``measured`` are what its progress last said."""
+
+    planned: Planned
+    state: State
+    output: Output | None = None
+    error: str | None = None
+    tries: int = 0
+    task: str = ""
+    measured: str = ""
+    done: int = 0
+    total: int = 0
+    first: tuple[float, int] = (0.0, 0)  # when this task was first heard of, and how far it was then
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of its present task, at the pace so far; None before there is one."""
+        begun, at = self.first
+        if self.state != "running" or self.done <= at:
+            return None
+        return (time.monotonic() - begun) / (self.done - at) * (self.total - self.done)
+
+
+class Engine:
+    """Plans steps below one root, then builds them all."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self.nodes: dict[str, Node] = {}
+        self._find = cache(build.find)
+        self._of_thread: dict[int, Node] = {}
+        self._ended: queue.Queue[tuple[Node, Output | BaseException]] = queue.Queue()
+        self._driver = threading.Lock()  # one step at a time works in this process
+        self._stopped = False
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """The ``Progress`` to build the steps with: it knows by the thread whose it is."""
+        node = self._of_thread.get(threading.get_ident())
+        if node is None:
+            return
+        task, *measured = what.split("  ")
+        if task != node.task or done < node.done:
+            node.task, node.first = task, (time.monotonic(), done)
+        node.measured, node.done, node.total = "  ".join(measured), done, total
+
+    def add(self, step: Step) -> list[str]:
+        """Plan to build ``step``; the URIs of all that it takes, inputs first, its own last."""
+        planned = steps.plan(step, self.root, self._find)
+        for entry in planned:
+            state: State = "done" if entry.done else "waiting"
+            self.nodes.setdefault(entry.uri, Node(entry, state, entry.done))
+        return [entry.uri for entry in planned]
+
+    @property
+    def to_do(self) -> list[Step]:
+        """The steps that are not there yet."""
+        return [node.planned.step for node in self.nodes.values() if node.state == "waiting"]
+
+    def at_once(self) -> dict[str, int]:
+        """Per stage, how many steps of its largest kind the cluster runs at the same time.
+
+        Raises:
+            UserError: the cluster could never hold one of them.
+        """
+        from ray_asd.engine import connection, placement
+
+        found: dict[str, int] = {}
+        if any(step.on_ray for step in self.to_do):
+            with connection.connected():
+                for step in self._checked():
+                    rooms = placement.room(step.worker, _least(step))
+                    found[step.stage] = min(found.get(step.stage, len(self.nodes)), rooms)
+        return found
+
+    def _checked(self) -> list[Step]:
+        """The steps to be done on Ray, all of which the cluster can hold."""
+        from ray_asd.engine import placement
+
+        waiting = [step for step in self.to_do if step.on_ray]
+        for step in waiting:
+            placement.check_fits(f"{step.stage} {step.name}", step.worker, _least(step))
+        return waiting
+
+    def run(self, show: Callable[[], None]) -> None:
+        """Build all that was added; ``show`` is called every now and then. What failed says so in its node.
+
+        Raises:
+            UserError: the cluster could never hold a step.
+            StageError: SIGTERM stopped the run, once every training had stored its state.
+        """
+        with ExitStack() as stack:
+            if any(step.on_ray for step in self.to_do):
+                stack.enter_context(self._on_ray())
+            while self._start_ready() and (not self._stopped or self._is_training()):
+                show()
+                self._collect()
+            show()
+            if self._stopped:
+                raise StageError("stopped by SIGTERM; the same command goes on where it was")
+
+    @contextmanager
+    def _on_ray(self) -> Iterator[None]:
+        from ray_asd.engine import connection
+
+        with connection.connected(), connection.stopping(self._stop):
+            self._checked()
+            yield
+
+    def _stop(self) -> None:
+        self._stopped = True
+
+    def _running(self) -> list[Node]:
+        return [node for node in self.nodes.values() if node.state == "running"]
+
+    def _is_training(self) -> bool:
+        return any(node.planned.step.exclusive for node in self._running())
+
+    def _start_ready(self) -> bool:
+        """Start what can start; whether anything is running then."""
+        for node in self.nodes.values():
+            if node.state == "waiting" and not self._stopped:
+                parents = [self.nodes[uri] for uri in node.planned.waits_for]
+                failed = next((parent for parent in parents if parent.state == "failed"), None)
+                if failed:
+                    node.state, node.error = "failed", failed.error
+                elif all(parent.state == "done" for parent in parents):
+                    self._start(node)
+        return bool(self._running())
+
+    def _start(self, node: Node) -> None:
+        node.state, node.tries = "running", node.tries + 1
+        threading.Thread(target=self._build, args=(node,), name=node.planned.uri, daemon=True).start()
+
+    def _build(self, node: Node) -> None:
+        self._of_thread[threading.get_ident()] = node
+        step = node.planned.step
+        try:
+            if step.on_ray:
+                output = steps.ensure(step, self.root)
+            else:
+                with self._driver:
+                    output = steps.ensure(step, self.root)
+        except BaseException as error:  # noqa: BLE001 - handed to the main thread, which knows what to do with it
+            self._ended.put((node, error))
+        else:
+            self._ended.put((node, output))
+        finally:
+            del self._of_thread[threading.get_ident()]
+
+    def _collect(self) -> None:
+        try:
+            node, result = self._ended.get(timeout=_SHOWN_SECONDS)
+        except queue.Empty:
+            return
+        if isinstance(result, Output):
+            node.state, node.output = "done", result
+        elif isinstance(result, (StageError, OSError)) and node.tries < TRIES and not self._stopped:
+            node.state = "waiting"
+        elif isinstance(result, (StageError, UserError, OSError)):
+            node.state, node.error = "failed", str(result)
+        else:
+            raise result
+
+
+def _least(step: Step) -> int:
+    """Workers without which a step does not start: all of a training's, one of a pipeline's."""
+    return (step.workers or 1) if step.exclusive else 1

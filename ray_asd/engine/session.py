@@ -1,0 +1,29 @@
+"""Building steps one after the other below one root, with Ray started only once something has to be done on it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from ray_asd.build import Output, steps
+from ray_asd.build.steps import Step
+
+Bring = Callable[[Step], Output]
+"""The output of a step: found where its marker stands, else made."""
+
+
+@contextmanager
+def session(root: str) -> Iterator[Bring]:
+    """A ``Bring`` for outputs below ``root``; Ray stays up from the first step that needs it to the block's end."""
+    with ExitStack() as stack:
+        connected = False
+
+        def bring(step: Step) -> Output:
+            nonlocal connected
+            planned = steps.plan(step, root)
+            if not connected and any(entry.step.on_ray and not entry.done for entry in planned):
+                from ray_asd.engine import connection
+
+                stack.enter_context(connection.connected())
+                connected = True
+            return steps.ensure(step, root)
+
+        yield bring

@@ -1,0 +1,1 @@
+"""What SCORES are worth: METRICS, CELLS and PAIRS."""

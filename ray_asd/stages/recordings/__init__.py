@@ -1,0 +1,1 @@
+"""Recordings in: CLIPS and REJECTS, and the training set."""

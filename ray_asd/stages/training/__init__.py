@@ -1,0 +1,1 @@
+"""From CLIPS to models."""

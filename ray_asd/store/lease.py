@@ -1,0 +1,133 @@
+"""One holder at a time for work that keeps state between attempts: a lease with a fencing token.
+
+Each taking of the lease creates ``lease-<token>.json`` with the next higher token, by conditional write. The holder
+renews it; a process that finds a lease which is not renewed, or whose holder is dead on this very machine, takes the
+next token. A holder that sees a higher token has lost the lease and must stop. Clocks of different machines are
+never compared: a waiter watches the content change by its own clock.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ray_asd import store
+from ray_asd.errors import LeaseLost
+
+RENEWAL_SECONDS = 5.0
+STALE_SECONDS = 30.0  # a lease not renewed for so long is free
+
+
+@dataclass(frozen=True)
+class Fence:
+    """What a worker needs in order to notice that its lease was taken over; it travels by value."""
+
+    folder: str
+    token: int
+
+    def check(self) -> None:
+        """Return when the lease still holds.
+
+        Raises:
+            LeaseLost: a higher token exists.
+        """
+        newest = _newest(self.folder)
+        if newest > self.token:
+            raise LeaseLost(f"{self.folder}: another process took over (token {newest} after {self.token})")
+
+
+class Lease:
+    """The lease on ``folder``, held inside a ``with`` block."""
+
+    def __init__(self, folder: str, token: int, owner: str) -> None:
+        self.fence = Fence(folder, token)
+        self._owner = owner
+        self._renewals = 0
+        self._released = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._released.set()
+        self._thread.join()
+        store.write(_path(self.fence), _content(self._owner, self._renewals, released=True))
+
+    def _renew(self) -> None:
+        while not self._released.wait(RENEWAL_SECONDS):
+            self._renewals += 1
+            store.write(_path(self.fence), _content(self._owner, self._renewals, released=False))
+
+
+def take(folder: str, finished: Callable[[], bool], poll_seconds: float = 1.0) -> Lease | None:
+    """Take the lease on ``folder``, waiting while another process holds it; None once ``finished()`` is true."""
+    owner = uuid.uuid4().hex
+    watched: tuple[str, float] | None = None
+    while not finished():
+        token = _newest(folder)
+        holder = _read(folder, token)
+        state = json.dumps(holder)
+        if watched is None or watched[0] != state:
+            watched = (state, time.monotonic())
+        if holder is None or _is_free(holder) or time.monotonic() - watched[1] > STALE_SECONDS:
+            fence = Fence(folder, token + 1)
+            if store.create(_path(fence), _content(owner, 0, released=False)):
+                return Lease(folder, fence.token, owner)
+            continue
+        time.sleep(poll_seconds)
+    return None
+
+
+def _is_free(holder: dict[str, Any]) -> bool:
+    dead = holder["machine"] == _machine() and _process_start(holder["pid"]) != holder["process_start"]
+    return bool(holder["released"] or dead)
+
+
+def _process_start(pid: int) -> str:
+    """Start time of a process in clock ticks since boot (field 22 of /proc/pid/stat); empty when it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _machine() -> str:
+    """Where process ids mean the same: a host, as booted, and a container on it."""
+    boot, namespace = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    if not boot.exists():
+        return socket.gethostname()
+    return f"{socket.gethostname()} {boot.read_text().strip()} {namespace.readlink()}"
+
+
+def _content(owner: str, renewals: int, released: bool) -> bytes:
+    pid = os.getpid()
+    holder = {"owner": owner, "renewals": renewals, "released": released, "machine": _machine()}
+    return json.dumps(holder | {"pid": pid, "process_start": _process_start(pid)}).encode()
+
+
+def _path(fence: Fence) -> str:
+    return store.join(fence.folder, f"lease-{fence.token:06d}.json")
+
+
+def _newest(folder: str) -> int:
+    return max((int(name[6:-5]) for name in store.files(folder) if name.startswith("lease-")), default=0)
+
+
+def _read(folder: str, token: int) -> dict[str, Any] | None:
+    if not token:
+        return None
+    holder: dict[str, Any] = json.loads(store.read(_path(Fence(folder, token))))
+    return holder

@@ -1,0 +1,101 @@
+"""What lies below a root, where it came from, and what can go."""
+
+import time
+
+import pytest
+
+from ray_asd import build, store
+from ray_asd.build import archive
+from ray_asd.errors import UserError
+
+
+def stage(root: str, stage: str, name: str, **inputs: build.Source) -> build.Output:
+    key = build.Key(stage=stage, name=name, code_version=1, config={}, inputs=inputs)
+    return build.run(root, key, lambda attempt: build.Outcome([attempt.put("a", name.encode())], {}))
+
+
+def test_nothing_is_there_yet(root: str) -> None:
+    assert archive.outputs(root) == []
+    assert archive.leftovers(root, [], 0) == []
+
+
+def test_outputs_are_listed_in_the_order_they_were_begun(root: str) -> None:
+    made = [stage(root, *names) for names in (("train", "z"), ("ingest", "b"), ("ingest", "a"))]
+    store.write(store.join(root, "status", "train-1.json"), b"{}")
+    store.write(store.join(root, "train", "unfinished-0123456789ab", "attempt-1", "a"), b"1")
+    store.write(store.join(root, "README"), b"mine")
+    store.write(store.join(root, "photos", "holiday", "marker.json"), b"mine too")
+    assert [output.uri for output in archive.outputs(root)] == [output.uri for output in made]
+
+
+def test_find(root: str) -> None:
+    output = stage(root, "train", "a")
+    assert archive.find(f"{output.uri}/").marker == output.marker
+    with pytest.raises(UserError, match=rf"^{root}/train holds no finished stage .*; allowed: a URI that `ls` prints$"):
+        archive.find(f"{root}/train")
+
+
+def test_lineage_is_each_ancestor_once_nearest_first(root: str) -> None:
+    recordings = build.Source(digest="r", uri=store.join(root, "recordings"))
+    clips = stage(root, "ingest", "clips", recordings=recordings)
+    augmented = stage(root, "augment", "augmented", clips=clips.source)
+    model = stage(root, "train", "model", clips=clips.source, training_set=augmented.source)
+    stage(root, "train", "other", clips=clips.source)
+    scores = stage(root, "score", "scores", model=model.source, clips=clips.source)
+    assert [output.marker.name for output in archive.lineage(scores)] == ["scores", "model", "clips", "augmented"]
+
+
+def test_lineage_ends_where_a_bucket_is_gone(s3: str, root: str) -> None:
+    gone = build.Source(digest="r", uri="s3://a-bucket-of-last-year/recordings")
+    clips = stage(root, "ingest", "clips", recordings=gone)
+    assert archive.lineage(clips) == [clips]
+
+
+@pytest.fixture
+def tree(root: str) -> dict[str, build.Output]:
+    """Two models from one set of clips, and what two killed runs left."""
+    clips = stage(root, "ingest", "clips")
+    kept = stage(root, "train", "kept", clips=clips.source)
+    dropped = stage(root, "train", "dropped", clips=clips.source)
+    store.write(store.join(clips.uri, "attempt-lost", "a"), b"1")
+    store.write(store.join(root, "photos", "holiday", "a.jpeg"), b"mine")
+    store.write(store.join(root, "train", "unfinished-0123456789ab", "checkpoints", "a"), b"1")
+    return {"clips": clips, "kept": kept, "dropped": dropped}
+
+
+def test_what_killed_runs_left_can_go(root: str, tree: dict[str, build.Output]) -> None:
+    left = archive.leftovers(root, [], older_than=-5)
+    assert [place.uri for place in left] == [
+        f"{tree['clips'].uri}/attempt-lost",
+        f"{root}/train/unfinished-0123456789ab/checkpoints",
+    ]
+    assert {place.why for place in left} == {"left by a run that ended before its commit"}
+    for place in left:
+        store.remove(place.uri)
+    assert archive.leftovers(root, [], older_than=-5) == []
+    assert [output.read("a") for output in archive.outputs(root)] == [b"clips", b"kept", b"dropped"]
+
+
+def test_what_nothing_kept_needs_can_go(root: str, tree: dict[str, build.Output]) -> None:
+    left = archive.leftovers(root, [f"{tree['kept'].uri}/"], older_than=-5)
+    assert {place.uri: place.why for place in left} == {
+        f"{tree['clips'].uri}/attempt-lost": "left by a run that ended before its commit",
+        tree["dropped"].uri: "not needed by what is kept",
+        f"{root}/train/unfinished-0123456789ab/checkpoints": "left by a run that ended before its commit",
+    }
+
+
+def test_young_places_may_belong_to_a_running_job(root: str, tree: dict[str, build.Output]) -> None:
+    assert archive.leftovers(root, [tree["kept"].uri], older_than=3600) == []
+    time.sleep(3.1)  # object stores tell whole seconds
+    young = store.join(root, "train", "unfinished-0123456789ab", "checkpoints")
+    store.write(store.join(young, "b"), b"1")
+    age = time.time() - store.last_write(young)
+    left = archive.leftovers(root, [tree["kept"].uri], older_than=age + 2)
+    assert [place.uri for place in left] == [f"{tree['clips'].uri}/attempt-lost", tree["dropped"].uri]
+
+
+def test_only_what_is_there_can_be_kept(root: str, tree: dict[str, build.Output]) -> None:
+    for place in (f"{root}/train/unfinished-0123456789ab", "/elsewhere"):
+        with pytest.raises(UserError, match=rf"^--keep {place}: no finished stage below {root}; allowed: a URI that"):
+            archive.leftovers(root, [place], older_than=0)

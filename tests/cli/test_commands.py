@@ -1,0 +1,443 @@
+"""The command line: its help, the whole flow at toy size, what a rerun and a changed setting cost, every refusal."""
+
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import huggingface_hub.constants
+import pytest
+
+from ray_asd import __version__, build, cli, report, store
+from ray_asd.build import archive
+from ray_asd.errors import StageError
+from ray_asd.stages.recordings import ingest
+from ray_asd.tables import Folder
+
+COMMANDS = sorted(cli.cli.commands)
+SUMMARY = ["command", "status", "outputs", "counts", "seconds", "reused"]
+FLEET = ["--machines", "fan", "--train", "14", "--train-target", "2", "--test", "3", "--seconds", "2"]
+SETTINGS = {
+    "training": "{steps: 4, batch_size: 8, workers: 1}",
+    "augmentation": "{speeds: [0.9], modes: [resample]}",
+    "transformer_pooling": "null",
+    "embedding.dim": "32",
+}
+TINY = ["--recipe", "tiny", *(part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}"))]
+
+
+@dataclass(frozen=True)
+class Run:
+    """How one call of the command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.out.splitlines()[-1])
+        return found
+
+    @property
+    def complaint(self) -> str:
+        """The one line of an error, which is all there is on stderr."""
+        assert self.err.startswith("ray-asd: ")
+        assert self.err.count("\n") == 1
+        return self.err.strip()
+
+
+def run(*arguments: str) -> Run:
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        cli.main(list(arguments))
+    assert isinstance(ended.value.code, int)
+    return Run(ended.value.code, out.getvalue(), err.getvalue())
+
+
+def done(*arguments: str) -> Run:
+    result = run(*arguments, "--json")
+    assert result.code == 0, result.err
+    return result
+
+
+def folders(root: str) -> dict[str, set[str]]:
+    """The stage folders below a root, by stage."""
+    return {stage: set(store.folders(f"{root}/{stage}")) for stage in store.folders(root) if stage != "status"}
+
+
+def new(root: str, before: dict[str, set[str]]) -> dict[str, int]:
+    """How many folders each stage has got since."""
+    grown = {stage: len(names - before.get(stage, set())) for stage, names in folders(root).items()}
+    return {stage: count for stage, count in grown.items() if count}
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The documented commands one after the other, each fed with what the ones before it said."""
+
+    root: str
+    fleet: str
+    runs: dict[str, Run]
+    arguments: dict[str, list[str]]
+
+    def uri(self, name: str) -> str:
+        """What a command wrote: clips, model, embeddings, scores or metrics."""
+        return next(uri for run in self.runs.values() if (uri := run.summary["outputs"].get(name)))
+
+
+@pytest.fixture(scope="module")
+def flow(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Flow:
+    folder = tmp_path_factory.mktemp("flow")
+    root, fleet = str(folder / "runs"), str(folder / "fleet")
+    made = Flow(root, fleet, {}, {})
+
+    def call(name: str, *arguments: str) -> None:
+        made.arguments[name] = [name, *arguments]
+        made.runs[name] = done(name, *arguments)
+
+    call("simulate", fleet, *FLEET)
+    call("ingest", fleet, "--out", root)
+    call("train", *TINY, "--clips", made.uri("clips"), "--out", root)
+    used = ["--model", made.uri("model"), "--clips", made.uri("clips"), "--out", root]
+    call("embed", *used)
+    call("score", *used, "--keep-embeddings", "--submission", str(folder / "submission"))
+    call("evaluate", "--scores", made.uri("scores"), "--out", root)
+    call("report", "--runs", root, "--out", str(folder / "report"))
+    call("ls", root)
+    call("show", made.uri("scores"))
+    call("gc", root, "--dry-run")
+    return made
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_an_example_that_parses(name: str) -> None:
+    text = run(name, "--help").out
+    examples = [line for line in text.splitlines() if "Example: " in line]
+    assert len(examples) == 1, "on one line, to be copied"
+    words = shlex.split(examples[0].partition("Example: ")[2])
+    assert words[:2] == ["ray-asd", name]
+    command = cli.cli.commands[name]
+    command.make_context(name, words[2:])
+    assert command.help
+    undocumented = [option.name for option in command.params if isinstance(option, click.Option) and not option.help]
+    assert undocumented in ([], ["seed"])
+
+
+def test_help_lists_the_commands_in_order_of_use() -> None:
+    listed = run("--help").out.partition("Commands:")[2]
+    assert [line.split()[0] for line in listed.strip().splitlines()] == list(cli.cli.commands)
+    assert run("--version").out == f"ray-asd, version {__version__}\n"
+
+
+def test_every_command_can_speak_to_a_machine() -> None:
+    assert [name for name in COMMANDS if "--json" not in run(name, "--help").out] == []
+
+
+def test_the_flow_ends_in_a_table_with_the_floor(flow: Flow) -> None:
+    assert {name: run.summary["status"] for name, run in flow.runs.items()} == dict.fromkeys(flow.runs, "done")
+    for name, finished in flow.runs.items():
+        assert list(finished.summary) == SUMMARY
+        assert finished.summary["command"] == name
+        assert finished.summary["reused"] is False
+        assert finished.summary["seconds"] >= 0
+    clips = 14 + 2 + 4 * 3
+    assert flow.runs["simulate"].summary["counts"] == {"clips": clips}
+    assert flow.runs["ingest"].summary["counts"]["clips"] == clips
+    assert flow.runs["ingest"].summary["counts"]["rejects"] == 0
+    assert flow.runs["embed"].summary["counts"] == {"clips": clips}
+    assert flow.runs["score"].summary["counts"] == {"clips": 12}
+    assert flow.runs["evaluate"].summary["counts"] == {"systems": 2, "sections": 2}
+    assert "| floor (log-mel mean and std) |" in flow.runs["evaluate"].err
+    assert "| hubert+WS+SA (random:tiny) " in flow.runs["evaluate"].err
+    text = Path(flow.runs["report"].summary["outputs"]["markdown"]).read_text()
+    table = report.overview_of([archive.find(flow.uri("metrics"))])
+    assert table in text
+    assert table in flow.runs["evaluate"].err
+
+
+def test_what_a_command_names_is_there(flow: Flow) -> None:
+    for finished in flow.runs.values():
+        assert [uri for uri in finished.summary["outputs"].values() if not store.exists(uri)] == []
+    submission = Path(flow.runs["score"].summary["outputs"]["submission"])
+    (file,) = submission.iterdir()
+    assert file.name == "anomaly_score_fan_section_00_test.csv"
+    assert len(file.read_text().splitlines()) == 12
+    told = "no decision_result_fan_section_00_test.csv: without a threshold there are no decisions\n"
+    assert flow.runs["score"].err.endswith(told), "one calibration clip gives none"
+    listed = flow.runs["ls"].summary["outputs"]
+    assert sorted(listed) == sorted(f"{stage}/{name}" for stage, found in folders(flow.root).items() for name in found)
+    origins = set(flow.runs["show"].summary["outputs"].values())
+    assert {flow.uri(name) for name in ("clips", "model", "embeddings", "scores")} <= origins
+    assert json.loads(flow.runs["show"].out.rpartition("\n{")[0])["stage"] == "score"
+
+
+def test_the_summary_is_kept_below_the_root(flow: Flow) -> None:
+    names = store.files(f"{flow.root}/status")
+    for command in ("ingest", "train", "embed", "score", "evaluate"):
+        kept = [name for name in names if name.startswith(f"{command}-")]
+        assert json.loads(store.read(f"{flow.root}/status/{kept[0]}")) == flow.runs[command].summary
+
+
+def test_lists_are_also_for_people(flow: Flow) -> None:
+    lines = run("ls", flow.root).out.splitlines()
+    assert len(lines) == len(flow.runs["ls"].summary["outputs"])
+    assert f" s  {flow.uri('clips')}  clips 28, rejects 0, " in lines[0]
+    shown = run("show", flow.uri("scores"))
+    assert json.loads(shown.out)["name"] == "hubert-WS-SA-seed0"
+    assert shown.err.startswith("from 1: ")
+    again = run(*flow.arguments["score"])
+    assert f"scores: {flow.uri('scores')}\n" in again.out
+    assert "counts: clips 12\nnothing to do: the output was already there\n" in again.out
+
+
+@pytest.mark.parametrize("name", ["ingest", "train", "embed", "score", "evaluate", "report", "ls", "show", "gc"])
+def test_a_rerun_needs_neither_ray_nor_torch(flow: Flow, name: str) -> None:
+    program = (
+        "import sys; from ray_asd import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit as ended: code = ended.code\n"
+        "sys.exit(code or sorted({'ray', 'torch', 'transformers', 'faiss'} & set(sys.modules)) or 0)"
+    )
+    command = [sys.executable, "-c", program, *flow.arguments[name], "--json"]
+    before = folders(flow.root)
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    first, second = flow.runs[name].summary, json.loads(finished.stdout.splitlines()[-1])
+    assert second["reused"] is (name in ("ingest", "train", "embed", "score", "evaluate"))
+    assert (second["outputs"], second["counts"]) == (first["outputs"], first["counts"])
+    assert folders(flow.root) == before
+
+
+def test_a_rerun_says_what_the_marker_says(flow: Flow) -> None:
+    place = f"{flow.uri('clips')}/{build.MARKER}"
+    marker = store.read(place)
+    store.write(place, marker.replace(b'"rejects": 0', b'"rejects": 7'))
+    try:
+        gated = run(*flow.arguments["ingest"], "--max-rejects", "6", "--json")
+    finally:
+        store.write(place, marker)
+    assert gated.code == 3
+    assert gated.summary["counts"]["rejects"] == 7
+    assert gated.summary["status"] == "gate"
+    assert gated.summary["error"] == "7 files were rejected; --max-rejects allows 6"
+    assert gated.complaint == "ray-asd: 7 files were rejected; --max-rejects allows 6"
+
+
+def test_a_changed_setting_costs_what_depends_on_it(flow: Flow) -> None:
+    before = folders(flow.root)
+    done(*flow.arguments["score"], "--set", "scoring.neighbours=1")
+    assert new(flow.root, before) == {"score": 1}
+    before = folders(flow.root)
+    done(*flow.arguments["score"], "--set", "inference.hop_seconds=1")
+    assert new(flow.root, before) == {"embed": 1, "index": 1, "score": 1}
+    before = folders(flow.root)
+    streamed = done(*(argument for argument in flow.arguments["score"] if argument != "--keep-embeddings"))
+    assert new(flow.root, before) == {"embed": 1, "index": 1, "score": 1}  # of the bank's clips alone
+    kept, other = (
+        build.resolve(uri, "score").table(Folder.SCORES)
+        for uri in (flow.uri("scores"), streamed.summary["outputs"]["scores"])
+    )
+    assert kept.equals(other)
+    before = folders(flow.root)
+    done(*flow.arguments["train"], "--set", "seed=1")
+    assert new(flow.root, before) == {"train": 1}
+    before = folders(flow.root)
+    assert done(*flow.arguments["train"], "--set", "training.checkpoint_every=1").summary["reused"]
+    assert new(flow.root, before) == {}
+
+
+def test_a_dry_run_tells_and_does_nothing(flow: Flow) -> None:
+    before, status = folders(flow.root), store.files(f"{flow.root}/status")
+    told = run(*flow.arguments["train"], "--set", "seed=2", "--dry-run", "--json")
+    assert told.code == 0
+    *plan, summary = told.out.splitlines()
+    assert [line.split()[0] for line in plan] == ["done", "done", "to"]
+    assert all("/augment/" in line for line in plan[:2])
+    assert "/train/hubert-WS-SA-seed2-" in plan[2]
+    assert "4 units, 1 worker(s) of 1 CPU, 0 GPU" in plan[2]
+    assert plan[2].endswith("no estimate: none of its kind has run below this root")
+    assert json.loads(summary)["outputs"] == {}
+    again = run(*flow.arguments["train"], "--set", "training.weight_decay=0.5", "--dry-run").out.splitlines()[-1]
+    assert again.startswith("to do ")
+    assert again.endswith(" h, 0.00 GPU-hours")
+    assert run(*flow.arguments["ingest"], "--dry-run").out == f"done   {flow.uri('clips')}\n"
+    assert (folders(flow.root), store.files(f"{flow.root}/status")) == (before, status)
+
+
+def test_gc_removes_what_the_kept_do_not_need(flow: Flow, tmp_path: Path) -> None:
+    root = str(tmp_path / "runs")
+    clips = done("ingest", flow.fleet, "--out", root).summary["outputs"]["clips"]
+    other = done("ingest", flow.fleet, "--out", root, "--dataset", "other").summary["outputs"]["clips"]
+    arguments = ["gc", root, "--keep", clips, "--older-than", "0"]
+    dry = done(*arguments, "--dry-run")
+    assert dry.summary["counts"] == {"removed": 0, "found": 1}
+    assert dry.err == f"would remove {other}: not needed by what is kept\n"
+    assert done(*arguments).summary["counts"] == {"removed": 1, "found": 1}
+    assert [store.exists(uri) for uri in (clips, other)] == [True, False]
+
+
+def test_a_failure_is_one_line_an_exit_code_and_a_status(
+    flow: Flow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise StageError("the disk\nis full")
+
+    monkeypatch.setattr(ingest, "_work", fail)
+    root = str(tmp_path / "runs")
+    failed = run("ingest", flow.fleet, "--out", root, "--json")
+    assert failed.code == 1
+    assert failed.complaint == "ray-asd: the disk is full"
+    assert list(failed.summary) == [*SUMMARY, "error"]
+    assert failed.summary["status"] == "failed"
+    (kept,) = store.files(f"{root}/status")
+    assert json.loads(store.read(f"{root}/status/{kept}")) == failed.summary
+
+
+REFUSED = {
+    "unknown command": ("nonsense", "No such command 'nonsense'"),
+    "unknown option": ("train --epochs 3", "No such option"),
+    "missing option": ("train --recipe tiny --out {root}", "Missing option '--clips'"),
+    "unknown recipe": ("train --recipe big --clips {clips} --out {root}", "unknown recipe 'big'; allowed: paper, tiny"),
+    "missing recipe file": ("train --recipe my.yaml --clips {clips} --out {root}", "no recipe file 'my.yaml'"),
+    "unknown key": ("{train} --set training.epochs=3", "unknown key 'training.epochs'; allowed: steps, batch_size"),
+    "bad value": ("{train} --set training.steps=many", "training.steps: 'many': Input should be a valid integer"),
+    "negative value": ("{train} --set training.steps=-1", "training.steps: -1: Input should be greater than"),
+    "bad word": ("{train} --set backbone.family=bert", "backbone.family: 'bert': Input should be 'wav2vec2', "),
+    "combination": ("{train} --set training.workers=3", "batch_size 8 is not a multiple of workers 3"),
+    "no value": ("{train} --set seed", "--set 'seed' is not of the form key=value"),
+    "no weights": ("{train} --set backbone.source=/nonexistent", "/nonexistent: no config.json"),
+    "no hub": ("{train} --set backbone.source=null", "facebook/hubert-base-ls960: not found on the Hugging Face hub"),
+    "random size": ("{train} --set backbone.source=random:huge", "unknown random size 'huge'; allowed: tiny, small"),
+    "absent clips": (
+        "train --recipe tiny --clips {root}/x --out {root}",
+        "/x holds no finished stage (no marker.json)",
+    ),
+    "model as clips": ("train --recipe tiny --clips {model} --out {root}", "the output of 'train'; allowed: ingest"),
+    "no bucket": ("ingest s3://no-such-bucket-here/x --out {root}", "s3://no-such-bucket-here: no such bucket"),
+    "no bucket to write": (
+        "ingest {fleet} --out s3://no-such-bucket-here/x",
+        "s3://no-such-bucket-here: no such bucket",
+    ),
+    "scheme": ("ingest gs://bucket/x --out {root}", "unknown scheme 'gs://'; allowed: s3://bucket/key, a local path"),
+    "layout": ("ingest {fleet} --out {root} --layout dcase1999", "unknown layout 'dcase1999'; allowed: auto, "),
+    "no source": (
+        "ingest {fleet}/none --out {root}",
+        "/none: nothing is there; allowed: a folder, a zip file or a CSV file",
+    ),
+    "empty source": ("ingest {empty} --out {root}", "no layout"),
+    "split": ("ingest {fleet} --out {root} --split exam", "'exam' is not one of 'train', 'calibration', 'test'"),
+    "rejects": ("ingest {fleet} --out {root} --max-rejects -1", "'--max-rejects': -1 is not in the range x>=0"),
+    "clips as model": ("embed --model {clips} --clips {clips} --out {root}", "'ingest'; allowed: train, tfp"),
+    "absent model": (
+        "embed --model {root}/x --clips {clips} --out {root}",
+        "allowed: the URI of a train or tfp output",
+    ),
+    "new training": (
+        "{score} --set training.steps=9",
+        "unknown key 'training'; allowed: inference, scoring, resources",
+    ),
+    "threshold": ("{score} --set scoring.threshold.method=manual", "threshold.value belongs to method manual"),
+    "neighbours": ("{score} --set scoring.neighbours=99", "more than neighbours=99 are needed"),
+    "bank": ("{score} --bank {scores}", "the output of 'score'; allowed: ingest"),
+    "two with truth": (
+        "evaluate --scores a --scores b --truth c --out {root}",
+        "--truth goes with one --scores folder",
+    ),
+    "no truth": ("evaluate --scores {submission} --truth {empty} --out {root}", "no ground truth"),
+    "no scores": ("evaluate --scores {clips} --out {root}", "the output of 'ingest'; allowed: score"),
+    "no metrics": ("report --runs {empty} --out {root}", "/empty holds no METRICS; run `ray-asd evaluate` first"),
+    "grid": ("{sweep} --grid huge", "unknown grid 'huge'; allowed: full, paper, a path ending in .yaml"),
+    "seeds": ("{sweep} --seeds 0,one", "--seeds '0,one': whole numbers with commas between them are needed, e.g. 0,1"),
+    "same seeds": ("{sweep} --seeds 1,1", "grid paper: AutoEncoder (MSE) seed 1 stands there more than once"),
+    "sweep of scores": ("sweep --recipe tiny --clips {scores} --out {root}", "'score'; allowed: ingest"),
+    "too large": ("{sweep} --set resources.train.cpus=99", " needs 99 CPU (1 worker(s)); the cluster has 2 CPU"),
+    "method": ("{train} --set method=forest", "method: 'forest': Input should be 'backbone', 'autoencoder' or"),
+    "machine": ("simulate {root} --machines fan,pump", "unknown machine"),
+    "negative": ("simulate {root} --train -5", "-5"),
+    "short": ("simulate {root} --seconds 0", "0"),
+    "seed": ("demo --out {root} --seed -1", "seed: -1"),
+    "no root": ("ls {root}", "/root: no such folder; allowed: a ROOT that earlier commands wrote to"),
+    "nothing to collect": ("gc {root}", "/root: no such folder"),
+    "negative age": ("gc {root} --older-than -1", "'--older-than': -1.0 is not in the range x>=0"),
+    "no output": ("show {root}/x", "holds no finished stage (no marker.json); allowed: a URI that `ls` prints"),
+    "not kept": ("gc {empty} --keep {root}/x", "no finished stage below"),
+    "no hub to mirror": ("fetch-weights someone/model --to {root}", "someone/model: not found on the Hugging Face hub"),
+    "random mirror": ("fetch-weights random:tiny --to {root}", "random:tiny has no files to copy"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_mistake_is_one_line_that_names_it(
+    flow: Flow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    command, message = REFUSED[case]
+    (tmp_path / "empty").mkdir()
+    root = str(tmp_path / "root")
+    names = {name: flow.uri(name) for name in ("clips", "model", "scores", "submission")}
+    used = f"--clips {names['clips']} --out {root}"
+    train = shlex.join([*TINY, "--clips", names["clips"], "--out", root])
+    names |= {"train": f"train {train}", "score": f"score --model {names['model']} {used}"}
+    names["sweep"] = f"sweep --recipe tiny {used}"
+    words = shlex.split(command.format(root=root, fleet=flow.fleet, empty=tmp_path / "empty", **names))
+    refused = run(*words)
+    assert refused.code == 2
+    assert message in refused.err.splitlines()[-1]
+    assert "Traceback" not in refused.err
+    if case != "neighbours":  # found only when the embeddings are there
+        assert refused.complaint
+    assert store.files(f"{root}/status") == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_refuses_an_argument_too_many_and_an_option_it_does_not_have(name: str) -> None:
+    needed = [part for option in cli.cli.commands[name].params if option.required for part in _given(option)]
+    for wrong in (["one", "too", "many"], ["--no-such-option"]):
+        refused = run(name, *needed, *wrong)
+        assert refused.code == 2
+        assert wrong[0] in refused.complaint
+
+
+def _given(option: click.Parameter) -> list[str]:
+    return [option.opts[0], "value"] if isinstance(option, click.Option) else ["value"]
+
+
+def test_a_refusal_for_a_machine_has_the_same_keys() -> None:
+    refused = run("train", "--recipe", "nonsense", "--clips", "c", "--out", "o", "--json")
+    assert refused.code == 2
+    assert list(refused.summary) == [*SUMMARY, "error"]
+    assert refused.summary["status"] == "refused"
+    assert f"ray-asd: {refused.summary['error']}" == refused.complaint
+
+
+def test_the_installed_command_ends_with_the_exit_code(tmp_path: Path) -> None:
+    command = [
+        str(Path(sys.executable).with_name("ray-asd")),
+        "report",
+        "--runs",
+        str(tmp_path),
+        "--out",
+        str(tmp_path),
+    ]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert finished.stderr == f"ray-asd: {tmp_path} holds no METRICS; run `ray-asd evaluate` first\n"
+
+
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    fleet = str(tmp_path / "fleet")
+    assert run("simulate", fleet, *FLEET).code == 0
+    command = [str(Path(sys.executable).with_name("ray-asd")), "ingest", fleet, "--out", str(tmp_path / "runs")]
+    environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert finished.returncode == 2
+    message = "ray-asd: RAY_ADDRESS='127.0.0.1:1': no Ray cluster answers there ([Errno 111] Connection refused)\n"
+    assert finished.stderr == message

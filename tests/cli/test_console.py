@@ -1,0 +1,109 @@
+"""How commands end: codes, the summary line, what is kept of it, and progress where nobody watches a terminal."""
+
+import json
+
+import click
+import pytest
+
+from ray_asd import store
+from ray_asd.cli import console
+from ray_asd.errors import StageError, UserError
+
+
+def end_with(error: BaseException | None, root: str | None, as_json: bool = True, gate: str | None = None) -> int:
+    """The exit code of a command that did something and then ended so."""
+    try:
+        with console.summary("try", root, as_json) as result:
+            result.outputs, result.counts, result.gate = {"table": "s3://bucket/table"}, {"rows": 3, "files": 1}, gate
+            if error:
+                raise error
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("error", "gate", "code", "status", "line"),
+    [
+        (None, None, 0, "done", ""),
+        (None, "too many", 3, "gate", "ray-asd: too many\n"),
+        (UserError("not\n  this"), None, 2, "refused", "ray-asd: not this\n"),
+        (StageError("full"), None, 1, "failed", "ray-asd: full\n"),
+        (KeyboardInterrupt(), None, 1, "failed", "ray-asd: interrupted\n"),
+    ],
+)
+def test_every_end_has_its_code_its_line_and_its_summary(
+    error: BaseException | None,
+    gate: str | None,
+    code: int,
+    status: str,
+    line: str,
+    root: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert end_with(error, root, gate=gate) == code
+    out, err = capfd.readouterr()
+    assert err == line
+    told = json.loads(out)
+    seconds = told.pop("seconds")
+    assert seconds >= 0
+    expected = {"command": "try", "status": status, "outputs": {"table": "s3://bucket/table"}}
+    expected |= {"counts": {"rows": 3, "files": 1}, "reused": False}
+    problem = str(error) if str(error or "") else "interrupted" if error else gate
+    assert told == (expected | {"error": problem} if problem else expected)
+    kept = store.files(f"{root}/status")
+    assert len(kept) == (status != "refused"), "what did not begin leaves nothing behind"
+    if kept:
+        assert json.loads(store.read(f"{root}/status/{kept[0]}")) == told | {"seconds": seconds}
+
+
+def test_a_person_reads_places_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    end_with(None, None, as_json=False)
+    assert capsys.readouterr().out == "table: s3://bucket/table\ncounts: files 1, rows 3\n"
+    end_with(StageError("full"), None, as_json=False)
+    assert capsys.readouterr().out == ""
+
+
+def test_what_nobody_foresaw_is_not_hidden() -> None:
+    with pytest.raises(ZeroDivisionError):
+        end_with(ZeroDivisionError(), None)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (None, 0, ""),
+        (UserError("no"), 2, "ray-asd: no\n"),
+        (StageError("broken"), 1, "ray-asd: broken\n"),
+        (KeyboardInterrupt(), 1, "ray-asd: interrupted\n"),
+        (click.BadParameter("odd"), 2, "ray-asd: Invalid value: odd\n"),
+    ],
+)
+def test_a_command_that_gives_no_summary_ends_likewise(
+    error: BaseException | None, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command()
+    def command() -> None:
+        if error:
+            raise error
+
+    with pytest.raises(SystemExit) as ended:
+        console.run(command, "ray-asd", [])
+    assert ended.value.code == code
+    assert capsys.readouterr().err.lstrip("\n") == line
+
+
+def test_a_command_can_end_with_a_code_of_its_own() -> None:
+    with pytest.raises(SystemExit) as ended:
+        console.run(click.Command("job", callback=lambda: 3), "job", [])
+    assert ended.value.code == 3
+
+
+def test_a_log_holds_one_line_per_task_and_end_not_one_per_step(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = console.Progress()
+    for step in range(1, 101):
+        progress(f"train  loss {1 / step:.3f}", step, 100)
+    progress("score", 0, 7)
+    progress("score", 7, 7)
+    expected = ["train  loss 1.000: 1/100", "train  loss 0.010: 100/100", "score: 0/7", "score: 7/7"]
+    assert capsys.readouterr().err.splitlines() == expected

@@ -1,0 +1,205 @@
+"""Shards on Ray: what comes out does not depend on workers, and what goes wrong is said in one line."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from ray import cloudpickle
+
+import processes
+from ray_asd import build, store
+from ray_asd.build import Attempt
+from ray_asd.config import Worker
+from ray_asd.engine import shards
+from ray_asd.engine.progress import silent
+from ray_asd.engine.shards import Done
+from ray_asd.errors import StageError, UserError
+
+ROWS = pa.table({"number": range(20)})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def travel_by_value() -> Iterator[None]:
+    """Ray's workers cannot import this module."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+class Squares:
+    """Writes the squares of its rows, after doing something to each number."""
+
+    def __init__(self, before: Callable[[int], None] = lambda number: None) -> None:
+        self.before = before
+
+    def __call__(self, rows: pa.Table, attempt: Attempt, name: str) -> Done:
+        values = rows["number"].to_pylist()
+        for value in values:
+            self.before(value)
+        file = attempt.put(f"squares/{name}", repr([value**2 for value in values]).encode())
+        return Done([file], {"rows": len(values), f"shards of {len(values)}": 1})
+
+
+def squares(place: str, before: Callable[[int], None] | None = None, workers: int | None = None) -> Done:
+    make = Squares if before is None else lambda: Squares(before)
+    return shards.run(
+        "square", make, shards.rows(ROWS, 3), Attempt(place), worker=Worker(), workers=workers, progress=silent
+    )
+
+
+def written(place: str) -> dict[str, bytes]:
+    return {entry.path: store.read(store.join(place, entry.path)) for entry in store.listing(place)}
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
+    places = [str(tmp_path / name) for name in ("one", "two")]
+    one, two = (squares(place, workers=workers) for workers, place in enumerate(places, start=1))
+    assert one.counts == two.counts == {"rows": 20, "shards of 3": 6, "shards of 2": 1}
+    assert sorted(one.files, key=lambda file: file.path) == sorted(two.files, key=lambda file: file.path)
+    assert written(places[0]) == written(places[1])
+    assert written(places[0])["squares/00006"] == b"[324, 361]"
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_shard_is_a_run_of_rows_and_progress_counts_them(tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    shards.run(
+        "square",
+        Squares,
+        shards.rows(ROWS, 8),
+        Attempt(str(tmp_path)),
+        worker=Worker(),
+        progress=lambda what, done, total: seen.append((what, done, total)),
+    )
+    assert [content[:4] for content in written(str(tmp_path)).values()] == [b"[0, ", b"[64,", b"[256"]
+    assert [seen[0], seen[-1], len(seen)] == [("square", 0, 20), ("square", 20, 20), 4]
+
+
+def test_no_rows_need_no_ray(tmp_path: Path) -> None:
+    none = shards.rows(ROWS.slice(0, 0), 3)
+    done = shards.run("square", Squares, none, Attempt("x"), worker=Worker(cpus=999), progress=silent)
+    assert done == Done([], {})
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    ("error", "expected", "message"),
+    [
+        (UserError("no such channel: 7"), UserError, "^no such channel: 7$"),
+        (StageError("clip 7 is gone"), StageError, "^clip 7 is gone$"),
+        (KeyError("seven"), StageError, r"^square: KeyError: .*seven"),
+        (ValueError("seven\nis a line too many"), StageError, "^square: ValueError: seven$"),
+        (
+            FileNotFoundError(2, "No such file", "seven"),
+            StageError,
+            r"^FileNotFoundError: \[Errno 2\] No such file: 'seven'$",
+        ),
+    ],
+)
+def test_errors_of_the_work(tmp_path: Path, error: Exception, expected: type[Exception], message: str) -> None:
+    def fail(number: int) -> None:
+        if number == 7:
+            raise error
+
+    with pytest.raises(expected, match=message) as caught:
+        squares(str(tmp_path), fail)
+    assert type(caught.value) is expected
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_an_error_while_a_worker_starts(tmp_path: Path) -> None:
+    def make() -> Squares:
+        raise UserError("weights: missing")
+
+    with pytest.raises(UserError, match=r"^weights: missing$"):
+        shards.run("square", make, shards.rows(ROWS, 3), Attempt(str(tmp_path)), worker=Worker(), progress=silent)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
+    flag, place = tmp_path / "killed once", str(tmp_path / "out")
+
+    def die(number: int) -> None:
+        if number == 10 and not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    done = squares(place, die)
+    assert flag.exists()
+    assert done.counts["rows"] == 20
+    assert sorted(file.path for file in done.files) == [f"squares/{number:05d}" for number in range(7)]
+    squares(str(tmp_path / "undisturbed"))
+    assert written(place) == written(str(tmp_path / "undisturbed"))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_what_was_done_before_a_failure_is_not_done_again(root: str, tmp_path: Path) -> None:
+    place, log = store.join(root, build.PARTS), tmp_path / "log"
+
+    def fail(number: int) -> None:
+        if number == 13:
+            raise StageError("thirteen")
+
+    def note(number: int) -> None:
+        with log.open("a") as file:
+            file.write(f"{number}\n")
+
+    with pytest.raises(StageError, match="thirteen"):
+        squares(place, fail, workers=1)
+    processes.wait_for(lambda: not processes.below_this_one(b"ray::MapWorker"))  # the next shard was on its way
+    begun = [entry.path for entry in store.listing(place) if entry.path.startswith("receipts")]
+    assert 1 <= len(begun) < 7
+    done = squares(place, note)
+    again = {int(line) // 3 for line in log.read_text().splitlines()}
+    assert again == set(range(7)) - {int(path[-10:-5]) for path in begun}
+    assert done.counts == {"rows": 20, "shards of 3": 6, "shards of 2": 1}
+    whole = squares(store.join(root, "elsewhere", build.PARTS))
+    assert sorted(done.files, key=lambda file: file.path) == sorted(whole.files, key=lambda file: file.path)
+    assert squares(place, fail).counts == done.counts  # nothing is left that could fail
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize(
+    ("worker", "message"),
+    [
+        (Worker(cpus=3), r"^square needs 3 CPU \(1 worker\(s\)\); the cluster has 2 CPU$"),
+        (Worker(gpus=1), r"^square needs 1 GPU \(1 worker\(s\)\); the cluster has 0 GPU$"),
+        (Worker(memory_gb=10_000), r"^square needs 10000\.0 GiB memory \(1 worker\(s\)\); the cluster has \d"),
+    ],
+)
+def test_what_can_never_fit_is_refused(worker: Worker, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        shards.run("square", Squares, shards.rows(ROWS, 3), Attempt("x"), worker=worker, progress=silent)
+
+
+_ON_ONE_CPU = """
+import sys, ray, pyarrow as pa
+from ray_asd.build import Attempt
+from ray_asd.config import Worker
+from ray_asd.stages import cluster, fanout
+from ray_asd.stages.progress import silent
+
+class Work:
+    def __call__(self, rows, attempt, name):
+        return shards.Done([attempt.put(name, b"x")], {"rows": rows.num_rows})
+
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+with cluster.connected():
+    shards, attempt = shards.rows(pa.table({"number": range(20)}), 3), Attempt(sys.argv[1])
+    print(shards.run("t", Work, shards, attempt, worker=Worker(), progress=silent).counts)
+"""
+
+
+@pytest.mark.usefixtures("ray_session")  # for its token
+def test_one_cpu_is_enough(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _ON_ONE_CPU, str(tmp_path / "out")]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment, check=False)
+    assert done.stdout.splitlines()[-1:] == ["{'rows': 20}"], done.stderr
+    assert len(list((tmp_path / "out").iterdir())) == 7

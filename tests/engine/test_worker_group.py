@@ -1,0 +1,142 @@
+"""The training loop on a real Ray: it learns, its world size changes nothing, and it fails with one clear line."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+
+from ray_asd import build, store
+from ray_asd.build import Attempt, Key, Outcome, Output
+from ray_asd.config import Recipe, Worker
+from ray_asd.engine import training_state, worker_group
+from ray_asd.engine.objective import Objective
+from ray_asd.engine.progress import Progress, silent
+from ray_asd.errors import LeaseLost, StageError, UserError
+from ray_asd.models import checkpoints
+from ray_asd.stages.training import objectives
+from ray_asd.store.lease import Fence
+from training_clips import hums, recipe, training_set
+
+STEPS = 30
+TRAINING = {"steps": STEPS, "batch_size": 8, "crop_seconds": 0.3, "checkpoint_every": 10}
+POOLING = {"batch_size": 8, "layers": 1, "feedforward": 32, "dropout": 0.0, "learning_rate": 3e-3}
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Output:
+    return training_set(str(tmp_path_factory.mktemp("set")), hums(18, pitches=(200.0, 600.0, 1100.0)))
+
+
+@pytest.fixture
+def attempt(tmp_path: Path) -> Attempt:
+    folder = str(tmp_path / "stage")
+    return Attempt(f"{folder}/attempt", Fence(folder, 1))
+
+
+def fine_tuning(clips: Output, recipe: Recipe) -> objectives.FineTuning:
+    return objectives.FineTuning(recipe, checkpoints.resolve(recipe.backbone, recipe.seed), [clips], [])
+
+
+def fit(task: Objective, attempt: Attempt, progress: Progress = silent) -> worker_group.State:
+    return worker_group.fit("train", task, Worker(), attempt, progress)
+
+
+def curves(first: worker_group.State, second: worker_group.State) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses of both, of the same steps."""
+    assert [point["step"] for point in first.curve] == [point["step"] for point in second.curve]
+    losses = [torch.tensor([point["loss"] for point in state.curve]) for state in (first, second)]
+    return losses[0], losses[1]
+
+
+@pytest.mark.parametrize("family", ["hubert", "wav2vec2"])
+def test_two_workers_fine_tune_as_one_does(clips: Output, tmp_path: Path, family: str) -> None:
+    states = []
+    for workers in (1, 2):
+        task = fine_tuning(clips, recipe(backbone={"family": family}, training=TRAINING | {"workers": workers}))
+        place = Fence(str(tmp_path / str(workers)), 1)
+        states.append(fit(task, Attempt(f"{place.folder}/attempt", place)))
+        kept = [name for name in store.files(training_state.root(place)) if name.startswith("step-")]
+        assert kept == ["step-00000020-000001.json", f"step-{STEPS:08d}-000001.json"]
+    alone, together = curves(*states)
+    assert alone[0] > 1  # as bad as guessing among three, at scale 32
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
+    for state in states:
+        assert state.step == STEPS
+        assert min(point["accuracy"] for point in state.curve[-3:]) > 0.9  # learned
+
+
+def chunk_set(folder: str) -> Output:
+    """Clips of one to four chunks whose direction tells their condition."""
+    random = torch.Generator().manual_seed(0)
+    centres = torch.randn(3, 16, generator=random)
+    rows = []
+    for number in range(18):
+        chunks = centres[number % 3] + torch.randn(1 + number % 4, 16, generator=random)
+        rows.append({"clip_id": f"{number:02d}", "condition": f"machine{number % 3}", "chunks": chunks.tolist()})
+    kind = pa.list_(pa.list_(pa.float32(), 16))
+    schema = pa.schema([("clip_id", pa.string()), ("condition", pa.string()), ("chunks", kind)])
+
+    def work(attempt: Attempt) -> Outcome:
+        return Outcome([attempt.put_table("chunks/00000.parquet", pa.Table.from_pylist(rows, schema=schema))], {})
+
+    return build.run(folder, Key("embed", "chunks", 1, {}, {}), work)
+
+
+def test_two_workers_train_pooling_as_one_does(tmp_path: Path) -> None:
+    chunks, states = chunk_set(str(tmp_path / "chunks")), []
+    for workers in (1, 2):
+        settings = POOLING | {"steps": 30, "workers": workers}
+        place = Fence(str(tmp_path / str(workers)), 1)
+        task = objectives.Pooling(recipe(transformer_pooling=settings), chunks)
+        states.append(fit(task, Attempt(f"{place.folder}/attempt", place)))
+    alone, together = curves(*states)
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-4)
+    assert alone[-5:].mean() < 0.5 * alone[:5].mean()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_at_once(clips: Output, attempt: Attempt) -> None:
+    seen: list[str] = []
+    training = TRAINING | {"learning_rate": 1e30, "gradient_clip": None, "workers": 2}
+    with pytest.raises(
+        StageError, match=r"train: the loss is (nan|inf) at step \d+; a smaller learning_rate than 1e\+30"
+    ):
+        fit(fine_tuning(clips, recipe(training=training)), attempt, lambda what, done, total: seen.append(what))
+    assert not any("nan" in line for line in seen)
+
+
+def test_a_worker_that_always_fails_is_named_in_one_line(
+    attempt: Attempt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shards are gone."""
+    monkeypatch.setattr(worker_group, "MAX_FAILURES", 1)
+    broken = training_set(str(tmp_path / "set"), hums(4))
+    store.remove(broken.file_uri("waves"))
+    with pytest.raises(StageError, match=r"^train: FileNotFoundError: .*waves/0000\d\.f32") as caught:
+        fit(fine_tuning(broken, recipe(training=TRAINING)), attempt)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cluster_that_is_too_small_is_refused_at_once(clips: Output, attempt: Attempt) -> None:
+    many = recipe(training=TRAINING | {"workers": 8})
+    with pytest.raises(UserError, match=r"train needs 8 CPU \(8 worker\(s\)\); the cluster has 2 CPU"):
+        fit(fine_tuning(clips, many), attempt)
+    with pytest.raises(UserError, match=r"train needs 1 GPU \(1 worker\(s\)\); the cluster has 0 GPU"):
+        worker_group.fit("train", fine_tuning(clips, recipe()), Worker(gpus=1), attempt, silent)
+    assert not store.exists(store.parent(attempt.uri))
+
+
+def test_a_run_that_was_taken_over_stops(clips: Output, attempt: Attempt) -> None:
+    """Another process takes the lease while this one trains: it leaves no state after that."""
+    fence = attempt.fence
+    assert fence is not None
+
+    def take_over(what: str, done: int, total: int) -> None:
+        store.create(store.join(fence.folder, "lease-000002.json"), b"{}")
+
+    training = TRAINING | {"steps": 400, "checkpoint_every": 100}
+    with pytest.raises(LeaseLost, match="token 2 after 1"):
+        fit(fine_tuning(clips, recipe(training=training)), attempt, take_over)
+    assert training_state.latest(fence) is None

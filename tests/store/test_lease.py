@@ -1,0 +1,134 @@
+"""The lease: one holder among processes, a dead one's place is taken at once, a live one's never."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Event
+
+import pytest
+
+from ray_asd import store
+from ray_asd.errors import LeaseLost
+from ray_asd.store import lease
+
+
+def never() -> bool:
+    return False
+
+
+def take(folder: str) -> lease.Lease:
+    held = lease.take(folder, never, poll_seconds=0.02)
+    assert held is not None
+    return held
+
+
+def test_release_frees_at_once(root: str) -> None:
+    for token in (1, 2, 3):
+        with take(root) as held:
+            assert held.fence == lease.Fence(root, token)
+            held.fence.check()
+    assert store.files(root) == ["lease-000001.json", "lease-000002.json", "lease-000003.json"]
+
+
+def test_waiting_ends_when_the_work_is_finished(root: str) -> None:
+    answers = iter([False, False, True])
+    with take(root):
+        assert lease.take(root, lambda: next(answers), poll_seconds=0.01) is None
+    assert lease.take(root, lambda: True) is None
+    assert store.files(root) == ["lease-000001.json"]
+
+
+def test_the_lease_is_released_when_the_work_fails(root: str) -> None:
+    with pytest.raises(ZeroDivisionError), take(root):
+        raise ZeroDivisionError
+    assert take(root).fence.token == 2
+
+
+def _work(folder: str, worker: int, rounds: int, log: "Queue[tuple[str, int]]") -> None:
+    for _ in range(rounds):
+        with take(folder):
+            log.put(("in", worker))
+            time.sleep(0.05)
+            log.put(("out", worker))
+
+
+def test_of_several_processes_one_works_at_a_time(root: str) -> None:
+    context, workers, rounds = multiprocessing.get_context("spawn"), 3, 3
+    log = context.Queue()
+    processes = [context.Process(target=_work, args=(root, worker, rounds, log)) for worker in range(workers)]
+    for process in processes:
+        process.start()
+    events = [log.get(timeout=120) for _ in range(2 * workers * rounds)]
+    for process in processes:
+        process.join()
+    assert [kind for kind, _ in events] == ["in", "out"] * (workers * rounds)
+    assert all(entered[1] == left[1] for entered, left in zip(events[::2], events[1::2], strict=True))
+    assert len(store.files(root)) == workers * rounds
+
+
+def _hold(folder: str, holding: Event) -> None:
+    with take(folder):
+        holding.set()
+        time.sleep(600)
+
+
+def test_a_killed_holder_is_replaced_long_before_its_lease_is_stale(root: str) -> None:
+    context = multiprocessing.get_context("spawn")
+    holding = context.Event()
+    holder = context.Process(target=_hold, args=(root, holding))
+    holder.start()
+    assert holding.wait(120)
+    polls = iter(range(10))
+    assert lease.take(root, lambda: next(polls) == 9, poll_seconds=0.05) is None  # it lives
+    assert holder.pid
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    polls = iter(range(10))
+    held = lease.take(root, lambda: next(polls) == 9, poll_seconds=0.05)
+    assert held is not None
+    assert held.fence.token == 2
+
+
+def test_a_process_of_the_same_id_is_not_the_holder(root: str) -> None:
+    take(root)
+    place = store.join(root, "lease-000001.json")
+    store.write(place, json.dumps(json.loads(store.read(place)) | {"process_start": "1"}).encode())
+    assert take(root).fence.token == 2
+
+
+def _hold_elsewhere(folder: str, log: "Queue[str]") -> None:
+    lease._machine = lambda: "another"
+    lease.RENEWAL_SECONDS = 0.1
+    with take(folder) as held:
+        log.put("holding")
+        while True:
+            time.sleep(0.05)
+            try:
+                held.fence.check()
+            except LeaseLost as error:
+                log.put(str(error))
+                return
+
+
+def test_a_holder_elsewhere_is_replaced_only_when_it_falls_silent(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "STALE_SECONDS", 2.0)
+    context = multiprocessing.get_context("spawn")
+    log = context.Queue()
+    holder = context.Process(target=_hold_elsewhere, args=(root, log))
+    holder.start()
+    assert holder.pid
+    assert log.get(timeout=120) == "holding"
+    begun = time.monotonic()
+    assert lease.take(root, lambda: time.monotonic() - begun > 2 * lease.STALE_SECONDS, poll_seconds=0.05) is None
+    os.kill(holder.pid, signal.SIGSTOP)
+    stopped = time.monotonic()
+    with take(root) as held:
+        assert held.fence.token == 2
+        assert time.monotonic() - stopped > lease.STALE_SECONDS - lease.RENEWAL_SECONDS
+        os.kill(holder.pid, signal.SIGCONT)
+        assert log.get(timeout=120) == f"{root}: another process took over (token 2 after 1)"
+        holder.join()
+        held.fence.check()

@@ -1,0 +1,225 @@
+"""What the object store's client makes of lost answers, conflicts, wrong settings and a store that is not there."""
+
+import http.client
+import http.server
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+import pytest
+
+from ray_asd import store
+from ray_asd.errors import StageError, UserError
+from ray_asd.store import s3, uri
+
+FAILED_DELETION = "<DeleteResult><Error><Key>kept</Key><Code>{}</Code></Error></DeleteResult>"
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    """Hands requests on to the object store; ``failures`` says what happens to the next writes.
+
+    For what ``fault_proxy`` cannot do, since it knows nothing of S3.
+    """
+
+    protocol_version = "HTTP/1.1"
+    upstream = ""
+    failures: ClassVar[list[str]] = []
+
+    def handle_one(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        failure = self.failures.pop(0) if self.failures and self.command in ("PUT", "POST") else None
+        if failure == "conflict":
+            self._answer(409, {}, b"<Error><Code>ConditionalRequestConflict</Code></Error>")
+            return
+        if failure == "lost upload":
+            self._answer(404, {}, b"<Error><Code>NoSuchUpload</Code></Error>")
+            return
+        if failure in ("InternalError", "AccessDenied"):
+            self._answer(200, {}, FAILED_DELETION.format(failure).encode())
+            return
+        connection = http.client.HTTPConnection(self.upstream)
+        connection.request(self.command, self.path, body, dict(self.headers))
+        response = connection.getresponse()
+        answer = response.read()
+        if failure == "forgotten":
+            self._answer(404, {}, b"<Error><Code>NoSuchUpload</Code></Error>")
+        elif failure == "lost":
+            self.close_connection = True
+        elif failure == "terse" and response.status == 412:
+            self._answer(412, {}, b"<Error><Code>PreconditionFailed</Code></Error>")
+        else:
+            self._answer(response.status, dict(response.headers), answer)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one  # noqa: N815
+
+    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextmanager
+def new_client() -> Iterator[pytest.MonkeyPatch]:
+    """Clients made inside read an environment of their own, and none of them is used afterwards."""
+    with pytest.MonkeyPatch.context() as environment:
+        _forget_clients()
+        try:
+            yield environment
+        finally:
+            _forget_clients()
+
+
+@contextmanager
+def failing(*failures: str) -> Iterator[None]:
+    """An object store whose next PUTs fail in the named ways."""
+    Proxy.upstream = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
+    Proxy.failures = list(failures)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server, new_client() as environment:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        try:
+            yield
+        finally:
+            server.shutdown()
+    assert Proxy.failures == []
+
+
+def _forget_clients() -> None:
+    uri._remote.cache_clear()
+    s3.Client.clear_instance_cache()
+
+
+@pytest.mark.parametrize(
+    "failures", [["lost"], ["lost", "lost"], ["lost", "terse"], ["conflict"], ["conflict", "lost"]]
+)
+def test_create_survives_lost_answers_and_conflicts(bucket: str, failures: list[str]) -> None:
+    with failing(*failures):
+        assert store.create(f"{bucket}/marker", b"mine")
+    assert store.read(f"{bucket}/marker") == b"mine"
+
+
+@pytest.mark.parametrize("failure", ["none", "terse", "lost", "conflict"])
+def test_create_of_another_is_refused_whatever_happens(bucket: str, failure: str) -> None:
+    store.write(f"{bucket}/marker", b"theirs")
+    with failing(failure):
+        assert not store.create(f"{bucket}/marker", b"mine")
+    assert store.read(f"{bucket}/marker") == b"theirs"
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_missing_bucket_is_never_an_empty_folder() -> None:
+    calls: list[Callable[[str], object]] = [
+        store.read,
+        store.exists,
+        store.is_folder,
+        store.files,
+        store.folders,
+        store.last_write,
+        store.sha256,
+        lambda uri: list(store.listing(uri)),
+        lambda uri: store.write(uri, b"1"),
+        lambda uri: store.create(uri, b"1"),
+    ]
+    for call in calls:
+        with pytest.raises(UserError, match=r"^s3://no-such-bucket: no such bucket$"):
+            call("s3://no-such-bucket/key")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None},
+            "s3://bucket: no credentials .* set AWS_ACCESS_KEY_ID",
+        ),
+        ({"AWS_SECRET_ACCESS_KEY": None}, "s3://bucket: no credentials .*missing: AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_PROFILE": "night"}, r"s3://bucket: no credentials .*\(night\)"),
+        ({"AWS_ENDPOINT_URL": "minio"}, "s3://bucket: Invalid endpoint: minio"),
+    ],
+)
+@pytest.mark.usefixtures("s3")
+def test_wrong_settings_are_the_users(variables: dict[str, str | None], message: str) -> None:
+    with new_client() as environment:
+        environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        for variable, value in variables.items():
+            if value is None:
+                environment.delenv(variable)
+            else:
+                environment.setenv(variable, value)
+        with pytest.raises(UserError, match=message) as caught:
+            store.read("s3://bucket/key")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_store_that_cannot_be_reached() -> None:
+    with new_client() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        environment.setenv("AWS_MAX_ATTEMPTS", "1")
+        with pytest.raises(StageError, match=r"cannot reach object storage: .*http://127.0.0.1:9") as caught:
+            store.read("s3://bucket/key")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_bucket_name_that_cannot_be() -> None:
+    with pytest.raises(UserError, match="Invalid bucket name"):
+        store.read("s3://my bucket/key")
+
+
+def test_conflicts_without_end_are_a_failure(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
+    with failing(*["conflict"] * 3), pytest.raises(StageError, match=r"put_object \(attempt 3\).*Conflict") as caught:
+        store.create(f"{bucket}/marker", b"mine")
+    assert "\n" not in str(caught.value)
+
+
+def test_keys_that_a_deletion_left_are_deleted_again(bucket: str) -> None:
+    store.write(f"{bucket}/kept", b"1")
+    with failing("InternalError", "InternalError"):
+        store.remove(bucket)
+    assert store.files(bucket) == []
+
+
+def test_a_refused_deletion_is_said(bucket: str) -> None:
+    store.write(f"{bucket}/kept", b"1")
+    with failing("AccessDenied"), pytest.raises(StageError, match=r"kept was not deleted \(AccessDenied\)$"):
+        store.remove(bucket)
+
+
+def test_an_upload_that_the_store_has_ended_and_forgotten(bucket: str) -> None:
+    name, _, key = f"{bucket}/a".removeprefix("s3://").partition("/")
+    with failing("go on", "go on", "go on", "forgotten"):  # the beginning, two parts, the end
+        client, place = s3.client(), {"Bucket": name, "Key": key}
+        place["UploadId"] = client.call_s3("create_multipart_upload", **place)["UploadId"]
+        sent = [
+            client.call_s3("upload_part", **place, PartNumber=number, Body=bytes(5 << 20))["ETag"] for number in (1, 2)
+        ]
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(sent, 1)]
+        client.call_s3("complete_multipart_upload", **place, MultipartUpload={"Parts": parts})
+    assert store.read(f"{bucket}/a") == bytes(10 << 20)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_an_upload_that_the_store_lost_is_a_failure(bucket: str, there: bool) -> None:
+    name, _, key = f"{bucket}/a".removeprefix("s3://").partition("/")
+    if there:
+        store.write(f"{bucket}/a", b"another's")
+    parts = {"Parts": [{"PartNumber": 1, "ETag": f'"{"0" * 32}"'}]}
+    with failing("lost upload"), pytest.raises(StageError, match=r"complete_multipart_upload \(NoSuchUpload\)"):
+        s3.client().call_s3("complete_multipart_upload", Bucket=name, Key=key, UploadId="x", MultipartUpload=parts)
+
+
+@pytest.mark.usefixtures("s3")
+def test_files_that_are_written_know_the_same_errors() -> None:
+    """Of libraries that write through a pyarrow file system."""
+    filesystem, path = store.arrow("s3://no-such-bucket/key")
+    with (
+        pytest.raises(UserError, match=r"^s3://no-such-bucket: no such bucket$"),
+        filesystem.open_output_stream(path) as sink,
+    ):
+        sink.write(b"1")
