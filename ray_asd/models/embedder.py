@@ -22,6 +22,7 @@ from ray_asd.models.packed import Packed, pack
 from ray_asd.models.passes import Passes
 from ray_asd.models.pooling import POOLINGS, TransformerPooling
 
+_TRIED = 3  # windows of noise, to see whether a row's place in a pass changes its last bits
 BATCH_SECONDS = 64.0  # of audio in one forward pass when embedding; another one is another result, to the last bit
 
 
@@ -88,7 +89,8 @@ class ClipEmbedder(nn.Module):
     over the whole clip at once, as the recipe's ``inference`` says. With it, windows and hop are the TFP's own.
 
     Attributes:
-        batch_seconds: of audio in one forward pass of windows, once it is packed. In bf16 it may change the last bits.
+        batch_seconds: of audio in one forward pass of windows, where a window's place in it changes nothing. In bf16 it
+            may change the last bits.
     """
 
     def __init__(self, embedder: Embedder, pooling: TransformerPooling | None, recipe: Recipe) -> None:
@@ -97,6 +99,7 @@ class ClipEmbedder(nn.Module):
         self.pooling = pooling
         self.recipe = recipe
         self.batch_seconds = BATCH_SECONDS
+        self._place_free: dict[tuple[int, int, int], bool] = {}
 
     def pack(self) -> None:
         """Lay the backbone out for inference alone: on its device, as fast as the recipe's precision and it allow.
@@ -105,6 +108,7 @@ class ClipEmbedder(nn.Module):
         """
         assert isinstance(self.embedder.backbone, SpeechBackbone), "packed already"
         self.embedder.backbone = pack(self.embedder.backbone, self.recipe.inference.precision)
+        self._place_free.clear()
 
     @property
     def chunking(self) -> Chunking:
@@ -146,10 +150,24 @@ class ClipEmbedder(nn.Module):
     def _chunk_embeddings(self, waveforms: Iterable[np.ndarray], chunking: Chunking) -> Iterator[Tensor]:
         self.eval()
         size = max(1, int(self.batch_seconds * SAMPLE_RATE) // chunking.window)
-        if self._device.type == "cpu" and not isinstance(self.embedder.backbone, Packed):
-            size = 1  # torch's own float32 products differ in the last bit with a row's place
+        if self._device.type == "cpu" and size > 1 and not self._is_place_free(chunking.window, size):
+            size = 1
         passes = Passes(self._forward, chunking.window, size, self._device)
         return passes.clips(windows(self._prepared(waveform), chunking) for waveform in waveforms)
+
+    @torch.inference_mode()
+    def _is_place_free(self, window: int, size: int) -> bool:
+        """Whether a window's embedding is the same to the last bit in every place of a pass.
+
+        It depends on the processor and on the layout: some products give the last rows of a tile other bits.
+        So it is tried, with noise, which shows it in any of a pass's many values.
+        """
+        key = window, size, torch.get_num_threads()
+        if key not in self._place_free:
+            noise = torch.randn(_TRIED, window, generator=torch.Generator().manual_seed(0))
+            passes = (self._forward(chunk.expand(size, -1).contiguous()) for chunk in noise)
+            self._place_free[key] = all(bool((rows == rows[0]).all()) for rows in passes)
+        return self._place_free[key]
 
     def _prepared(self, waveform: np.ndarray) -> Tensor:
         signal = torch.tensor(waveform, dtype=torch.float32)

@@ -260,7 +260,7 @@ def test_the_file_system_can_be_sent_to_a_worker(root: str) -> None:
 
 WRITE_FOR_EVER = """
 import sys
-from ray_asd import storage
+from ray_asd import store
 while True:
     for letter in (b"a", b"b"):
         store.write(sys.argv[1], letter * 3_000_000)
