@@ -54,9 +54,11 @@ POOLINGS = {"mean": MeanPooling, "attentive_statistics": AttentiveStatisticsPool
 class TransformerPooling(nn.Module):
     """TFP: a transformer encoder over the chunk embeddings of a clip, then the mean over its chunks.
 
-    Chunk embeddings are brought to length 1 and scaled by sqrt(E) before sinusoidal positions are added, as token
-    embeddings are in Vaswani et al., "Attention Is All You Need", 2017, sections 3.4 and 3.5: any clip length works.
-    Layers normalise first (pre-norm), which trains without warm-up.
+    The paper names no more than that, so the rest is ours. Chunks carry no position (Vaswani et al., "Attention Is All
+    You Need", 2017, section 3.5): a recording starts anywhere in what the machine does. Without one, attention and mean
+    see a set of chunks and in what proportions it holds them: neither their order nor how often the whole clip is
+    repeated changes an embedding. Chunk embeddings are brought to length sqrt(E), and layers normalise first
+    (pre-norm), which trains without warm-up.
     """
 
     def __init__(self, dim: int, settings: config.TransformerPooling) -> None:
@@ -71,15 +73,6 @@ class TransformerPooling(nn.Module):
         """[B, C, E] and [B, C], True where a chunk is one and not padding (at least one per clip) -> [B, E]."""
         chunks = chunks.masked_fill(~valid[..., None], 0)  # whatever stands in the padding, even NaN
         scaled = functional.normalize(chunks, dim=-1) * math.sqrt(chunks.shape[-1])
-        encoded: Tensor = self.encoder(scaled + _positions(scaled), src_key_padding_mask=~valid)
+        encoded: Tensor = self.encoder(scaled, src_key_padding_mask=~valid)
         encoded = encoded.masked_fill(~valid[..., None], 0)
         return encoded.sum(dim=1) / valid.sum(dim=1, keepdim=True)
-
-
-def _positions(chunks: Tensor) -> Tensor:
-    """Sinusoids [C, E] for ``chunks`` [B, C, E]: sine in the first half of the channels, cosine in the second."""
-    _, length, dim = chunks.shape
-    half = (dim + 1) // 2
-    rates = torch.exp(torch.arange(half, device=chunks.device) * (-math.log(10_000.0) / half))
-    angles = torch.arange(length, device=chunks.device)[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :dim].to(chunks.dtype)

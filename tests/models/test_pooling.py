@@ -70,11 +70,19 @@ def test_padding_does_not_matter_whatever_stands_in_it(training: bool) -> None:
         torch.testing.assert_close(pooling(content, valid), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_order_matters_and_length_of_the_inputs_does_not() -> None:
+def test_neither_order_nor_repetition_nor_length_of_the_inputs_matters() -> None:
     pooling, chunks = transformer(), torch.randn(1, 4, 8)
     once = pooling(chunks, all_of(chunks))
-    assert not torch.allclose(pooling(chunks.flip(1), all_of(chunks)), once, atol=1e-3)
-    torch.testing.assert_close(pooling(7 * chunks, all_of(chunks)), once)
+    for same in (chunks.flip(1), chunks.repeat(1, 2, 1), chunks.repeat(1, 9, 1).roll(5, dims=1), 7 * chunks):
+        torch.testing.assert_close(pooling(same, all_of(same)), once, rtol=1e-5, atol=1e-6)
+
+
+def test_proportions_matter_and_chunks_are_seen_together() -> None:
+    pooling, chunks = transformer(), torch.randn(1, 2, 8)
+    once = pooling(chunks, all_of(chunks))
+    apart = torch.stack([pooling(chunks[:, place : place + 1], all_of(chunks[:, :1])) for place in (0, 1)])
+    for other in (pooling(chunks[:, [0, 0, 1]], all_of(chunks[:, [0, 0, 1]])), apart.mean(dim=0)):
+        assert not torch.allclose(other, once, atol=1e-3)
 
 
 @pytest.mark.parametrize("count", [1, 300])
