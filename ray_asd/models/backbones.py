@@ -58,7 +58,7 @@ class SpeechBackbone(nn.Module):
 
     There is no attention mask: group-norm models are sensitive to padding, so a batch holds equal lengths. Every
     parameter that requires a gradient receives one in each step, which holds because layer drop is off and because
-    the mask vector of SpecAugment is frozen, as is, with the weighted sum, a final norm that no hidden state passes.
+    the mask vector of SpecAugment is frozen.
 
     Attributes:
         normalize: whether waveforms must have zero mean and unit variance.
@@ -79,8 +79,13 @@ class SpeechBackbone(nn.Module):
         self._freeze(config)
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
-        """[B, T] -> L + 1 hidden states [B, F, H]: the first layer's input, then each layer's output."""
-        return tuple(self._run(waveform, output_hidden_states=True).hidden_states)
+        """[B, T] -> L + 1 hidden states [B, F, H]: the first layer's input, then each layer's output.
+
+        The last one has passed the final norm where the model has one (XLS-R), as it had in transformers 4, with which
+        the paper was made; transformers 5 hands it out as it was before.
+        """
+        output = self._run(waveform, output_hidden_states=True)
+        return (*output.hidden_states[:-1], output.last_hidden_state)
 
     def last(self, waveform: Tensor) -> Tensor:
         """[B, T] -> the model's output [B, F, H]: the last layer, and the final norm where the model has one."""
@@ -97,8 +102,6 @@ class SpeechBackbone(nn.Module):
         model = self.model
         if hasattr(model, MASK_VECTOR):
             model.masked_spec_embed.requires_grad_(False)
-        if config.weighted_sum and model.config.do_stable_layer_norm:
-            model.encoder.layer_norm.requires_grad_(False)
         if config.freeze != "nothing":
             model.feature_extractor._freeze_parameters()  # also keeps transformers from tracking the waveform
         if config.freeze == "all":

@@ -74,21 +74,25 @@ class Packed(nn.Module):
             self._layers = [_Layer(layer, self._norm_first, dtype) for layer in model.encoder.layers]
 
     def forward(self, waveform: Tensor) -> Iterator[Tensor]:
-        """[B, T] -> L + 1 hidden states [B, F, H], one by one: the first layer's input, then each layer's output."""
+        """[B, T] -> L + 1 hidden states [B, F, H], one by one: those of SpeechBackbone."""
         hidden = self._projection(self._projection_norm(self._features(waveform)))
         hidden = hidden + self._position(hidden)
         if not self._norm_first:
             hidden = self._norm(hidden)
         yield hidden
         bias = self._bias(hidden) if self._bias else None
-        for layer in self._layers:
+        *first, last = self._layers
+        for layer in first:
             hidden = layer(hidden, bias)
             yield hidden
+        hidden = last(hidden, bias)
+        yield self._norm(hidden) if self._norm_first else hidden
 
     def last(self, waveform: Tensor) -> Tensor:
         """[B, T] -> the model's output [B, F, H]: the last layer, and the final norm where the model has one."""
+        hidden: Tensor
         *_, hidden = self(waveform)
-        return self._norm(hidden) if self._norm_first else hidden
+        return hidden
 
 
 def _is_gated(model: Any) -> bool:

@@ -49,6 +49,14 @@ def reference_model(architecture: str) -> PreTrainedModel:
     return model_class(config_class(**TINY, **options)).eval()
 
 
+def states_of(model: PreTrainedModel, waveform: torch.Tensor) -> list[torch.Tensor]:
+    """All hidden states, the last one behind the final norm where layers normalise first, as in transformers 4."""
+    states = list(model(waveform, output_hidden_states=True).hidden_states)
+    if model.config.do_stable_layer_norm:
+        states[-1] = model.encoder.layer_norm(states[-1])
+    return states
+
+
 def save(model: PreTrainedModel, folder: Path, weights: str) -> str:
     """Write a checkpoint folder with safetensors (as transformers does today) or a .bin (as most on the hub are)."""
     if weights == "safetensors":

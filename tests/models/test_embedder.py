@@ -17,7 +17,7 @@ from ray_asd.models import embedder
 from ray_asd.models.checkpoints import resolve
 from ray_asd.models.embedder import WHOLE, Chunking, ClipEmbedder, WeightedSum, normalise, padded, windows
 from ray_asd.models.packed import has_bf16
-from small_models import ARCHITECTURES, TINY, make_recipe, noise, reference_model, save
+from small_models import ARCHITECTURES, TINY, make_recipe, noise, reference_model, save, states_of
 
 WINDOWS = {"window_seconds": 0.2, "hop_seconds": 0.15}
 TFP = {"steps": 1, "batch_size": 1, "feedforward": 32, "window_seconds": 0.2, "hop_seconds": 0.1}
@@ -91,7 +91,7 @@ def test_chunk_embeddings_equal_transformers_on_hand_cut_windows(
     signal = torch.tensor(extractor(clip, sampling_rate=16_000).input_values[0])
     expected = []
     for start in (0, 2400, 4800):  # 8000 samples: the third window ends with the clip
-        states = model(signal[None, start : start + window], output_hidden_states=True).hidden_states
+        states = states_of(model, signal[None, start : start + window])
         assert len(states) == TINY["num_hidden_layers"] + 1
         pooled = sum(weight * state.double() for weight, state in zip(layer_weights, states, strict=True))[0].mean(
             dim=0

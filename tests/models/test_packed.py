@@ -12,7 +12,7 @@ from ray_asd.models import embedder
 from ray_asd.models.backbones import SpeechBackbone
 from ray_asd.models.checkpoints import resolve
 from ray_asd.models.packed import Packed, has_bf16, pack
-from small_models import ARCHITECTURES, TINY, make_recipe, noise, reference_model
+from small_models import ARCHITECTURES, TINY, make_recipe, noise, reference_model, states_of
 
 CPU = torch.device("cpu")
 needs_bf16 = pytest.mark.skipif(not has_bf16(CPU), reason="this CPU has no bf16 of its own")
@@ -35,7 +35,7 @@ def states(model: torch.nn.Module, waveform: Tensor) -> list[Tensor]:
 
 def reference_states(architecture: str, waveform: Tensor) -> list[Tensor]:
     with torch.inference_mode():
-        return list(reference_model(architecture)(waveform, output_hidden_states=True).hidden_states)
+        return states_of(reference_model(architecture), waveform)
 
 
 def errors(found: list[Tensor], expected: list[Tensor]) -> list[float]:

@@ -58,8 +58,7 @@ def test_every_trained_weight_gets_a_gradient(clips: Output, family: str, weight
     backbone = {"family": family, "weighted_sum": weighted_sum, "spec_augment": True, "dropout": 0.1}
     unused, fixed = without_gradient(fine_tuning(clips, recipe(backbone=backbone)))
     assert unused == []
-    mask, final_norm = "encoder.backbone.model.masked_spec_embed", "encoder.backbone.model.encoder.layer_norm."
-    assert all(name == mask or name.startswith(final_norm) for name in fixed)
+    assert set(fixed) <= {"encoder.backbone.model.masked_spec_embed"}
 
 
 @pytest.mark.parametrize("pooling", ["mean", "attentive_statistics"])
