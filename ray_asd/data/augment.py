@@ -61,7 +61,7 @@ def condition(clip: Mapping[str, Any], speed: float, mode: str, label_policy: st
     if label_policy == "new_class":
         return f"{parent}|speed={speed}|{mode}"
     kept = {key: value for key, value in dict(clip["attributes"] or {}).items() if not _names_speed(key)}
-    return layouts.condition(clip["machine_type"], kept)
+    return layouts.condition(clip["machine_type"], clip["section"], kept)
 
 
 def _names_speed(key: str) -> bool:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from ray_asd.data.layouts import HEALTHY_SPLITS, NO_ATTRIBUTE, ParsedClip, checked_split, clip_id
+from ray_asd.data.layouts import HEALTHY_SPLITS, NO_ATTRIBUTE, ONLY_SECTION, ParsedClip, checked_split, clip_id
 from ray_asd.errors import UserError, unknown
 from ray_asd.tables import DOMAINS, LABELS
 
@@ -101,7 +101,7 @@ def _uri(uri: str, where: str) -> str:
 def _row(row: dict[str, str], split: str | None, where: str) -> ParsedClip:
     machine_type, section, machine_id = (
         row.pop("machine_type", ""),
-        row.pop("section", "00"),
+        row.pop("section", ONLY_SECTION),
         row.pop("machine_id", None),
     )
     if not machine_type:

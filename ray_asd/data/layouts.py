@@ -21,6 +21,7 @@ SIDECAR = re.compile(
 )
 ATTRIBUTES = re.compile(r"(?:.*/)?([^/]+)/attributes_\d+\.csv")
 NO_ATTRIBUTE = "noAttribute"
+ONLY_SECTION = "00"  # of machines that have just one
 HEALTHY_SPLITS = ("train", "calibration")
 _IN_NAME = re.compile(r"section_\d{2}_.*?_\d{4,}(?:_(?P<attributes>[^/]*?))?(?i:\.(?:wav|flac))?", re.ASCII)
 
@@ -93,7 +94,7 @@ def parse(
         attributes = _tail(found.get("attributes") or "")
         if LAYOUTS[layout].names_attributes:
             attributes |= {name[5:]: text for name, text in found.items() if text and name.startswith("attr_")}
-    section = found.get("section") or "00"
+    section = found.get("section") or ONLY_SECTION
     machine_id, domain = found.get("machine_id"), found.get("domain")
     return ParsedClip(machine_type, section, machine_id, domain, split, label, dict(attributes))
 
@@ -149,11 +150,14 @@ def _tail(tail: str) -> dict[str, str]:
     return pairs if 2 * len(pairs) == len(parts) and all(parts) else {"attributes": tail}
 
 
-def condition(machine_type: str, attributes: Mapping[str, str]) -> str:
+def condition(machine_type: str, section: str, attributes: Mapping[str, str]) -> str:
     """The class trained on, as ``fan|f-n=2|m-n=A``: sorted by key, no two alike; without attributes the machine type.
 
+    A section is one more attribute where the machine has several: equal attributes of two sections are two conditions.
     A ``%``, ``=`` or ``|`` inside a name or value is percent-encoded.
     """
+    if section != ONLY_SECTION:
+        attributes = {**attributes, "section": section}
     escape = str.maketrans({character: f"%{ord(character):02X}" for character in "%=|"})
     pairs = [f"{key.translate(escape)}={value.translate(escape)}" for key, value in sorted(attributes.items())]
     return "|".join([machine_type.translate(escape), *pairs])

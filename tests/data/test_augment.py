@@ -150,9 +150,10 @@ def test_absurd_speeds_are_refused() -> None:
         augment.variants(Augmentation(speeds=(5.0,)))
 
 
-def clip(**attributes: str) -> dict[str, object]:
-    condition = layouts.condition("shaker", attributes)
-    return {"machine_type": "shaker", "attributes": list(attributes.items()), "condition": condition}
+def clip(section: str = "00", **attributes: str) -> dict[str, object]:
+    condition = layouts.condition("shaker", section, attributes)
+    pairs = list(attributes.items())
+    return {"machine_type": "shaker", "section": section, "attributes": pairs, "condition": condition}
 
 
 def test_condition_follows_the_label_policy() -> None:
@@ -160,6 +161,12 @@ def test_condition_follows_the_label_policy() -> None:
     assert augment.condition(parent, 0.9, "stretch", "new_class") == "shaker|loc=A|speed=12|speed=0.9|stretch"
     assert augment.condition(parent, 0.9, "stretch", "keep") == "shaker|loc=A|speed=12"
     assert augment.condition(parent, 0.9, "stretch", "drop_speed_attrs") == "shaker|loc=A"
+
+
+def test_a_dropped_speed_leaves_the_section() -> None:
+    parents = [clip("01", vel="6"), clip("02", vel="6"), clip("01", vel="6", loc="A")]
+    found = [augment.condition(parent, 0.9, "resample", "drop_speed_attrs") for parent in parents]
+    assert found == ["shaker|section=01", "shaker|section=02", "shaker|loc=A|section=01"]
 
 
 @pytest.mark.parametrize(
@@ -179,6 +186,6 @@ def test_without_attributes_only_a_new_class_differs_and_unknown_stays_unknown(p
     assert augment.condition(clip(), 1.1, "resample", policy) == (
         "shaker|speed=1.1|resample" if policy == "new_class" else "shaker"
     )
-    bare = {"machine_type": "fan", "attributes": None, "condition": None}
+    bare = {"machine_type": "fan", "section": "00", "attributes": None, "condition": None}
     assert augment.condition(bare, 1.1, "resample", policy) is None
     assert augment.condition(bare | {"condition": "fan"}, 1.1, "resample", "drop_speed_attrs") == "fan"

@@ -214,7 +214,7 @@ def test_random_changes_of_a_name_are_understood_or_refused(layout: str) -> None
         assert found.label is None or found.label in path or "abnormal" in path
         assert found.domain is None or f"_{found.domain}_" in path
         assert (found.split, found.label) != ("train", "anomaly")
-        assert condition(found.machine_type, found.attributes)
+        assert condition(found.machine_type, found.section, found.attributes)
         assert parse(layout, path, machine_type="fan", split="test" if layout == "flat" else None) == found
     assert 50 < understood < 1990 or layout == "flat"
 
@@ -280,10 +280,12 @@ def test_everything_else_is_no_sidecar(path: str) -> None:
 
 
 def test_condition_is_sorted_and_tells_attributes_apart() -> None:
-    assert condition("fan", {"m-n": "A", "f-n": "2"}) == condition("fan", {"f-n": "2", "m-n": "A"}) == "fan|f-n=2|m-n=A"
-    assert condition("fan", {}) == "fan"
+    ordered = condition("fan", "00", {"f-n": "2", "m-n": "A"})
+    assert condition("fan", "00", {"m-n": "A", "f-n": "2"}) == ordered == "fan|f-n=2|m-n=A"
+    assert condition("fan", "00", {}) == "fan"
+    assert condition("fan", "01", {"vel": "6"}) == "fan|section=01|vel=6"
     tricky = [{"a": "1", "b": "2"}, {"a": "1|b=2"}, {"a": "1%7Cb%3D2"}, {"a=1|b": "2"}]
-    assert len({condition("fan", attributes) for attributes in tricky}) == len(tricky)
+    assert len({condition("fan", "00", attributes) for attributes in tricky}) == len(tricky)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,6 @@ from ray_asd.stages.recordings import duplicates
 from ray_asd.tables import Folder
 
 CODE_VERSION = 2
-ONLY_SECTION = "00"  # of machines that have just one
 _PARSED = [field.name for field in fields(ParsedClip)]
 _LISTED = pa.schema([pa.field(name, tables.CLIPS.field(name).type) for name in ("uri", "clip_id", *_PARSED)])
 
@@ -156,12 +155,9 @@ class _Check:
             return reject(row["uri"], "unreadable", str(error), size), None
         except Rejected as error:
             return reject(row["uri"], error.reason, error.detail, size), None
-        attributes = dict(row["attributes"])
-        if row["section"] != ONLY_SECTION:
-            attributes["section"] = row["section"]  # equal attributes of two sections are two conditions
         return row | {
             "dataset": self.dataset,
-            "condition": layouts.condition(row["machine_type"], attributes),
+            "condition": layouts.condition(row["machine_type"], row["section"], dict(row["attributes"])),
             "sample_rate": info.sample_rate,
             "channels": info.channels,
             "num_samples": info.num_samples,
