@@ -1,8 +1,8 @@
 """Systems beside each other: each one's score over its seeds, and the differences between any two with intervals.
 
-The bootstrap is paired (Efron & Tibshirani 1993, percentile method): one draw of clips serves all systems and seeds,
-so what makes a clip hard for all of them cancels in a difference. Intervals are over clips, with the seeds as they
-are; how much seeds matter stands beside them, as a standard deviation.
+The bootstrap is paired and bias-corrected (:func:`ray_asd.scoring.bootstrap.bias_corrected`): one draw of clips serves
+all systems and seeds, so what makes a clip hard for all of them cancels in a difference. Intervals are over clips, with
+the seeds as they are; how much seeds matter stands beside them, as a standard deviation.
 
 Shapes: R resamples, N clips.
 """
@@ -62,9 +62,8 @@ def compare(
     any_table = next(iter(next(iter(aligned.values())).values()))
     weights = bootstrap.resample(any_table, resamples, np.random.default_rng(seed))
     cells = {system: _cell(by_seed, weights) for system, by_seed in aligned.items()}
-    tails = (1 - level) / 2, (1 + level) / 2
-    rows = [_cell_row(system, cell, tails) for system, cell in cells.items()]
-    pairs = [_pair_row(a, b, cells, tails) for a, b in itertools.combinations(cells, 2)]
+    rows = [_cell_row(system, cell, level) for system, cell in cells.items()]
+    pairs = [_pair_row(a, b, cells, level) for a, b in itertools.combinations(cells, 2)]
     return Comparison(pa.Table.from_pylist(rows, schema=tables.CELLS), pa.Table.from_pylist(pairs, schema=tables.PAIRS))
 
 
@@ -108,12 +107,13 @@ def _cell(by_seed: Mapping[int | None, pa.Table], weights: bootstrap.Counts) -> 
     return _Cell([seed for seed in by_seed if seed is not None], scores, drawn)
 
 
-def _cell_row(system: str, cell: _Cell, tails: tuple[float, float]) -> dict[str, object]:
-    low, high = np.quantile(cell.drawn, tails)
+def _cell_row(system: str, cell: _Cell, level: float) -> dict[str, object]:
+    low, high = bootstrap.bias_corrected(cell.drawn, cell.mean, level)
     std = statistics.stdev(cell.scores) if len(cell.scores) > 1 else None
     return {"system": system, "seeds": cell.seeds, "mean": cell.mean, "std": std, "low": low, "high": high}
 
 
-def _pair_row(a: str, b: str, cells: Mapping[str, _Cell], tails: tuple[float, float]) -> dict[str, object]:
-    low, high = np.quantile(cells[a].drawn - cells[b].drawn, tails)
-    return {"system_a": a, "system_b": b, "difference": cells[a].mean - cells[b].mean, "low": low, "high": high}
+def _pair_row(a: str, b: str, cells: Mapping[str, _Cell], level: float) -> dict[str, object]:
+    difference = cells[a].mean - cells[b].mean
+    low, high = bootstrap.bias_corrected(cells[a].drawn - cells[b].drawn, difference, level)
+    return {"system_a": a, "system_b": b, "difference": difference, "low": low, "high": high}

@@ -11,7 +11,7 @@ from ray_asd.build.steps import Step
 from ray_asd.stages.comparison.evaluate import LEVEL, RESAMPLES
 from ray_asd.tables import Folder
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ray_asd.scoring import bootstrap, metrics, protocols, submission
 from ray_asd.stages.detection import score
 from ray_asd.tables import Folder
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 RESAMPLES = 1000
 LEVEL = 0.95
 _SCORES = "scores_"  # first part of the names of the systems' SCORES among a step's inputs
