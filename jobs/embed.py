@@ -1,4 +1,7 @@
-"""Write embeddings: ``ray-asd embed`` as a Ray job."""
+"""Write embeddings: ``ray-asd embed`` as a Ray job.
+
+    ray job submit --working-dir . -- /usr/bin/python3 jobs/embed.py --help
+"""
 
 from ray_asd.cli import job
 

@@ -1,4 +1,7 @@
-"""Score clips: ``ray-asd score`` as a Ray job."""
+"""Score clips: ``ray-asd score`` as a Ray job.
+
+    ray job submit --working-dir . -- /usr/bin/python3 jobs/score.py --help
+"""
 
 from ray_asd.cli import job
 

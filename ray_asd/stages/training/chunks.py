@@ -10,7 +10,6 @@ from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.build.steps import Step
 from ray_asd.config import TransformerPooling
 from ray_asd.engine.progress import Progress
-from ray_asd.engine.shards import Done
 from ray_asd.errors import StageError
 from ray_asd.models.card import CARD, read_card
 from ray_asd.stages.training.usage import Settings, load, name_of
@@ -82,6 +81,8 @@ class _Chunks:
         self.chunking = Chunking.of_seconds(key["window_seconds"], key["hop_seconds"])
 
     def __call__(self, rows: pa.Table, attempt: Attempt, name: str) -> Any:
+        from ray_asd.engine.shards import Done
+
         clips = rows.column("clip").to_pylist()
         chunks = self.system.embed_chunks([self.data.waveform(clip) for clip in clips], self.chunking)
         offsets = np.cumsum([0] + [len(clip) for clip in chunks])
