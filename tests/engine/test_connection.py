@@ -109,7 +109,7 @@ def test_sigterm_breaks_a_run_off_unless_something_knows_how_to_end_it() -> None
 
 _LOCAL = """
 import os, pathlib, ray
-from ray_asd.stages import cluster
+from ray_asd.engine import connection
 with connection.connected():
     print(os.environ["RAY_AUTH_TOKEN_PATH"])
     print(oct(pathlib.Path(os.environ["RAY_AUTH_TOKEN_PATH"]).stat().st_mode & 0o777))
@@ -136,7 +136,7 @@ def test_a_local_ray_has_a_private_token_that_dies_with_it(tmp_path: Path) -> No
 def test_an_address_where_no_ray_answers(tmp_path: Path) -> None:
     code = """
 from ray_asd.errors import UserError
-from ray_asd.stages import cluster
+from ray_asd.engine import connection
 try:
     with connection.connected():
         pass
@@ -151,7 +151,7 @@ except UserError as error:
 def test_ray_does_not_take_sigterm_away(tmp_path: Path) -> None:
     code = """
 import os, signal
-from ray_asd.stages import cluster
+from ray_asd.engine import connection
 with connection.connected():
     os.kill(os.getpid(), signal.SIGTERM)
 """

@@ -182,17 +182,17 @@ _ON_ONE_CPU = """
 import sys, ray, pyarrow as pa
 from ray_asd.build import Attempt
 from ray_asd.config import Worker
-from ray_asd.stages import cluster, fanout
-from ray_asd.stages.progress import silent
+from ray_asd.engine import connection, shards
+from ray_asd.engine.progress import silent
 
 class Work:
     def __call__(self, rows, attempt, name):
         return shards.Done([attempt.put(name, b"x")], {"rows": rows.num_rows})
 
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
-with cluster.connected():
-    shards, attempt = shards.rows(pa.table({"number": range(20)}), 3), Attempt(sys.argv[1])
-    print(shards.run("t", Work, shards, attempt, worker=Worker(), progress=silent).counts)
+with connection.connected():
+    parts, attempt = shards.rows(pa.table({"number": range(20)}), 3), Attempt(sys.argv[1])
+    print(shards.run("t", Work, parts, attempt, worker=Worker(), progress=silent).counts)
 """
 
 

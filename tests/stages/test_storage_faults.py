@@ -22,9 +22,9 @@ SEEDS = int(os.environ.get("FAULT_SEEDS", "1"))
 RATE = 0.1
 BUILD = """\
 import json, sys
-from ray_asd.stages import cluster
+from ray_asd.engine import connection
 from stages import chain
-with cluster.connected():
+with connection.connected():
     built = chain.built(*sys.argv[1:])
 print(json.dumps({name: getattr(built, name).uri for name in ("clips", "model", "scores", "metrics")}))
 """

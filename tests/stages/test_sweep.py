@@ -208,11 +208,11 @@ class Submission:
 _ONE_CPU = """
 import sys
 from ray_asd import build, grid
-from ray_asd.stages import cluster
+from ray_asd.engine import connection
 from ray_asd.stages.sweep import Sweep
 path, clips, root, *settings = sys.argv[1:]
 sweep = Sweep("test", grid.load(path, "tiny", tuple(settings)), build.resolve(clips, "ingest"), root)
-with cluster.connected(cpus=1):
+with connection.connected(cpus=1):
     sweep.run(lambda: None)
 print(sweep.counts["made"], sweep.failed)
 """
