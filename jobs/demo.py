@@ -1,6 +1,6 @@
 """Everything once on a simulated fleet: ``ray-asd demo`` as a Ray job.
 
-    ray job submit --working-dir . -- /usr/bin/python3 jobs/demo.py --help
+ray job submit --working-dir . -- /usr/bin/python3 jobs/demo.py --help
 """
 
 from ray_asd.cli import job

@@ -1,6 +1,6 @@
 """Write embeddings: ``ray-asd embed`` as a Ray job.
 
-    ray job submit --working-dir . -- /usr/bin/python3 jobs/embed.py --help
+ray job submit --working-dir . -- /usr/bin/python3 jobs/embed.py --help
 """
 
 from ray_asd.cli import job

@@ -1,6 +1,6 @@
 """Write METRICS: ``ray-asd evaluate`` as a Ray job.
 
-    ray job submit --working-dir . -- /usr/bin/python3 jobs/evaluate.py --help
+ray job submit --working-dir . -- /usr/bin/python3 jobs/evaluate.py --help
 """
 
 from ray_asd.cli import job

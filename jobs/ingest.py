@@ -1,6 +1,6 @@
 """Check recordings: ``ray-asd ingest`` as a Ray job.
 
-    ray job submit --working-dir . -- /usr/bin/python3 jobs/ingest.py --help
+ray job submit --working-dir . -- /usr/bin/python3 jobs/ingest.py --help
 """
 
 from ray_asd.cli import job

@@ -1,6 +1,6 @@
 """Write the pages: ``ray-asd report`` as a Ray job.
 
-    ray job submit --working-dir . -- /usr/bin/python3 jobs/report.py --help
+ray job submit --working-dir . -- /usr/bin/python3 jobs/report.py --help
 """
 
 from ray_asd.cli import job

@@ -1,6 +1,6 @@
 """Score clips: ``ray-asd score`` as a Ray job.
 
-    ray job submit --working-dir . -- /usr/bin/python3 jobs/score.py --help
+ray job submit --working-dir . -- /usr/bin/python3 jobs/score.py --help
 """
 
 from ray_asd.cli import job

@@ -1,6 +1,6 @@
 """Write a simulated fleet: ``ray-asd simulate`` as a Ray job.
 
-    ray job submit --working-dir . -- /usr/bin/python3 jobs/simulate.py --help
+ray job submit --working-dir . -- /usr/bin/python3 jobs/simulate.py --help
 """
 
 from ray_asd.cli import job

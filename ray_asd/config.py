@@ -196,6 +196,35 @@ class Index(Section):
         return self
 
 
+PAPER_BACKEND = {
+    "neighbours": 2,
+    "whiten": None,
+    "metric": "cosine",
+    "density": "none",
+    "banks": "pooled",
+}
+
+
+class Backend(Section):
+    """How embeddings become scores; the word ``paper`` stands for exactly the paper's."""
+
+    neighbours: Count = 2  # k of the k-NN, whose distances are averaged
+    whiten: Annotated[float, Field(gt=0, le=1)] | None = 0.5  # shrinkage of the covariance; None: no whitening
+    metric: Literal["cosine", "euclidean"] = "euclidean"
+    density: Literal["none", "ratio", "difference"] = "ratio"  # distances relative to the bank's own
+    density_neighbours: Count = 2  # of the bank's own distances, averaged
+    banks: Literal["pooled", "by_domain"] = "pooled"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        if isinstance(value, str):
+            if value != "paper":
+                raise ValueError("unknown back-end; allowed: paper, or a mapping of settings")
+            return PAPER_BACKEND
+        return value
+
+
 class Scoring(Section):
     neighbours: Count = 2  # k of the k-NN
     index: Index = Index()

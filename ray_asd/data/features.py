@@ -43,10 +43,17 @@ def log_mel(waveform: npt.NDArray[np.float32]) -> Features:
     return decibels
 
 
+def spectral_embedding(waveform: npt.NDArray[np.float32]) -> Features:
+    """Float32 [T] -> [384]: of each log-mel band mean and deviation over frames, and deviation of frame differences."""
+    mel = log_mel(waveform)
+    changes = np.diff(mel, axis=1).std(axis=1) if mel.shape[1] > 1 else np.zeros(NUM_MELS, np.float32)
+    return np.concatenate([mel.mean(axis=1), mel.std(axis=1), changes])
+
+
 def floor_embedding(waveform: npt.NDArray[np.float32]) -> Features:
     """Float32 [T] -> [256]: mean, then standard deviation, over the frames of each log-mel band, in dB and as they are.
 
-    A common level far from zero is in every mean: whoever compares directions standardises by the bank first.
+    A common level far from zero is in every mean, so that directions say little.
     """
     mel = log_mel(waveform)
     return np.concatenate([mel.mean(axis=1), mel.std(axis=1)])

@@ -67,3 +67,13 @@ def test_a_louder_clip_moves_the_means_alone(noise: np.ndarray) -> None:
     soft, loud = features.floor_embedding(noise), features.floor_embedding(10 * noise)
     np.testing.assert_allclose(loud[:128] - soft[:128], 20, atol=1e-3)
     np.testing.assert_allclose(loud[128:], soft[128:], atol=1e-3)
+
+
+def test_the_spectral_embedding_is_mean_deviation_and_deviation_of_changes() -> None:
+    wave = np.random.default_rng(0).standard_normal(8_000).astype(np.float32)
+    mel = features.log_mel(wave).astype(np.float64)
+    expected = np.concatenate([mel.mean(axis=1), mel.std(axis=1), np.diff(mel, axis=1).std(axis=1)])
+    np.testing.assert_allclose(features.spectral_embedding(wave), expected, rtol=1e-4, atol=1e-4)
+    short = features.spectral_embedding(wave[:100])
+    assert short.shape == (384,)
+    np.testing.assert_array_equal(short[256:], 0)

@@ -1,0 +1,253 @@
+"""Back-ends: how far a clip is from the healthy clips of its machine type and section.
+
+The paper's is the cosine k-NN. Beyond it: whitening by the group's own covariance, Euclidean distances, distances
+relative to the local density of the bank (Wilkinghoff et al. 2025, "Local density-based anomaly score normalization
+for domain generalization"), and separate banks for source and target domain, whose distances are standardised by
+their own leave-one-out scores and of which the smaller counts.
+
+N clips of a group, Q queries, E values, k neighbours.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ray_asd.config import Backend
+from ray_asd.scoring import cosine, whitening
+from ray_asd.scoring.bank import Bank
+from ray_asd.scoring.cosine import Floats, Rows, Vectors
+from ray_asd.scoring.points import Points, Surroundings
+from ray_asd.scoring.whitening import Scatter
+
+FOLDS = 50  # of the bank, each left out in turn where leaving out a clip changes the whitening
+MAX_LEFT_OUT = 2000  # clips of a group that are left out in turn; of a larger group so many are drawn by their key
+COLLAPSED = 32 * float(np.finfo(np.float32).eps)  # cosine distances below are mostly rounding of float32 embeddings
+
+_DOMAINS = ("source", "target")
+_MAD = 1.4826  # times the median deviation is a normal distribution's standard deviation
+
+
+@dataclass(frozen=True)
+class Found:
+    """Scores [Q], the rows of the nearest clips [Q, k] (-1: there are fewer) and how far each of them is [Q, k]."""
+
+    scores: Floats
+    rows: Rows
+    values: Floats
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A bank of its own: its clips' rows [n], and what its scores are standardised by."""
+
+    rows: Rows
+    points: Points
+    centre: float = 0.0
+    spread: float = 1.0
+
+
+@dataclass
+class Fitted:
+    """The healthy clips of a group behind a back-end, ready to be compared with."""
+
+    settings: Backend
+    bank: Bank | None  # the paper's
+    mean: Floats | None = None
+    root: Floats | None = None
+    domains: list[Domain] = field(default_factory=list)
+
+    def attach(self, index: Any, refine: int) -> None:
+        """Let an approximate index propose the candidates of the paper's k-NN, see ``Bank.attach``."""
+        assert self.bank is not None, "only plain cosines have approximate indexes"
+        self.bank.attach(0, index, refine)
+
+    def usable(self, queries: Vectors) -> NDArray[np.bool_]:
+        """Which of the vectors [Q, E] can be compared: finite and, for cosines, not zero."""
+        finite = np.asarray(np.isfinite(queries).all(axis=1))
+        if self.settings.metric == "cosine":
+            finite &= queries.any(axis=1)
+        return finite
+
+    def search(self, queries: Vectors, own: Rows) -> Found:
+        """Compare usable vectors (float32 [Q, E]); row ``own`` [Q] is left out as if it were not there (-1: none)."""
+        k = self.settings.neighbours
+        if self.bank is not None:
+            near = self.bank.search(queries, np.zeros(len(queries), np.int64), k, own)
+            return Found(near.distances.mean(axis=1), near.rows, near.distances)
+        points = self._points(queries)
+        found = [_within(domain, points, k, own) for domain in self.domains]
+        best = np.argmin([part.scores for part in found], axis=0)
+        return Found(
+            np.choose(best, [part.scores for part in found]),
+            np.choose(best[:, None], [part.rows for part in found]),
+            np.choose(best[:, None], [part.values for part in found]),
+        )
+
+    def _points(self, vectors: Vectors) -> Floats:
+        if self.root is not None and self.mean is not None:
+            placed = whitening.applied(vectors, self.mean, self.root)
+        else:
+            placed = vectors.astype(np.float64)
+        return _unit(placed) if self.settings.metric == "cosine" else placed
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """All that ``load`` needs besides the vectors."""
+        if self.bank is not None:
+            return {}
+        found: dict[str, np.ndarray] = {}
+        if self.mean is not None and self.root is not None:
+            found |= {"mean": self.mean, "root": self.root}
+        for number, domain in enumerate(self.domains):
+            found[f"{number}.rows"] = domain.rows
+            found[f"{number}.points"] = domain.points.points
+            found[f"{number}.standard"] = np.array([domain.centre, domain.spread])
+            around = domain.points.surroundings
+            if around is not None:
+                found |= {f"{number}.near": around.distances, f"{number}.near_rows": around.rows}
+        return found
+
+
+def needed(settings: Backend) -> int:
+    """Clips of a group without which a clip of it could not be left out and compared with the others."""
+    return max(settings.neighbours, 0 if settings.density == "none" else settings.density_neighbours + 1) + 1
+
+
+def is_paper(settings: Backend) -> bool:
+    """Whether plain cosines are compared, by the paper's exact k-NN."""
+    return (settings.metric, settings.whiten, settings.density, settings.banks) == ("cosine", None, "none", "pooled")
+
+
+def fit(
+    vectors: Vectors,
+    domains: Sequence[str | None],
+    settings: Backend,
+    fleet: Scatter | None = None,
+    device: int | None = None,
+) -> Fitted:
+    """The back-end of a group: its ``needed`` healthy vectors or more (float32 [N, E]) and their domains [N].
+
+    Args:
+        fleet: scatter within all groups, for whitening groups of fewer than ``whitening.MIN_CLIPS`` clips.
+        device: GPU that proposes the candidates of plain cosines.
+
+    Raises:
+        StageError: a vector has no direction and cosines are asked for (``cosine.NoDirection``).
+    """
+    if is_paper(settings):
+        return Fitted(settings, Bank(vectors, [(0, len(vectors))], device))
+    if settings.metric == "cosine":
+        cosine.norms(np.asarray(vectors, np.float32), "bank row")
+    fitted = Fitted(settings, None)
+    if settings.whiten is not None:
+        fitted.mean = whitening.centre(vectors)
+        fitted.root = whitening.inverse_root(Scatter.of(vectors), fleet, settings.whiten)
+    points = fitted._points(vectors)
+    fitted.domains = [_domain(points, rows, settings) for rows in _split(domains, settings)]
+    if len(fitted.domains) > 1:
+        fitted.domains = [_standardised(domain, settings.neighbours) for domain in fitted.domains]
+    return fitted
+
+
+def load(tensors: Mapping[str, np.ndarray], vectors: Vectors, settings: Backend, device: int | None = None) -> Fitted:
+    """What ``fit`` made of ``vectors`` and ``tensors`` saved: it answers to the same bits."""
+    if is_paper(settings):
+        return Fitted(settings, Bank(vectors, [(0, len(vectors))], device))
+    fitted = Fitted(settings, None, tensors.get("mean"), tensors.get("root"))
+    count = sum(name.endswith(".points") for name in tensors)
+    for number in range(count):
+        near = tensors.get(f"{number}.near")
+        placed, around = tensors[f"{number}.points"], None
+        if near is not None:
+            around = Surroundings.of(near, tensors[f"{number}.near_rows"], settings.metric, placed.shape[1])
+        points = Points(placed, settings.metric, settings.density, around)
+        centre, spread = tensors[f"{number}.standard"].tolist()
+        fitted.domains.append(Domain(tensors[f"{number}.rows"], points, centre, spread))
+    return fitted
+
+
+def left_out(
+    vectors: Vectors,
+    domains: Sequence[str | None],
+    keys: Sequence[str],
+    settings: Backend,
+    fleet: Scatter | None = None,
+    fitted: Fitted | None = None,
+) -> tuple[Rows, Floats]:
+    """Rows of a group, and the score that each would get if it were not in the bank.
+
+    Without whitening each clip is left out exactly. Whitening is fitted anew for each of ``FOLDS`` parts of the clips,
+    which are left out together (as many parts as clips where these are fewer than twice as many). Parts, and the
+    ``MAX_LEFT_OUT`` clips drawn of a larger group, go by the rank of ``keys`` [N].
+    """
+    chosen = np.argsort(np.array(keys), kind="stable")[:MAX_LEFT_OUT]
+    if settings.whiten is None:
+        fitted = fitted or fit(vectors, domains, settings, fleet)
+        return np.sort(chosen), fitted.search(vectors[np.sort(chosen)], np.sort(chosen)).scores
+    folds = FOLDS if len(vectors) >= 2 * FOLDS else len(vectors)
+    scores = np.full(len(vectors), np.nan)
+    for fold in range(folds):
+        apart = np.sort(chosen[fold::folds])
+        rest = np.setdiff1d(np.arange(len(vectors)), apart)
+        without = fit(vectors[rest], [domains[row] for row in rest], settings, fleet)
+        scores[apart] = without.search(vectors[apart], np.full(len(apart), -1)).scores
+    return np.sort(chosen), scores[np.sort(chosen)]
+
+
+def median_nearest(vectors: Vectors) -> float:
+    """Median cosine distance from a clip to its nearest other; below ``COLLAPSED`` it is mostly rounding."""
+    usable = vectors[np.isfinite(vectors).all(axis=1) & vectors.any(axis=1)][:MAX_LEFT_OUT]
+    if len(usable) < 2:
+        return float("inf")
+    points = Points(_unit(usable.astype(np.float64)), "cosine")
+    return float(np.median(points.nearest(points.points, 1, np.arange(len(usable))).values))
+
+
+def standard(scores: Floats) -> tuple[float, float]:
+    """Median and robust spread of healthy scores; never a spread of zero."""
+    median = float(np.median(scores))
+    spread = _MAD * float(np.median(np.abs(scores - median))) or float(np.std(scores))
+    return median, spread if spread > 0 else 1.0
+
+
+def _within(domain: Domain, points: Floats, k: int, own: Rows) -> Found:
+    place = np.searchsorted(domain.rows, own)
+    here = np.flatnonzero((own >= 0) & (place < len(domain.rows)))
+    here = here[domain.rows[place[here]] == own[here]]
+    left_out = np.full(len(own), -1)
+    left_out[here] = place[here]
+    near = domain.points.nearest(points, k, left_out)
+    rows = np.where(near.rows >= 0, domain.rows[near.rows], -1)
+    return Found((near.values.mean(axis=1) - domain.centre) / domain.spread, rows, near.values)
+
+
+def _split(domains: Sequence[str | None], settings: Backend) -> list[Rows]:
+    """Rows of each bank: one, or one for each domain that has enough clips; the others join neither in vain."""
+    everything = np.arange(len(domains))
+    if settings.banks == "pooled":
+        return [everything]
+    labels = np.array(["" if domain is None else domain for domain in domains])
+    parts = [np.flatnonzero(labels == domain) for domain in _DOMAINS]
+    if any(len(part) < needed(settings) for part in parts):
+        return [everything]
+    return parts
+
+
+def _domain(points: Floats, rows: Rows, settings: Backend) -> Domain:
+    own = np.ascontiguousarray(points[rows])
+    around = None
+    if settings.density != "none":
+        around = Points(own, settings.metric).surrounded(settings.density_neighbours)
+    return Domain(rows, Points(own, settings.metric, settings.density, around))
+
+
+def _standardised(domain: Domain, k: int) -> Domain:
+    near = domain.points.nearest(domain.points.points, k, np.arange(len(domain.rows)))
+    return Domain(domain.rows, domain.points, *standard(near.values.mean(axis=1)))
+
+
+def _unit(vectors: Floats) -> Floats:
+    lengths = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
+    return vectors / np.where(lengths > 0, lengths, 1.0)

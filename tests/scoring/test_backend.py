@@ -1,0 +1,170 @@
+"""Back-ends against a reference in plain float64: covariance, inverse root, densities, leaving out."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.linalg import fractional_matrix_power
+from sklearn.covariance import shrunk_covariance
+
+from ray_asd.config import Backend
+from ray_asd.errors import StageError
+from ray_asd.scoring import backend
+from ray_asd.scoring.whitening import Scatter
+
+SETTINGS = [
+    Backend(neighbours=k, metric=metric, whiten=whiten, density=density, density_neighbours=K)
+    for k, metric, whiten, (density, K) in itertools.product(
+        (1, 3), ("cosine", "euclidean"), (None, 0.3), (("none", 1), ("ratio", 1), ("ratio", 2), ("difference", 2))
+    )
+]
+NAMES = [f"{s.neighbours}-{s.metric}-{s.whiten}-{s.density}{s.density_neighbours}" for s in SETTINGS]
+
+
+def drawn(count: int, dim: int, seed: int = 0, ties: bool = False) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    vectors = random.standard_normal((count, dim)) * np.geomspace(0.1, 10, dim) + 5
+    if ties:
+        vectors = np.rint(vectors)
+        vectors[1] = vectors[0]
+    return vectors.astype(np.float32)
+
+
+def distances(one: np.ndarray, other: np.ndarray, metric: str) -> np.ndarray:
+    if metric == "euclidean":
+        return np.sqrt(np.square(one[:, None] - other[None]).sum(axis=2))
+    one, other = (values / np.linalg.norm(values, axis=1, keepdims=True) for values in (one, other))
+    return 1 - (one[:, None] * other[None]).sum(axis=2)
+
+
+def placed(vectors: np.ndarray, bank: np.ndarray, settings: Backend) -> np.ndarray:
+    if settings.whiten is None:
+        return vectors.astype(np.float64)
+    exact = bank.astype(np.float64)
+    covariance = shrunk_covariance(np.cov(exact.T, bias=True), shrinkage=settings.whiten)
+    return (vectors - exact.mean(axis=0)) @ fractional_matrix_power(covariance, -0.5)
+
+
+def reference(queries: np.ndarray, bank: np.ndarray, settings: Backend) -> np.ndarray:
+    """Scores [Q], with nothing left out."""
+    points, asked = placed(bank, bank, settings), placed(queries, bank, settings)
+    found = distances(asked, points, settings.metric)
+    if settings.density != "none":
+        between = distances(points, points, settings.metric)
+        np.fill_diagonal(between, np.inf)
+        around = np.sort(between, axis=1)[:, : settings.density_neighbours].mean(axis=1)
+        least = around[around > 1e-12].min() if (around > 1e-12).any() else 1.0
+        around = np.where(around > 1e-12, around, least)
+        found = found / around if settings.density == "ratio" else found - around
+    return np.sort(found, axis=1)[:, : settings.neighbours].mean(axis=1)
+
+
+def none(queries: np.ndarray) -> np.ndarray:
+    return np.full(len(queries), -1)
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=NAMES)
+@pytest.mark.parametrize(("count", "dim", "ties"), [(5, 4, False), (40, 6, True), (60, 90, False)])
+def test_scores_are_the_reference(settings: Backend, count: int, dim: int, ties: bool) -> None:
+    bank, queries = drawn(count, dim, ties=ties), drawn(30, dim, seed=1)
+    fitted = backend.fit(bank, [None] * count, settings)
+    found = fitted.search(queries, none(queries))
+    np.testing.assert_allclose(found.scores, reference(queries, bank, settings), rtol=1e-9, atol=1e-11)
+    assert found.rows.shape == found.values.shape == (30, settings.neighbours)
+    np.testing.assert_array_equal(found.scores, found.values.mean(axis=1))
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=NAMES)
+def test_whatever_the_batch_the_bits_are_the_same_and_saving_changes_none(settings: Backend) -> None:
+    bank, queries = drawn(50, 12), drawn(41, 12, seed=2)
+    fitted = backend.fit(bank, [None] * 50, settings)
+    together = fitted.search(queries, none(queries))
+    for again in (fitted, backend.load(fitted.tensors(), bank, settings)):
+        for part in np.split(np.random.default_rng(0).permutation(41), [1, 2, 17]):
+            alone = again.search(queries[part], none(part))
+            np.testing.assert_array_equal(alone.scores, together.scores[part])
+            np.testing.assert_array_equal(alone.rows, together.rows[part])
+
+
+@pytest.mark.parametrize("settings", [s for s in SETTINGS if s.whiten is None], ids=[n for n in NAMES if "None" in n])
+@pytest.mark.parametrize("ties", [False, True])
+def test_left_out_is_as_if_it_had_never_been_there(settings: Backend, ties: bool) -> None:
+    bank = drawn(24, 5, ties=ties)
+    rows, scores = backend.left_out(bank, [None] * 24, [f"{n:02d}" for n in range(24)], settings)
+    assert rows.tolist() == list(range(24))
+    for row in range(2 if ties else 0, 24):  # what stands in for no density is of the whole group
+        without = np.delete(bank, row, axis=0)
+        expected = reference(bank[row : row + 1], without, settings)
+        np.testing.assert_allclose(scores[row : row + 1], expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(("count", "folds"), [(30, 30), (130, 50)])
+def test_whitening_is_fitted_anew_for_each_fold(count: int, folds: int) -> None:
+    bank, settings = drawn(count, 5), Backend()
+    keys = [f"{(7 * n) % count:03d}" for n in range(count)]
+    _, scores = backend.left_out(bank, [None] * count, keys, settings)
+    order = np.argsort(keys)
+    for fold in range(folds):
+        apart = np.sort(order[fold::folds])
+        expected = reference(bank[apart], np.delete(bank, apart, axis=0), settings)
+        np.testing.assert_allclose(scores[apart], expected, rtol=1e-9)
+
+
+def test_the_smaller_of_two_standardised_domains_counts() -> None:
+    bank, queries = drawn(30, 4), drawn(9, 4, seed=3)
+    bank[20:] += 40
+    queries[5:] += 40
+    settings = Backend(whiten=None, density="none", neighbours=2, banks="by_domain")
+    domains = ["source"] * 20 + ["target"] * 10
+    found = backend.fit(bank, domains, settings).search(queries, none(queries))
+    pooled = Backend(whiten=None, density="none", neighbours=2)
+    parts = []
+    for part in (bank[:20], bank[20:]):
+        own = backend.left_out(part, [None] * len(part), [f"{n:02d}" for n in range(len(part))], pooled)[1]
+        centre, spread = backend.standard(own)
+        parts.append((reference(queries, part, pooled) - centre) / spread)
+    np.testing.assert_allclose(found.scores, np.minimum(*parts), rtol=1e-9)
+    assert (found.rows[:5] < 20).all()
+    assert (found.rows[5:] >= 20).all()
+    few = ["source"] * 29 + ["target"]
+    assert len(backend.fit(bank, few, settings).domains) == 1
+
+
+def test_small_groups_are_whitened_by_the_fleet() -> None:
+    few, fleet = drawn(6, 5, seed=4), Scatter.of(drawn(200, 5)) + Scatter.of(drawn(100, 5, seed=9) + 3)
+    settings = Backend(density="none")
+    ours = backend.fit(few, [None] * 6, settings, fleet)
+    covariance = shrunk_covariance(fleet.covariance, shrinkage=0.5)
+    np.testing.assert_allclose(ours.root, fractional_matrix_power(covariance, -0.5), rtol=1e-9)
+    alike = backend.fit(np.ones((6, 5), np.float32), [None] * 6, Backend())
+    assert np.isfinite(alike.search(few, none(few)).scores).all()
+
+
+def test_a_large_group_is_searched_exactly() -> None:
+    bank, queries = drawn(20_000, 16), drawn(50, 16, seed=5)
+    settings = Backend(neighbours=1)
+    fitted = backend.fit(bank, [None] * len(bank), settings)
+    points, asked = fitted.domains[0].points.points, placed(queries, bank, settings)
+    around = fitted.domains[0].points.surroundings
+    assert around is not None
+    expected = (distances(asked, points, "euclidean") / around.means).min(axis=1)
+    np.testing.assert_allclose(fitted.search(queries, none(queries)).scores, expected, rtol=1e-9)
+
+
+def test_no_direction_is_refused_in_a_bank_and_told_of_in_queries() -> None:
+    bank = drawn(6, 3)
+    fitted = backend.fit(bank, [None] * 6, Backend.model_validate("paper"))
+    queries = np.array([[0, 0, 0], [1, 2, 3], [np.nan, 0, 1]], np.float32)
+    assert fitted.usable(queries).tolist() == [False, True, False]
+    assert backend.fit(bank, [None] * 6, Backend()).usable(queries).tolist() == [True, True, False]
+    bank[2] = 0
+    for settings in (Backend.model_validate("paper"), Backend(metric="cosine", whiten=None)):
+        with pytest.raises(StageError):
+            backend.fit(bank, [None] * 6, settings)
+
+
+def test_a_collapsed_embedding_is_seen() -> None:
+    healthy = drawn(30, 8)
+    assert backend.median_nearest(healthy) > backend.COLLAPSED
+    same = np.ones((30, 8), np.float32) * 7 + 1e-6 * drawn(30, 8)
+    assert backend.median_nearest(same.astype(np.float32)) < backend.COLLAPSED
