@@ -7,10 +7,10 @@ import numpy as np
 
 from ray_asd.build import Output
 from ray_asd.config import Resources, Worker
+from ray_asd.engine import placement
 from ray_asd.engine.actors import Answer, Holders
 from ray_asd.stages.detection.search import Found, Rows, bounds, merged
 
-_GIB = 1 << 30
 _VECTOR_BYTES = 4
 
 
@@ -40,4 +40,4 @@ def _rows(bank: Output, start: int, stop: int, worker: Worker, threads: int) -> 
 def _needed(bank: Output, worker: Worker) -> int:
     """Shards, so that each one's vectors fit into its worker's memory."""
     held = bank.marker.counts["clips"] * bank.marker.summary["dim"] * _VECTOR_BYTES
-    return 1 if worker.memory_gb is None else max(1, -(-held // int(worker.memory_gb * _GIB)))
+    return 1 if worker.memory_gb is None else max(1, -(-held // int(worker.memory_gb * placement.GIB)))
