@@ -17,8 +17,8 @@ from ray_asd.engine.session import session
 _SCRIPT = """
 import sys
 from ray_asd.build import Outcome
-from ray_asd.stages.session import session
-from ray_asd.steps import Step
+from ray_asd.engine.session import session
+from ray_asd.build.steps import Step
 
 def step(stage, on_ray, **inputs):
     def work(attempt, given):

@@ -136,7 +136,7 @@ def _tables(inputs: Mapping[str, Output], variant: str) -> list[tuple[str, int |
         key = (_named(name, output, variant), output.marker.summary["seed"])
         if key in systems:
             raise UserError(
-                f"two of the SCORES are of {key[0]} with seed {key[1]}; one Folder.METRICS table takes one of each"
+                f"two of the SCORES are of {key[0]} with seed {key[1]}; one METRICS table takes one of each"
             )
         systems[key] = output.table(Folder.SCORES)
     return [(system, seed, table) for (system, seed), table in systems.items()]

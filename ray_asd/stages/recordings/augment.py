@@ -43,7 +43,7 @@ def variants(clips: Output, audio: Audio, settings: Augmentation, worker: Worker
 def _step(name: str, clips: Output, config: dict[str, Any], worker: Worker, progress: Progress, variants: int) -> Step:
     rows = clips.marker.counts.get("train", 0)
     if not rows:
-        raise UserError(f"{clips.uri} holds no training clips; allowed: Folder.CLIPS with split train")
+        raise UserError(f"{clips.uri} holds no training clips; allowed: CLIPS with split train")
     samples = clips.marker.counts["train_samples"]
     return Step(
         stage="augment",

@@ -19,7 +19,7 @@ from ray_asd.stages.detection import score
 from ray_asd.tables import Folder
 from stages import chain
 
-OFFICIAL = Path(__file__).parents[1] / "scoring" / "official_evaluator"
+OFFICIAL = Path(__file__).parents[2] / "scoring" / "official_evaluator"
 SYSTEM, FLOOR = chain.RECIPE.system, score.FLOOR_SYSTEM
 
 
