@@ -22,6 +22,7 @@ HUB_CHECKPOINTS = {
     "wavlm": "microsoft/wavlm-base-plus",
 }
 Family = Literal["wav2vec2", "unispeech", "hubert", "wavlm"]
+Policy = Literal["new_class", "keep", "drop_speed_attrs"]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -57,10 +58,22 @@ class Backbone(Section):
         return self
 
 
+class LabelPolicy(Section):
+    """The class of a variant, by mode; one word stands for both modes."""
+
+    resample: Policy = "new_class"
+    stretch: Policy = "keep"  # a stationary machine sounds the same stretched, so it must not be told apart
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_word(cls, value: object) -> object:
+        return dict.fromkeys(cls.model_fields, value) if isinstance(value, str) else value
+
+
 class Augmentation(Section):
     speeds: tuple[Positive, ...] = (0.9, 1.1)  # > 1 is faster, hence shorter
     modes: tuple[Literal["resample", "stretch"], ...] = ("resample", "stretch")  # pitch moves with speed, or is kept
-    label_policy: Literal["new_class", "keep", "drop_speed_attrs"] = "new_class"
+    label_policy: LabelPolicy = LabelPolicy()
 
     @model_validator(mode="after")
     def _has_variants(self) -> Self:

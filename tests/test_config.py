@@ -137,6 +137,22 @@ def test_overrides_are_yaml_and_the_last_one_counts(recipe: str) -> None:
     assert loaded.backbone.revision is None
 
 
+@pytest.mark.parametrize(
+    ("override", "resample", "stretch"),
+    [
+        ("speeds=[0.9]", "new_class", "keep"),
+        ("label_policy=keep", "keep", "keep"),
+        ("label_policy.stretch=drop_speed_attrs", "new_class", "drop_speed_attrs"),
+    ],
+)
+def test_labels_of_variants_go_by_mode_and_one_word_stands_for_both(
+    recipe: str, override: str, resample: str, stretch: str
+) -> None:
+    augmentation = config.load(recipe, (f"augmentation.{override}",)).augmentation
+    assert augmentation is not None
+    assert augmentation.label_policy == config.LabelPolicy(resample=resample, stretch=stretch)
+
+
 def test_recipes_are_frozen(recipe: str) -> None:
     loaded = config.load(recipe)
     with pytest.raises(ValidationError, match="frozen"):
@@ -184,6 +200,8 @@ def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> No
         ("audio.channel=-1", "audio.channel: -1: .*greater than or equal to 0 or Input should be 'mean'"),
         ("backbone.source=random:huge", "backbone: unknown random size 'huge'; allowed: tiny, small, base"),
         ("augmentation.modes=[pitch]", "augmentation.modes: 'pitch': Input should be 'resample' or 'stretch'"),
+        ("augmentation.label_policy=x", "augmentation.label_policy.resample: 'x': Input should be 'new_class', .*"),
+        ("augmentation.label_policy.pitch=keep", "unknown key 'augmentation.label_policy.pitch'; allowed: resample.*"),
         ("augmentation.speeds=[]", "augmentation: speeds and modes need at least one value each; leave .*"),
         ("augmentation.speeds=[0.9, 1]", "augmentation: speed 1.0 is the original clip.*; allowed: any other factor"),
         ("aam.ramp=[0.5, 0.2]", r"aam: ramp \[0.5, 0.2\] must rise within \[0, 1\]"),

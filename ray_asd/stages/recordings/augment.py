@@ -123,6 +123,7 @@ class _Decode:
             if self.augmentation is None:
                 yield row, original, {"parent_clip_id": None, "speed": 1.0, "mode": None}
                 continue
+            policies = self.augmentation.label_policy.model_dump()
             for speed, mode in augment.variants(self.augmentation):
                 changes = {
                     "clip_id": f"{row['clip_id']}@{mode}{speed:g}",
@@ -130,6 +131,6 @@ class _Decode:
                     "speed": speed,
                     "mode": mode,
                     "num_samples": round(row["num_samples"] / speed),
-                    "condition": augment.condition(row, speed, mode, self.augmentation.label_policy),
+                    "condition": augment.condition(row, speed, mode, policies[mode]),
                 }
                 yield row, augment.change_speed(original, speed, mode), changes
