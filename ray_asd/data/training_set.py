@@ -19,23 +19,27 @@ from ray_asd.data.sampling import Draw
 from ray_asd.errors import UserError
 from ray_asd.tables import Folder
 
+_DRAWN_BY = ["clip_id", "machine_type", "section", "domain", "condition"]
+
 
 def held_out(clips: pa.Table, fraction: float, seed: int) -> list[str]:
     """The training clips that are kept back to set thresholds: ids, chosen by hash within machine, section and domain.
 
-    None where CLIPS brings a ``calibration`` split of its own.
+    Each condition keeps its last clip in the order of the hash, so that training and the bank know it; where many have
+    one clip alone, fewer are kept back than asked for. None where CLIPS brings a ``calibration`` split of its own.
     """
     if not fraction or "calibration" in clips.column("split").to_pylist():
         return []
     cells: dict[tuple[str, str, str | None], list[str]] = defaultdict(list)
-    rows = clips.filter(pc.equal(clips["split"], "train"))
-    for row in rows.select(["machine_type", "section", "domain", "clip_id"]).to_pylist():
+    last: dict[str | None, str] = {}
+    train = clips.filter(pc.equal(clips["split"], "train")).select(_DRAWN_BY).to_pylist()
+    for row in sorted(train, key=lambda row: hashlib.sha256(f"{seed}:{row['clip_id']}".encode()).digest()):
         cells[row["machine_type"], row["section"], row["domain"]].append(row["clip_id"])
-
-    def draw(clip_id: str) -> bytes:
-        return hashlib.sha256(f"{seed}:{clip_id}".encode()).digest()
-
-    return sorted(clip for ids in cells.values() for clip in sorted(ids, key=draw)[: round(fraction * len(ids))])
+        last[row["condition"]] = row["clip_id"]
+    staying, kept_back = set(last.values()), []
+    for ids in cells.values():
+        kept_back += [clip for clip in ids if clip not in staying][: round(fraction * len(ids))]
+    return sorted(kept_back)
 
 
 class TrainingSet:

@@ -57,6 +57,27 @@ def test_a_clip_that_is_held_out_stays_so_when_the_share_grows() -> None:
     assert small < large
 
 
+def test_no_condition_loses_all_of_its_clips() -> None:
+    """Twelve source clips in four speeds, of which two are recorded in the target domain too, and one there alone."""
+    speeds = {"source": [1, 2, 3, 4] * 3, "target": [1, 2, 5, 5]}
+    rows = [
+        row(f"{domain}/{number:02d}.wav", domain=domain, condition=f"fan|speed={speed}")
+        for domain, of_domain in speeds.items()
+        for number, speed in enumerate(of_domain)
+    ]
+    condition = {found["clip_id"]: found["condition"] for found in rows}
+    for seed in range(20):
+        kept = held_out(clips(*rows), 0.5, seed)
+        assert Counter(name.split("/")[0] for name in kept)["source"] == 6
+        assert {condition[name] for name in condition.keys() - kept} == set(condition.values())
+
+
+def test_clips_that_are_alone_in_their_condition_all_train() -> None:
+    rows = [row(f"{number}.wav", condition=f"fan|speed={number}") for number in range(10)]
+    assert held_out(clips(*rows), 0.4, seed=0) == []
+    assert len(held_out(clips(*rows, row("x.wav", condition="fan|speed=0")), 0.4, seed=0)) == 1
+
+
 @pytest.mark.parametrize(
     ("rows", "fraction"), [(FLEET, 0.0), ([*FLEET, row("fleet/c.wav", split="calibration")], 0.25)]
 )

@@ -25,7 +25,7 @@ from ray_asd.tables import Folder
 if TYPE_CHECKING:
     from ray_asd.models.model_folder import Training
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 CURVE = "curve/curve.parquet"
 _PART = "autoencoder.safetensors"
 _NOT_IN_DIGEST = {"checkpoint_every"}
