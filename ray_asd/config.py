@@ -242,7 +242,7 @@ class Scoring(Section):
     neighbours: Count = 2  # k of the k-NN
     index: Index = Index()
     autoencoder: ReconstructionScore = ReconstructionScore()
-    mobilenet_class: Literal["recorded", "nearest"] = "recorded"  # the true class: the clip's own, or the best fitting
+    mobilenet_class: Literal["recorded", "nearest"] = "nearest"  # the true class: the best fitting, or the clip's own
     threshold: Threshold = Threshold()
 
 

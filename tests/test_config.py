@@ -96,6 +96,10 @@ def test_the_paper_recipe_leaves_nothing_to_defaults() -> None:
     }
 
 
+def test_no_score_reads_the_hidden_attributes_of_a_test_clip_unasked() -> None:
+    assert config.Scoring().mobilenet_class == config.load("paper").scoring.mobilenet_class == "nearest"
+
+
 @pytest.mark.parametrize(
     ("overrides", "system"),
     [
