@@ -1,4 +1,4 @@
-"""Log-mel features as the official DCASE 2023 task 2 baseline takes them, and the floor row's embedding made of them.
+"""Log-mel features as the official DCASE 2023 task 2 baseline takes them, and embeddings made of them untrained.
 
 T: samples at 16 kHz, F: frames.
 """
@@ -51,9 +51,9 @@ def spectral_embedding(waveform: npt.NDArray[np.float32]) -> Features:
 
 
 def floor_embedding(waveform: npt.NDArray[np.float32]) -> Features:
-    """Float32 [T] -> [256]: mean, then standard deviation, over the frames of each log-mel band, in dB and as they are.
+    """Float32 [T] -> [256]: mean, then standard deviation, over the frames of each log-mel band, in dB.
 
-    A common level far from zero is in every mean, so that directions say little.
+    Neither centred nor standardised: the means share a level far from zero, which dominates the direction.
     """
     mel = log_mel(waveform)
     return np.concatenate([mel.mean(axis=1), mel.std(axis=1)])
