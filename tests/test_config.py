@@ -66,8 +66,18 @@ def lines_of_leaves(text: str) -> dict[str, str]:
 
 
 def test_packaged_recipes_are_named_after_their_files() -> None:
-    assert config.packaged_recipes() == ["paper", "tiny"]
-    assert [config.load(name).name for name in config.packaged_recipes()] == ["paper", "tiny"]
+    assert config.packaged_recipes() == ["paper", "release", "tiny"]
+    assert [config.load(name).name for name in config.packaged_recipes()] == ["paper", "release", "tiny"]
+
+
+def test_the_release_recipe_is_the_papers_method_with_clips_to_set_thresholds_on() -> None:
+    release, paper = config.load("release"), config.load("paper", ("backbone.family=wavlm",))
+    assert release.system == paper.system == "wavlm+WS+SA+TFP"
+    assert (release.calibration_fraction, paper.calibration_fraction) == (0.1, 0)
+    assert release.scoring.threshold == config.Threshold(method="quantile", false_positive_rate=0.1)
+    assert release.training == paper.training.model_copy(update={"learning_rate": 1e-4})
+    same = ("backbone", "augmentation", "transformer_pooling", "embedding", "aam", "inference", "resources")
+    assert {name: getattr(release, name) for name in same} == {name: getattr(paper, name) for name in same}
 
 
 def test_the_paper_recipe_holds_what_the_paper_states() -> None:
@@ -171,7 +181,7 @@ def mistake(name: str, *overrides: str) -> str:
 
 
 def test_recipes_that_are_not_there(tmp_path: Path) -> None:
-    assert mistake("huge") == "unknown recipe 'huge'; allowed: paper, tiny, a path ending in .yaml"
+    assert mistake("huge") == "unknown recipe 'huge'; allowed: paper, release, tiny, a path ending in .yaml"
     assert mistake(f"{tmp_path}/huge.yaml") == f"no recipe file '{tmp_path}/huge.yaml'"
 
 

@@ -305,7 +305,10 @@ REFUSED = {
     "unknown command": ("nonsense", "No such command 'nonsense'"),
     "unknown option": ("train --epochs 3", "No such option"),
     "missing option": ("train --recipe tiny --out {root}", "Missing option '--clips'"),
-    "unknown recipe": ("train --recipe big --clips {clips} --out {root}", "unknown recipe 'big'; allowed: paper, tiny"),
+    "unknown recipe": (
+        "train --recipe big --clips {clips} --out {root}",
+        "unknown recipe 'big'; allowed: paper, release, tiny",
+    ),
     "missing recipe file": ("train --recipe my.yaml --clips {clips} --out {root}", "no recipe file 'my.yaml'"),
     "unknown key": ("{train} --set training.epochs=3", "unknown key 'training.epochs'; allowed: steps, batch_size"),
     "bad value": ("{train} --set training.steps=many", "training.steps: 'many': Input should be a valid integer"),
