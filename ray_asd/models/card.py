@@ -9,7 +9,7 @@ from ray_asd.config import SAMPLE_RATE, Recipe
 from ray_asd.errors import UserError
 from ray_asd.models.checkpoints import Checkpoint
 
-FORMAT_VERSION = 2  # of what the tensors and the recipe mean; another one is another embedding
+FORMAT_VERSION = 3  # of what the tensors and the recipe mean; another one is another embedding
 CARD = "model.json"
 WEIGHTS = "weights.safetensors"
 

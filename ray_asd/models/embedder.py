@@ -1,5 +1,7 @@
 """Waveform to embedding: backbone, weighted sum, pooling over time and projection, applied to crops and whole clips.
 
+A system trained on resampled clips hears each crop and each window through a low-pass first.
+
 Shapes: B batch, T samples at 16 kHz, F frames, H hidden size, L layers, C chunks of a clip, E embedding size.
 """
 
@@ -18,6 +20,7 @@ from ray_asd.errors import UserError
 from ray_asd.models import backbones
 from ray_asd.models.backbones import SpeechBackbone
 from ray_asd.models.checkpoints import Checkpoint
+from ray_asd.models.low_pass import LowPass
 from ray_asd.models.packed import Packed, pack
 from ray_asd.models.passes import Passes
 from ray_asd.models.pooling import POOLINGS, TransformerPooling
@@ -44,8 +47,11 @@ class WeightedSum(nn.Module):
 class Embedder(nn.Module):
     """One chunk of waveform to one embedding. All of it is trained, as the paper does, unless the recipe freezes."""
 
-    def __init__(self, backbone: SpeechBackbone, embedding: Embedding, weighted_sum: bool) -> None:
+    def __init__(
+        self, backbone: SpeechBackbone, embedding: Embedding, weighted_sum: bool, low_pass: LowPass | None
+    ) -> None:
         super().__init__()
+        self.low_pass = low_pass
         self.backbone: SpeechBackbone | Packed = backbone
         self.weighted_sum = WeightedSum(backbone.num_layers + 1) if weighted_sum else None
         self.pooling = POOLINGS[embedding.pooling](backbone.hidden_size)
@@ -57,7 +63,8 @@ class Embedder(nn.Module):
 
     def states(self, chunks: Tensor) -> Tensor:
         """[B, T] -> [B, F, H] in float32: the weighted sum of all hidden states, or the last one."""
-        return self.weighted_sum(self.backbone(chunks)) if self.weighted_sum else self.backbone.last(chunks).float()
+        heard = self.low_pass(chunks) if self.low_pass else chunks
+        return self.weighted_sum(self.backbone(heard)) if self.weighted_sum else self.backbone.last(heard).float()
 
     def pooled(self, states: Tensor) -> Tensor:
         """[B, F, H] -> [B, E]."""
@@ -212,7 +219,8 @@ def assemble(recipe: Recipe, backbone: SpeechBackbone) -> ClipEmbedder:
     """``backbone`` and the parts that ``recipe`` puts on it, these with random weights drawn from its seed."""
     settings = recipe.transformer_pooling
     with backbones.seeded(recipe.seed):
-        embedder = Embedder(backbone, recipe.embedding, recipe.backbone.weighted_sum)
+        low_pass = LowPass.against(recipe.augmentation)
+        embedder = Embedder(backbone, recipe.embedding, recipe.backbone.weighted_sum, low_pass)
         pooling = TransformerPooling(recipe.embedding.dim, settings) if settings else None
     return ClipEmbedder(embedder, pooling, recipe)
 

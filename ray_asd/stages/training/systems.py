@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ray_asd.models.embedder import ClipEmbedder
     from ray_asd.models.model_folder import Training
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 _NOT_IN_DIGEST = {"checkpoint_every"}
 CURVE = "curve/curve.parquet"
 _assembling = threading.Lock()  # transformers replaces torch's initialisers while it builds a model: one at a time

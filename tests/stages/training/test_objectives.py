@@ -15,6 +15,7 @@ from ray_asd.data.sampling import Draw, Sampler
 from ray_asd.engine.objective import Prepared
 from ray_asd.errors import UserError
 from ray_asd.models import checkpoints
+from ray_asd.models.embedder import Chunking
 from ray_asd.stages.training import objectives
 from training_clips import hums, recipe, training_set
 
@@ -98,6 +99,20 @@ def test_a_fine_tuning_batch_is_crops_and_their_classes(clips: Output) -> None:
 def test_wav2vec2_hears_normalised_crops(clips: Output) -> None:
     *_, crops = fine_tuning(clips, recipe(backbone={"family": "wav2vec2"})).batch([Draw(0, 0.0)], step=0)
     assert crops.std().item() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("augmentation", [None, {"modes": ["resample"]}])
+@pytest.mark.parametrize("family", ["hubert", "wav2vec2"])
+def test_a_crop_is_trained_on_as_a_window_is_embedded(
+    clips: Output, family: str, augmentation: dict[str, object] | None
+) -> None:
+    prepared = fine_tuning(clips, recipe(backbone={"family": family}, augmentation=augmentation))
+    *_, crops = prepared.batch([Draw(0, 0.0), Draw(2, 0.0)], step=0)
+    with torch.inference_mode():
+        trained = prepared.module.eval().encoder(crops)
+    waves = [CLIPS[clip][2] for clip in (0, 2)]
+    embedded = [chunks[0] for chunks in prepared.system.embed_chunks(waves, Chunking(8000, 8000))]
+    np.testing.assert_allclose(trained.numpy(), np.stack(embedded), rtol=1e-3, atol=1e-4)
 
 
 def test_the_start_depends_on_the_seed_alone(clips: Output) -> None:
