@@ -167,8 +167,12 @@ class ClipEmbedder(nn.Module):
         """Whether a window's embedding is the same to the last bit in every place of a pass.
 
         It depends on the processor and on the layout: some products give the last rows of a tile other bits.
-        So it is tried, with noise, which shows it in any of a pass's many values.
+        So it is tried, with noise, which shows it in any of a pass's many values. A backbone that is not packed is
+        never trusted: transformers' WavLM takes the sigmoids of a whole pass at once, and torch gives the last few
+        values of a tensor other bits, too rarely for a few tries to show it.
         """
+        if not isinstance(self.embedder.backbone, Packed):
+            return False
         key = window, size, torch.get_num_threads()
         if key not in self._place_free:
             noise = torch.randn(_TRIED, window, generator=torch.Generator().manual_seed(0))
