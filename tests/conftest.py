@@ -1,5 +1,6 @@
 """What several tests share: an object store, a place in each kind of storage, and one Ray for the whole session."""
 
+import fcntl
 import logging
 import os
 import re
@@ -8,13 +9,62 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
 import pytest
 
+# Threads that wait for the others of a product would spin meanwhile, on processors that these others are waiting for:
+# with two processes on two processors that takes fifty times as long. Read when torch is imported, here and by Ray.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 BUCKET = "ray-asd-tests"
+LONGEST = (
+    "stages/test_kill.py",
+    "stages/test_sweep.py",
+    "engine/test_worker_group.py",
+    "stages/detection",
+    "cli/test_commands.py",
+    "stages/test_storage_faults.py",
+    "test_jobs.py",
+    "stages/test_end_to_end.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest go first, so that the other process has something to do until they end."""
+    longest = [Path(__file__).parent / name for name in LONGEST]
+
+    def place(item: pytest.Item) -> int:
+        return next((number for number, path in enumerate(longest) if item.path.is_relative_to(path)), len(longest))
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, bool | None]:
+    """A test marked ``alone`` runs while the other process runs none; waiting for that counts towards no timeout."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    shared = Path(item.config.getoption("basetemp")).parent
+    kind = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    # Who waits for the room keeps the turnstile, so that no later one overtakes it.
+    with _locked(shared / "turnstile", fcntl.LOCK_EX) as turnstile, _locked(shared / "room", kind):
+        fcntl.flock(turnstile, fcntl.LOCK_UN)
+        return (yield)
+
+
+@contextmanager
+def _locked(path: Path, kind: int) -> Iterator[int]:
+    with path.open("ab") as file:
+        fcntl.flock(file, kind)
+        try:
+            yield file.fileno()
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked meanwhile would hold it on
 
 
 @pytest.fixture(scope="session", autouse=True)
