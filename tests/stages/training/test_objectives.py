@@ -160,3 +160,20 @@ def test_a_pooling_batch_is_padded_chunks_and_their_mask(tmp_path: Path) -> None
 def test_all_of_transformer_pooling_is_trained(tmp_path: Path) -> None:
     prepared = objectives.Pooling(recipe(transformer_pooling=POOLING), chunk_set(tmp_path)).prepare()
     assert without_gradient(prepared) == ([], [])
+
+
+@pytest.mark.parametrize("pooling", [False, True])
+def test_two_halves_of_a_batch_are_the_whole_one(clips: Output, tmp_path: Path, pooling: bool) -> None:
+    """However long the clips of each half are: two workers train as one does."""
+    made = recipe(transformer_pooling=POOLING)
+    prepared = objectives.Pooling(made, chunk_set(tmp_path)).prepare() if pooling else fine_tuning(clips, made)
+    sampler = Sampler(prepared.num_items, 4, seed=0)
+
+    def gradients(workers: int) -> list[torch.Tensor]:
+        prepared.module.zero_grad()
+        for rank in range(workers):
+            batch = prepared.batch(sampler.draws(0, rank, workers), step=10_000)
+            (prepared.module(*batch)["loss"] / workers).backward()
+        return [value.grad.clone() for value in prepared.module.parameters() if value.grad is not None]
+
+    torch.testing.assert_close(gradients(2), gradients(1), rtol=1e-4, atol=1e-5)
