@@ -13,6 +13,7 @@ import pytest
 import ray
 from ray.exceptions import RayError
 
+import processes
 from ray_asd.config import Worker
 from ray_asd.engine import connection, placement
 from ray_asd.errors import StageError, UserError
@@ -54,7 +55,7 @@ def test_work_holds_what_is_free(worker: Worker, workers: int) -> None:
         with budget.hold(worker, 1, 100) as grant:
             assert grant.workers == workers
             assert (grant.held.cpus, grant.held.gpus) == (worker.cpus * workers, worker.gpus * workers)
-            assert grant.held.waited < 0.1
+            assert grant.held.waited < placement._CAPACITY_SECONDS  # it never slept
     with budget.hold(worker, 1, 1) as grant:
         assert grant.workers == 1
 
@@ -69,9 +70,10 @@ def test_nothing_starts_before_its_share_is_free_and_none_is_overtaken() -> None
 
     with ThreadPoolExecutor(3) as pool:
         with budget.hold(Worker(), 1, 1):
-            for name, least in (("pair", 2), ("single", 1)):
+            for queued, (name, least) in enumerate((("pair", 2), ("single", 1)), start=1):
                 pool.submit(work, name, least, least)
-                time.sleep(0.2)
+                processes.wait_for(lambda queued=queued: len(budget._queue) == queued)
+            time.sleep(0.4)
             assert log == []  # the single one would fit, but came after
         pool.shutdown(wait=True)
     assert log == ["pair 2", "single 1"]
@@ -108,29 +110,54 @@ def test_sigterm_breaks_a_run_off_unless_something_knows_how_to_end_it() -> None
 
 
 _LOCAL = """
-import os, pathlib, ray
-from ray_asd.engine import connection
-with connection.connected():
-    print(os.environ["RAY_AUTH_TOKEN_PATH"])
-    print(oct(pathlib.Path(os.environ["RAY_AUTH_TOKEN_PATH"]).stat().st_mode & 0o777))
-print(ray.is_initialized())
+import os, pathlib, signal, sys, ray, pyarrow as pa
+from ray_asd.build import Attempt
+from ray_asd.config import Worker
+from ray_asd.engine import connection, shards
+from ray_asd.engine.progress import silent
+
+class Work:
+    def __call__(self, rows, attempt, name):
+        return shards.Done([attempt.put(name, b"x")], {"rows": rows.num_rows})
+
+try:
+    with connection.connected(cpus=1):
+        print(os.environ["RAY_AUTH_TOKEN_PATH"])
+        print(oct(pathlib.Path(os.environ["RAY_AUTH_TOKEN_PATH"]).stat().st_mode & 0o777))
+        parts, attempt = shards.rows(pa.table({"number": range(20)}), 3), Attempt(sys.argv[1])
+        print(shards.run("t", Work, parts, attempt, worker=Worker(), progress=silent).counts)
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("not stopped")
+finally:
+    print(ray.is_initialized())
 """
 
 
-def run(code: str, home: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+def run(code: str, home: Path, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = clean | {"HOME": str(home)} | variables
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, env=environment, check=False
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=environment,
+        check=False,
     )
 
 
-def test_a_local_ray_has_a_private_token_that_dies_with_it(tmp_path: Path) -> None:
-    done = run(_LOCAL, tmp_path)
-    token, mode, running = done.stdout.splitlines()[-3:]
+def test_a_local_ray_of_one_cpu(tmp_path: Path) -> None:
+    """Its token is private and dies with it, one CPU is enough for shards, and SIGTERM is not taken away."""
+    done = run(_LOCAL, tmp_path, str(tmp_path / "out"))
+    token, mode, counts, running = done.stdout.splitlines()[-4:]
     assert (mode, running) == (oct(stat.S_IRUSR | stat.S_IWUSR), "False"), done.stderr
     assert not Path(token).exists()
     assert not (tmp_path / ".ray").exists()
+    assert counts == "{'rows': 20}"
+    assert len(list((tmp_path / "out").iterdir())) == 7
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last == "ray_asd.errors.StageError: stopped by SIGTERM; the same command goes on where it was"
 
 
 def test_an_address_where_no_ray_answers(tmp_path: Path) -> None:
@@ -146,16 +173,3 @@ except UserError as error:
     done = run(code, tmp_path, RAY_ADDRESS="127.0.0.1:1")
     (line,) = done.stdout.splitlines()[-1:]
     assert line.startswith("RAY_ADDRESS='127.0.0.1:1': no Ray cluster answers there"), done.stderr
-
-
-def test_ray_does_not_take_sigterm_away(tmp_path: Path) -> None:
-    code = """
-import os, signal
-from ray_asd.engine import connection
-with connection.connected():
-    os.kill(os.getpid(), signal.SIGTERM)
-"""
-    done = run(code, tmp_path)
-    assert done.returncode == 1, done.stderr
-    last = done.stderr.splitlines()[-1]
-    assert last == "ray_asd.errors.StageError: stopped by SIGTERM; the same command goes on where it was"
