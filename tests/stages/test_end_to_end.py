@@ -8,17 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from ray_asd import build, store
-from stages import chain
+from ray_asd.config import Worker
+from ray_asd.data.listing import Source
+from ray_asd.engine.progress import silent
+from ray_asd.stages.recordings import ingest
 
-_COMMAND = [sys.executable, "-c", "from ray_asd.cli import main; main()"]
+_COMMANDS = """
+import contextlib, json, sys
+from ray_asd.cli import main
+from ray_asd.engine import connection
+with connection.connected():
+    for arguments in json.loads(sys.argv[1]):
+        with contextlib.suppress(SystemExit):
+            main([*arguments, "--json"])
+"""
 
 
-def at_once(*arguments: str) -> list[dict[str, Any]]:
-    """The summaries of two processes that run the same command at the same time."""
+def at_once(*commands: list[str]) -> list[list[dict[str, Any]]]:
+    """What each command said last in two processes, each on a Ray of its own, that run them at the same time."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     runs = [
         subprocess.Popen(
-            [*_COMMAND, *arguments, "--json"],
+            [sys.executable, "-c", _COMMANDS, json.dumps(commands)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -28,26 +39,29 @@ def at_once(*arguments: str) -> list[dict[str, Any]]:
     ]
     ended = [(*run.communicate(timeout=400), run.returncode) for run in runs]
     assert [code for _, _, code in ended] == [0, 0], [stderr for _, stderr, _ in ended]
-    return [json.loads(stdout.splitlines()[-1]) for stdout, _, _ in ended]
+    said = [[json.loads(line) for line in stdout.splitlines() if line.startswith("{")] for stdout, _, _ in ended]
+    assert [[summary["status"] for summary in summaries] for summaries in said] == [["done"] * len(commands)] * 2
+    return said
 
 
 def attempts(folder: str) -> list[str]:
     return [name for name in store.folders(folder) if name.startswith("attempt-")]
 
 
-def test_two_processes_at_once_end_with_one_result(system: chain.Chain, tmp_path: Path) -> None:
+def test_two_processes_at_once_end_with_one_result(fleet: str, tmp_path: Path) -> None:
     root = str(tmp_path / "root")
-    one, other = at_once("ingest", system.recordings, "--out", root)
-    assert one["outputs"] == other["outputs"]
-    clips = one["outputs"]["clips"]
-    output = build.resolve(clips, "ingest")
-    written = {entry.path for entry in store.listing(store.join(clips, build.PARTS))}
-    assert written == {file.path for file in output.marker.files}  # both wrote the same files
-
+    clips = ingest.step(Source(fleet), Worker(), silent).key(root).folder(root)
     changes = ["augmentation=null", "transformer_pooling=null", "embedding.dim=16", "training.steps=3"]
     changes += ["training.batch_size=4", "training.workers=1"]
     settings = [argument for change in changes for argument in ("--set", change)]
-    one, other = at_once("train", "--recipe", "tiny", "--clips", clips, "--out", root, *settings)
-    assert one["outputs"] == other["outputs"]
-    assert sorted([one["reused"], other["reused"]]) == [False, True]  # the lease let only one train
-    assert len(attempts(one["outputs"]["model"])) == 1
+    first, second = at_once(
+        ["ingest", fleet, "--out", root],
+        ["train", "--recipe", "tiny", "--clips", clips, "--out", root, *settings],
+    )
+    assert [summary["outputs"] for summary in first] == [summary["outputs"] for summary in second]
+    assert first[0]["outputs"]["clips"] == clips
+    output = build.resolve(clips, "ingest")
+    written = {entry.path for entry in store.listing(store.join(clips, build.PARTS))}
+    assert written == {file.path for file in output.marker.files}  # both wrote the same files
+    assert sorted([first[1]["reused"], second[1]["reused"]]) == [False, True]  # the lease let only one train
+    assert len(attempts(first[1]["outputs"]["model"])) == 1

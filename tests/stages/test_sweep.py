@@ -169,7 +169,7 @@ def test_a_failed_cell_is_told_after_the_table_of_the_others(
 
 
 class Submission:
-    """``ray-asd sweep`` in a process of its own, on a Ray of its own, as often as a test likes."""
+    """A sweep below a root of its own, as often as a test likes."""
 
     def __init__(self, system: chain.Chain, folder: Path) -> None:
         folder.mkdir()
@@ -183,17 +183,19 @@ class Submission:
         command += ["--grid", self.grid, "--clips", self.clips, "--out", self.root]
         self.command = [*command, *(part for setting in SETTINGS for part in ("--set", setting))]
 
-    def start(self) -> "subprocess.Popen[str]":
+    def start(self) -> "subprocess.Popen[bytes]":
+        """``ray-asd sweep`` in a process of its own, on a Ray of its own."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AD")}
         with self.log.open("w") as stderr:
-            return subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
+            return subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=stderr, env=environment)
 
-    def end(self) -> dict[str, object]:
-        process = self.start()
-        out, _ = process.communicate(timeout=400)
-        assert process.returncode == 0, self.log.read_text()
-        summary: dict[str, object] = json.loads(out.splitlines()[-1])
-        return summary
+    def end(self) -> Sweep:
+        """The same in this process, whose Ray is up."""
+        chosen = grid.load(self.grid, "tiny", SETTINGS)
+        sweep = Sweep("test", chosen, build.resolve(self.clips, "ingest"), self.root)
+        sweep.run(lambda: None)
+        assert not sweep.failed
+        return sweep
 
     def figures(self) -> dict[str, pa.Table]:
         """METRICS and SCORES by the name of their stage's folder."""
@@ -253,8 +255,9 @@ def test_a_killed_sweep_ends_as_one_that_nothing_happened_to(system: chain.Chain
     assert 2 < len(before) < total
     ended = killed.end()
     assert attempts(killed.root).items() >= before.items()
-    assert ended["counts"]["cells"] == 2
+    assert ended.counts["cells"] == 2
+    assert not ended.reused
     expected, found = undisturbed.figures(), killed.figures()
     assert sorted(found) == sorted(expected)
     assert all(found[name].equals(expected[name]) for name in expected)
-    assert killed.end()["reused"] is True
+    assert killed.end().reused

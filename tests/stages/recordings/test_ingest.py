@@ -1,7 +1,6 @@
 """Recordings in: real files of many kinds, each of them a clip or a reject, and what the digest depends on."""
 
 import io
-import json
 import os
 import shutil
 import subprocess
@@ -12,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 import soundfile
 
-from ray_asd import build, store, tables
+from ray_asd import store, tables
 from ray_asd.build import Output, steps
 from ray_asd.build.steps import Step
 from ray_asd.config import Worker
@@ -225,6 +225,7 @@ FILES = int(os.environ.get("INGEST_FILES", "300"))
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
 def test_killed_and_submitted_again(tmp_path: Path) -> None:
     """The driver, by SIGKILL, once some shards are done."""
     source = tmp_path / "fans" / "fan" / "train"
@@ -234,9 +235,11 @@ def test_killed_and_submitted_again(tmp_path: Path) -> None:
         name = f"section_00_source_train_normal_{number:04d}_m-n_W.wav"
         (source / name).write_bytes(wave(noise, "PCM_16")[: None if number % 9 else -100])
     roots = [str(tmp_path / name) for name in ("killed", "undisturbed")]
-    command = [str(Path(sys.executable).with_name("ray-asd")), "ingest", str(tmp_path / "fans"), "--json", "--out"]
-    receipts = Path(step(str(tmp_path / "fans")).key(roots[0]).folder(roots[0])) / "parts" / "receipts"
-    with subprocess.Popen([*command, roots[0]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
+    planned = step(str(tmp_path / "fans"))
+    command = [Path(sys.executable).with_name("ray-asd"), "ingest", str(tmp_path / "fans"), "--out", roots[0]]
+    receipts = Path(planned.key(roots[0]).folder(roots[0])) / "parts" / "receipts"
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as driver:
         while not list(receipts.glob("*.json")):
             assert driver.poll() is None, "it ended too early"
             time.sleep(0.005)
@@ -244,9 +247,8 @@ def test_killed_and_submitted_again(tmp_path: Path) -> None:
     assert not (receipts.parent.parent / "marker.json").exists()
     found = []
     for root in roots:
-        done = subprocess.run([*command, root], capture_output=True, text=True, timeout=300, check=True)
-        outputs = json.loads(done.stdout.splitlines()[-1])["outputs"]
-        output = build.resolve(outputs["clips"], "ingest")
+        output = steps.ensure(planned, root)
+        assert not output.reused
         found.append((rows(output), rows(output, Folder.REJECTS), output.marker.counts))
     assert found[0] == found[1]
     assert found[0][2]["rejects"] == -(-FILES // 9)
