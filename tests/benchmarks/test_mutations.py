@@ -36,7 +36,7 @@ def misbehave(number: int) -> str:
 
 
 def test_a_crash_a_hang_and_too_much_memory_cost_one_file_each() -> None:
-    ended = list(mutations.run(misbehave, 8, 1.0))
+    ended = list(mutations.run(misbehave, 8, 5.0))
     assert [each.number for each in ended] == list(range(8))
     outcomes = {each.number: each.outcome for each in ended if each.outcome != mutations.TAKEN}
     assert outcomes == {2: "crash: exit code -9", 4: "hang", 5: "crash: exit code 1"}

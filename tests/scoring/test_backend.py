@@ -141,7 +141,7 @@ def test_small_groups_are_whitened_by_the_fleet() -> None:
 
 
 def test_a_large_group_is_searched_exactly() -> None:
-    bank, queries = drawn(20_000, 16), drawn(50, 16, seed=5)
+    bank, queries = drawn(6_000, 16), drawn(50, 16, seed=5)
     settings = Backend(neighbours=1)
     fitted = backend.fit(bank, [None] * len(bank), settings)
     points, asked = fitted.domains[0].points.points, placed(queries, bank, settings)
