@@ -10,7 +10,7 @@ class StageError(Exception):
 
 
 class Rejected(StageError):
-    """A recording or archive that is not taken; ``reason`` is a key of ``tables.REASONS``."""
+    """A recording or archive that is not taken; ``reason`` is a key of ``reasons.REJECTED``."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(reason, detail)

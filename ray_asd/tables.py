@@ -1,11 +1,10 @@
 """The tables that the stages hand on, as portable Arrow schemas: to learn what the program does, read this file.
 
-    recordings --ingest--> CLIPS --train--> model
-                             |                |
-                             +-----embed------+--> EMBEDDINGS --score--> SCORES --evaluate--> METRICS --> report
+    recordings --ingest--> CLIPS --train--> MODEL --enroll--> DETECTOR --score--> SCORES --evaluate--> METRICS
+                             |___________________________________^  |
 
-A baseline goes from CLIPS and model to DIRECT scores instead of EMBEDDINGS, and on to SCORES. SCORES of several
-systems are compared in CELLS and PAIRS.
+What a model says of healthy clips, EMBEDDINGS or a baseline's DIRECT scores, is kept in its DETECTOR as HEALTHY with
+CALIBRATION, THRESHOLDS and SELF_TEST. SCORES of several systems are compared in CELLS and PAIRS.
 
 A ``clip_id`` is the data set's name and the POSIX path below its source (``fleet/fan/test/a.wav``): unique across
 machine types, and the same on disk and on S3. A null means unknown, never zero or empty.
@@ -28,39 +27,21 @@ class Folder:
     CHUNKS = "chunks"
     EMBEDDINGS = "embeddings"
     DIRECT = "direct"
-    SCORES = "scores"
+    TRAINED = "trained"
+    HEALTHY = "healthy"
+    CALIBRATION = "calibration"
     THRESHOLDS = "thresholds"
+    SELF_TEST = "self_test"
+    SCORES = "scores"
+    UNSCORED = "unscored"
     METRICS = "metrics"
     CELLS = "cells"
     PAIRS = "pairs"
-    CURVE = "curve"
 
 
 SPLITS = ("train", "calibration", "test", "supplemental")
 DOMAINS = ("source", "target")
 LABELS = ("normal", "anomaly")
-
-REASONS = {
-    "unreadable": "the object or file could not be read",
-    "not_audio": "no audio decoder recognises the content",
-    "unsupported_codec": "the content is neither WAV nor FLAC",
-    "truncated": "the header promises more samples than the file holds",
-    "false_header": "what the header says of its samples contradicts itself or the samples",
-    "no_samples": "the file holds no samples",
-    "not_finite": "a sample is NaN or infinite",
-    "silent": "all samples are equal",
-    "too_short": "shorter than the shortest clip taken",
-    "too_long": "longer than the longest clip taken",
-    "absurd_format": "sample rate or channel count out of bounds",
-    "name_fits_no_layout": "the path does not follow the layout's naming",
-    "missing": "listed, but not there",
-    "duplicate": "the same content as another clip, and duplicates were not wanted",
-    "renamed": "an anonymous clip of a machine whose test clips lie named in test_rename/ beside it",
-    "not_an_archive": "called a zip file, but without a directory that can be read",
-    "archive_escape": "an archive member whose name or link would leave the archive's folder",
-    "archive_bomb": "an archive or member that expands beyond a limit, or a member that shares bytes with another",
-    "archive_member": "an archive member that is encrypted, oddly compressed, damaged, or there twice",
-}
 
 _CLIP_KEYS = [
     pa.field("clip_id", pa.string(), nullable=False),
@@ -108,7 +89,7 @@ REJECTS = pa.schema(
         pa.field("size_bytes", pa.int64()),
     ]
 )
-"""One row per file that was seen and not taken; ``reason`` is a key of :data:`REASONS`."""
+"""One row per file that was seen and not taken; ``reason`` is a key of ``reasons.REJECTED``."""
 
 TRAINING_SET = pa.schema(
     [
@@ -132,10 +113,47 @@ DIRECT = pa.schema(
     [
         *_CLIP_KEYS,
         pa.field("machine_id", pa.string()),
+        pa.field("content_hash", pa.string(), nullable=False),
+        pa.field("score", pa.float64()),
+    ]
+)
+"""One row per healthy clip that a baseline scores by itself, without a bank; null for those it was trained on."""
+
+HEALTHY = pa.schema(
+    [
+        *(pa.field(name, pa.string(), nullable=False) for name in ("machine_type", "section", "clip_id")),
+        pa.field("domain", pa.string()),
+        pa.field("content_hash", pa.string(), nullable=False),
+        pa.field("role", pa.string(), nullable=False),
+        pa.field("score", pa.float64()),
+    ]
+)
+"""One row per healthy clip that a model of a detector knows, in the order of its vectors: of a machine type and section
+first those in the bank, then the others, each by clip_id.
+
+``role``: ``bank`` clips were never trained on, ``trained`` ones were (for a baseline without a bank: nothing else
+counts), ``unseen`` ones are neither trained on nor in the bank. ``score`` is a baseline's own."""
+
+CALIBRATION = pa.schema(
+    [
+        *(pa.field(name, pa.string(), nullable=False) for name in ("machine_type", "section", "clip_id")),
+        pa.field("domain", pa.string()),
+        pa.field("score", pa.float64(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+    ]
+)
+"""Scores of healthy clips as a detector gives them to clips it has never seen: of clips that are not in the bank
+(``calibration``), or of bank clips each left out in turn (``leave_one_out``)."""
+
+SELF_TEST = pa.schema(
+    [
+        pa.field("member", pa.int64(), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("machine_type", "section", "clip_id")),
+        pa.field("vector", pa.list_(pa.float32()), nullable=False),
         pa.field("score", pa.float64(), nullable=False),
     ]
 )
-"""One row per clip that a baseline has scored by itself, without a bank."""
+"""Embeddings, and the score that each must get wherever the detector is loaded."""
 
 SCORES = pa.schema(
     [
@@ -144,13 +162,25 @@ SCORES = pa.schema(
         pa.field("score", pa.float64(), nullable=False),
         pa.field("threshold", pa.float64()),
         pa.field("decision", pa.int8()),
+        pa.field("p_value", pa.float64()),
         pa.field("neighbours", pa.list_(pa.string()), nullable=False),
         pa.field("distances", pa.list_(pa.float64()), nullable=False),
         pa.field("system", pa.string(), nullable=False),
         pa.field("model_digest", pa.string(), nullable=False),
     ]
 )
-"""One row per scored clip. ``decision`` is 1 when ``score`` exceeds ``threshold``; both null without a threshold."""
+"""One row per scored clip. ``decision`` is 1 when ``score`` exceeds ``threshold``; both null without a threshold.
+
+``p_value`` is conformal: the share of healthy clips, this one counted among them, that score as high; null with fewer
+than 20 of them."""
+
+UNSCORED = pa.schema(
+    [
+        *(pa.field(name, pa.string(), nullable=False) for name in ("clip_id", "machine_type", "section")),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("reason", "detail")),
+    ]
+)
+"""One row per clip that could not be embedded or scored; ``reason`` is a key of ``reasons.UNSCORED``."""
 
 THRESHOLDS = pa.schema(
     [
@@ -161,9 +191,16 @@ THRESHOLDS = pa.schema(
         pa.field("source", pa.string(), nullable=False),
         pa.field("false_positive_rate", pa.float64()),
         pa.field("num_clips", pa.int64(), nullable=False),
+        pa.field("num_above", pa.int64()),
+        *(pa.field(name, pa.float64()) for name in ("rate_low", "rate_high")),
+        *(pa.field(f"false_alarms_{domain}", pa.float64()) for domain in DOMAINS),
     ]
 )
-"""Where each threshold comes from: ``source`` says which normal clips it was fitted on, or why there is none."""
+"""Where each threshold comes from: ``source`` says which normal clips it was fitted on, or why there is none.
+
+``num_above`` of those ``num_clips`` calibration clips exceed it, ``false_alarms_source`` and ``false_alarms_target``
+are their shares by domain. The rate that it aims at is ``false_positive_rate``, and with 90% probability its true one
+lies between ``rate_low`` and ``rate_high`` (``scoring.scores.fit_threshold``)."""
 
 METRICS = pa.schema(
     [
@@ -191,7 +228,7 @@ CELLS = pa.schema(
     ]
 )
 """One row per compared system: mean and standard deviation of its all-machine figure over its seeds, and the interval
-of the mean over clips. ``std`` is null with one seed; the floor has no seeds."""
+of the mean over clips. ``std`` is null with one seed; features without training may have none."""
 
 PAIRS = pa.schema(
     [
@@ -210,6 +247,7 @@ def embeddings(dim: int) -> pa.Schema:
             *_CLIP_KEYS,
             pa.field("machine_id", pa.string()),
             pa.field("condition", pa.string()),
+            pa.field("content_hash", pa.string(), nullable=False),
             pa.field("embedding", pa.list_(pa.float32(), dim), nullable=False),
         ]
     )

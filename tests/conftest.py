@@ -10,11 +10,12 @@ import sys
 import time
 import uuid
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
 import pytest
+
+from processes import locked
 
 # Threads that wait for the others of a product would spin meanwhile, on processors that these others are waiting for:
 # with two processes on two processors that takes fifty times as long. Read when torch is imported, here and by Ray.
@@ -23,8 +24,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 BUCKET = "ray-asd-tests"
 LONGEST = (
     "stages/test_kill.py",
-    "stages/test_sweep.py",
     "engine/test_worker_group.py",
+    "stages/test_sweep.py",
     "stages/detection",
     "cli/test_commands.py",
     "stages/test_storage_faults.py",
@@ -52,19 +53,16 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, b
     shared = Path(item.config.getoption("basetemp")).parent
     kind = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
     # Who waits for the room keeps the turnstile, so that no later one overtakes it.
-    with _locked(shared / "turnstile", fcntl.LOCK_EX) as turnstile, _locked(shared / "room", kind):
+    with locked(shared / "turnstile", fcntl.LOCK_EX) as turnstile, locked(shared / "room", kind):
         fcntl.flock(turnstile, fcntl.LOCK_UN)
         return (yield)
 
 
-@contextmanager
-def _locked(path: Path, kind: int) -> Iterator[int]:
-    with path.open("ab") as file:
-        fcntl.flock(file, kind)
-        try:
-            yield file.fileno()
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked meanwhile would hold it on
+@pytest.fixture(scope="session")
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of the test session have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if hasattr(request.config, "workerinput") else own
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -135,6 +133,8 @@ def ray_session(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
         patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+        patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # as of any local Ray of the program
+        patch.setenv("RAY_enable_metrics_collection", "0")
         ray.init(
             num_cpus=2,
             include_dashboard=False,

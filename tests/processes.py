@@ -1,8 +1,10 @@
-"""The processes that these tests started, so that one of them can be killed, or its end waited for."""
+"""The processes of these tests: those they started, to be killed or waited for; and what two of their own share."""
 
+import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -29,3 +31,14 @@ def below_this_one(title: bytes) -> list[int]:
         return process == os.getpid() or (process in parents and is_ours(parents[process]))
 
     return sorted(filter(is_ours, found))
+
+
+@contextmanager
+def locked(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[int]:
+    """The file's lock for the block, among the processes of a test session."""
+    with path.open("ab") as file:
+        fcntl.flock(file, kind)
+        try:
+            yield file.fileno()
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked meanwhile would hold it on

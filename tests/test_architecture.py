@@ -1,5 +1,6 @@
 """The floors hold: imports only go down, and what must answer fast imports nothing slow."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -23,3 +24,25 @@ def test_looking_something_up_imports_neither_torch_nor_ray(module: str) -> None
     program = f"import sys, ray_asd.{module}; print(sorted({slow} & sys.modules.keys()))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_files_can_be_read_in_a_sitting_and_functions_fit_a_screen() -> None:
+    files = [path for room in ("ray_asd", "jobs") for path in (REPOSITORY / room).rglob("*.py")]
+    assert len(files) > 100
+    assert [path.name for path in files if len(path.read_text().splitlines()) > 300] == []
+    functions = [
+        (path.name, node.name, (node.end_lineno or 0) - node.lineno + 1)
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    ]
+    assert [function for function in functions if function[2] > 50] == []
+
+
+def test_each_room_says_in_few_lines_what_it_is_for() -> None:
+    package = REPOSITORY / "ray_asd"
+    rooms = {path.parent for path in package.glob("*/__init__.py")} - {package / "config"}
+    lengths = {room.name: len((room / "README.md").read_text().splitlines()) for room in rooms}
+    del lengths["benchmarks"]  # its figures stand there
+    assert max(lengths.values()) <= 60
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 250

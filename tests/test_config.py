@@ -22,7 +22,8 @@ PAPER = {
     "training.learning_rate": 0.0005,
     "training.weight_decay": 0.0001,
     "calibration_fraction": 0,
-    "scoring.neighbours": 2,
+    "scoring.backend.neighbours": 2,
+    "scoring.backend.metric": "cosine",
 }
 MINIMAL = """
 name: mine
@@ -66,8 +67,8 @@ def lines_of_leaves(text: str) -> dict[str, str]:
 
 
 def test_packaged_recipes_are_named_after_their_files() -> None:
-    assert config.packaged_recipes() == ["paper", "release", "tiny"]
-    assert [config.load(name).name for name in config.packaged_recipes()] == ["paper", "release", "tiny"]
+    assert config.packaged_recipes() == ["frozen", "paper", "release", "tiny"]
+    assert [config.load(name).name for name in config.packaged_recipes()] == ["frozen", "paper", "release", "tiny"]
 
 
 def test_the_release_recipe_is_the_papers_method_with_clips_to_set_thresholds_on() -> None:
@@ -181,7 +182,7 @@ def mistake(name: str, *overrides: str) -> str:
 
 
 def test_recipes_that_are_not_there(tmp_path: Path) -> None:
-    assert mistake("huge") == "unknown recipe 'huge'; allowed: paper, release, tiny, a path ending in .yaml"
+    assert mistake("huge") == "unknown recipe 'huge'; allowed: frozen, paper, release, tiny, a path ending in .yaml"
     assert mistake(f"{tmp_path}/huge.yaml") == f"no recipe file '{tmp_path}/huge.yaml'"
 
 
@@ -253,10 +254,41 @@ def test_overrides_that_cannot_be_read(recipe: str, override: str, message: str)
 
 def test_usage_takes_what_needs_no_new_training() -> None:
     recipe = config.load("tiny")
-    used = config.usage(recipe, ("scoring.neighbours=3", "inference.mode=whole"))
-    assert (used.scoring.neighbours, used.inference.mode) == (3, "whole")
+    used = config.usage(recipe, ("scoring.backend.neighbours=3", "inference.mode=whole"))
+    assert (used.scoring.backend.neighbours, used.inference.mode) == (3, "whole")
     assert config.usage(recipe) == config.Usage(
         inference=recipe.inference, scoring=recipe.scoring, resources=recipe.resources
     )
     with pytest.raises(UserError, match=r"^settings: unknown key 'training'; allowed: inference, scoring, resources$"):
         config.usage(recipe, ("training.steps=3",))
+
+
+FROZEN = ("training", "augmentation", "transformer_pooling")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("training=null",), "training null leaves augmentation and transformer_pooling without use; allowed: null"),
+        (
+            (
+                "training=null",
+                "augmentation=null",
+                "transformer_pooling=null",
+                "embedding.pooling=attentive_statistics",
+            ),
+            "training null leaves attentive_statistics untrained; allowed: mean, statistics",
+        ),
+        (("scoring.index.kind=ivf",), "index.kind 'ivf' needs scoring.backend paper; allowed: exact"),
+        (("scoring.backend=best",), "unknown back-end; allowed: paper, or a mapping of settings"),
+    ],
+)
+def test_what_goes_without_training_or_not_with_a_back_end(overrides: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        config.load("tiny", overrides)
+
+
+def test_the_word_paper_is_the_back_end_of_the_paper() -> None:
+    assert config.load("tiny", ("scoring.backend=paper",)).scoring.backend == config.load("paper").scoring.backend
+    assert config.load("paper").scoring.backend.is_paper
+    assert not config.load("tiny").scoring.backend.is_paper

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ray_asd import tables
+from ray_asd import reasons, tables
 from ray_asd.errors import StageError
 
 SCHEMAS = {
@@ -80,4 +80,4 @@ def test_conform_refuses_embeddings_of_another_dimension() -> None:
 
 
 def test_every_reason_is_explained() -> None:
-    assert all(code == code.lower().replace(" ", "_") and text for code, text in tables.REASONS.items())
+    assert all(code == code.lower().replace(" ", "_") and text for code, text in reasons.REJECTED.items())

@@ -32,14 +32,22 @@ from ray_asd.engine import connection
 from ray_asd.engine.progress import silent
 from ray_asd.models import model_folder
 from ray_asd.models.card import CARD, WEIGHTS
-from ray_asd.stages.detection import score
+from ray_asd.stages.detection import enroll, score
 from ray_asd.stages.recordings import ingest
 from ray_asd.stages.training import systems
+from ray_asd.stages.training.usage import planned
 from ray_asd.tables import Folder
 
 RATE = 16_000  # Hz
 HEALTHY = 64  # clips to train on and to compare with
-SETTINGS = ("training.steps=2", "training.batch_size=4", "training.workers=1", "transformer_pooling=null")
+SETTINGS = (
+    "training.steps=2",
+    "training.batch_size=4",
+    "training.workers=1",
+    "transformer_pooling=null",
+    "scoring.backend=paper",
+    "resources.index_workers=1",
+)
 _MIB = 1 << 20
 
 
@@ -137,9 +145,8 @@ def run(settings: str) -> None:
         step = ingest.step(source, recipe.resources.embed, silent, ingest.Options(pack=given["pack"]))
         recordings = steps.ensure(step, root)
         model = steps.ensure(systems.system(recipe, recordings, silent), root)
-        scoring = score.step(model, recordings, recordings, recipe, recipe.audio, silent)
-        for name in ("bank", "index"):
-            steps.ensure(scoring.inputs[name], root)
+        detector = steps.ensure(enroll.step([planned(model, recipe, recordings)], recordings, silent), root)
+        scoring = score.step(detector, recordings, recipe.resources, silent)
         begun = time.monotonic()
         if given["script"]:
             digest = _script(model, recordings, recipe)
@@ -166,7 +173,7 @@ def _script(model: Output, recordings: Output, recipe: Recipe) -> str:
     healthy = embed("train")
     bank = faiss.IndexFlatIP(healthy.shape[1])
     bank.add(healthy)
-    similarities, _ = bank.search(embed("test"), recipe.scoring.neighbours)
+    similarities, _ = bank.search(embed("test"), recipe.scoring.backend.neighbours)
     return build.digest_of((1 - similarities).mean(axis=1).round(4).tolist())
 
 

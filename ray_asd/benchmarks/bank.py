@@ -46,7 +46,8 @@ def main(
     folder: Path | None,
 ) -> None:
     """Write a bank block by block, open it and search it, with an approximate index if one is asked for."""
-    index = config.usage(config.Usage(), settings).scoring.index
+    plain = config.Usage(scoring=config.Scoring(backend=config.Backend.model_validate("paper")))
+    index = config.usage(plain, settings).scoring.index
     if index.kind != "exact" and shards > 1:
         raise click.UsageError(f"--shards {shards}: an approximate index is built of the whole bank; allowed: 1")
     click.echo(measure.hardware("faiss-gpu", "faiss-cpu"))

@@ -24,7 +24,8 @@ from ray_asd.models import backbones, checkpoints
 from ray_asd.models.backbones import SpeechBackbone
 from ray_asd.models.checkpoints import FAMILIES
 from ray_asd.models.embedder import WeightedSum
-from ray_asd.models.packed import has_bf16, pack
+from ray_asd.models.packed import pack
+from ray_asd.models.products import has_bf16
 
 BATCH_SIZES = (1, 4, 16)
 RATE = 16_000  # Hz

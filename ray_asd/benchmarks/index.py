@@ -16,16 +16,19 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ray_asd import build
+from ray_asd import build, tables
 from ray_asd.benchmarks import measure
 from ray_asd.build import Attempt, Key, Outcome, Output
-from ray_asd.config import Index, Resources, Worker
+from ray_asd.config import Resources, Threshold, Worker
 from ray_asd.engine import connection
 from ray_asd.scoring.bank import create_vectors, open_vectors
 from ray_asd.scoring.cosine import Vectors, float32_units, norms
-from ray_asd.stages.detection import index
+from ray_asd.stages.detection import assembly, detector, enroll
 from ray_asd.stages.detection.bank_actors import Pool
+from ray_asd.stages.detection.healthy import VECTORS, Source
+from ray_asd.stages.training.usage import LOG_MEL, features
 
+NEIGHBOURS = 2  # the paper's
 _BLOCK = 10_000  # vectors drawn at once
 
 
@@ -33,25 +36,24 @@ _BLOCK = 10_000  # vectors drawn at once
 @click.option("--bank", "sizes", default=[1_000, 100_000], multiple=True, show_default=True, help="Rows; repeatable.")
 @click.option("--dim", default=768, show_default=True)
 @click.option("--queries", default=1024, show_default=True)
-@click.option("--neighbours", default=2, show_default=True)
 @click.option("--repetitions", default=5, show_default=True)
-def main(sizes: tuple[int, ...], dim: int, queries: int, neighbours: int, repetitions: int) -> None:
+def main(sizes: tuple[int, ...], dim: int, queries: int, repetitions: int) -> None:
     """Time the search of one batch of queries in banks of random vectors."""
     threads = torch.get_num_threads()
     faiss.omp_set_num_threads(threads)
     faiss.cvar.distance_compute_blas_threshold = 0  # else it does without BLAS where that is slower
     click.echo(measure.hardware("ray", "faiss-gpu", "faiss-cpu"))
-    click.echo(f"{queries} queries of {dim} values, k={neighbours}, {repetitions} repetitions in turns\n")
+    click.echo(f"{queries} queries of {dim} values, k={NEIGHBOURS}, {repetitions} repetitions in turns\n")
     batch = np.random.default_rng(1).standard_normal((queries, dim), np.float32)
     names = [f"query {row}" for row in range(queries)]
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder, connection.connected(threads):
-            bank = _bank(folder, size, dim)
+            bank = _detector(folder, size, dim)
             flat = _flat(bank, dim)
-            with Pool(bank, Resources(index=Worker(cpus=threads))) as pool:
+            with Pool(bank, detector.read(bank), Resources(index=Worker(cpus=threads))) as pool:
                 variants: dict[str, measure.Work] = {
-                    "through the actor": partial(pool.search, batch, [0] * queries, names, neighbours),
-                    "FAISS": partial(_search, flat, batch, neighbours),
+                    "through the actor": partial(pool.compare, batch, 0, np.zeros(queries, np.int64), names),
+                    "FAISS": partial(_search, flat, batch, NEIGHBOURS),
                 }
                 times = measure.alternate(variants, repetitions)
         click.echo(measure.rates(f"bank of {size:,}", "queries", queries, times) + "\n")
@@ -61,28 +63,25 @@ def _search(flat: faiss.IndexFlatIP, queries: Vectors, neighbours: int) -> objec
     return flat.search(_units(queries), neighbours)
 
 
-def _bank(folder: str, size: int, dim: int) -> Output:
-    """An output of the ``index`` stage with random vectors."""
+def _detector(folder: str, size: int, dim: int) -> Output:
+    """A detector whose bank are random vectors, compared as the paper does."""
+    random, local = np.random.default_rng(0), Path(folder) / "drawn"
+    vectors = create_vectors(local, size, dim)
+    for start in range(0, size, _BLOCK):
+        vectors[start : start + _BLOCK] = random.standard_normal((min(_BLOCK, size - start), dim), np.float32)
+    names = [f"{row:09d}" for row in range(size)]
+    same = {"machine_type": "fan", "section": "00", "domain": "source", "content_hash": "", "role": "bank"}
+    columns = {name: [value] * size for name, value in same.items()} | {"clip_id": names, "score": [None] * size}
+    source = Source(pa.table(columns).select(tables.HEALTHY.names).cast(tables.HEALTHY), lambda: iter([vectors]))
 
     def work(attempt: Attempt) -> Outcome:
-        random, local = np.random.default_rng(0), Path(folder) / "drawn"
-        vectors = create_vectors(local, size, dim)
-        for start in range(0, size, _BLOCK):
-            vectors[start : start + _BLOCK] = random.standard_normal((min(_BLOCK, size - start), dim), np.float32)
-            vectors.flush()
-        keys = {"machine_type": ["fan"] * size, "section": ["00"] * size}
-        clips = pa.table({**keys, "clip_id": [f"{row:09d}" for row in range(size)]})
-        files = [attempt.put_file(index.VECTORS, local, size), attempt.put_table(f"{index.CLIPS}/00000.parquet", clips)]
-        local.unlink()
-        group = {"machine_type": "fan", "section": "00", "start": 0, "stop": size}
-        return Outcome(files, {"clips": size}, {"dim": dim, "groups": [group]})
+        return assembly.made(attempt, assembly.Plan([features(LOG_MEL)], [[source]], Threshold(), {}))
 
-    key = Key("index", f"random-{size}", index.CODE_VERSION, Index().model_dump(mode="json"), {})
-    return build.run(folder, key, work)
+    return build.run(folder, Key("enroll", f"random-{size}", enroll.CODE_VERSION, {}, {}), work)
 
 
 def _flat(bank: Output, dim: int) -> faiss.IndexFlatIP:
-    vectors = open_vectors(bank.fetch(index.VECTORS), dim)
+    vectors = open_vectors(bank.fetch(f"members/0/{VECTORS}"), dim)
     flat = faiss.IndexFlatIP(dim)
     for start in range(0, len(vectors), _BLOCK):
         flat.add(_units(vectors[start : start + _BLOCK]))

@@ -20,7 +20,8 @@ from ray_asd.config import RANDOM_SIZES, SAMPLE_RATE, Backbone
 from ray_asd.models import backbones, checkpoints
 from ray_asd.models.backbones import SpeechBackbone
 from ray_asd.models.checkpoints import FAMILIES
-from ray_asd.models.packed import Packed, has_bf16, pack
+from ray_asd.models.packed import Packed, pack
+from ray_asd.models.products import has_bf16
 
 ROWS, INNER, OUTER = 1584, 768, 3072
 REPEATS = 5  # of a product within one timing

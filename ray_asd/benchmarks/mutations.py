@@ -23,7 +23,7 @@ import numpy as np
 
 from ray_asd.config import SAMPLE_RATE
 from ray_asd.data import audio
-from ray_asd.tables import REASONS
+from ray_asd.reasons import REJECTED
 
 TAKEN, WRONG, CRASH, HANG = "taken", "wrong", "crash", "hang"
 MEMORY = 512 << 20  # bytes of address space beyond what the imports took
@@ -76,7 +76,7 @@ class Ended:
 def main(count: int, seed: int, limit: float) -> None:
     """Damage valid recordings at random; count how inspecting and decoding them ends."""
     ended = list(run(Check(seed), count, limit))
-    failed = [each for each in ended if each.outcome != TAKEN and each.outcome not in REASONS]
+    failed = [each for each in ended if each.outcome != TAKEN and each.outcome not in REJECTED]
     counts = Counter(each.outcome.split(":")[0] for each in ended)
     for outcome, number in counts.most_common():
         click.echo(f"{number:6} {outcome}")

@@ -28,7 +28,7 @@ from ray_asd.data.sampling import Draw, Sampler
 from ray_asd.engine.stepping import Stepper
 from ray_asd.models import checkpoints
 from ray_asd.models.checkpoints import FAMILIES
-from ray_asd.models.packed import has_bf16
+from ray_asd.models.products import has_bf16
 from ray_asd.stages.training.objectives import FineTuning, PreparedFineTuning
 
 CLIPS, CLIP_SECONDS = 64, 10.0
@@ -77,7 +77,7 @@ def _compare(recipe: Recipe, clips: Output, device: torch.device, folder: str, a
     times = _alternate(variants, *amount)
     own = times["ray_asd"].median
     rows = [[name, str(taken), f"{taken.median / own:.2f}"] for name, taken in times.items()]
-    header = [f"{recipe.backbone.family}, {recipe.training.precision}", "s per step", "ray_asd is faster"]
+    header = [f"{recipe.backbone.family}, {recipe.fine_tuning.precision}", "s per step", "ray_asd is faster"]
     return f"{measure.table(header, rows)}\n\nwaiting for input: {ours.waiting:.2%} of our time"
 
 
@@ -95,8 +95,8 @@ class _Ours:
     """The loop's own step, and the share of it that goes into making batches."""
 
     def __init__(self, prepared: PreparedFineTuning, recipe: Recipe) -> None:
-        self.stepper = Stepper(prepared, prepared.module, recipe.training)
-        self.sampler = Sampler(prepared.num_items, recipe.training.batch_size, recipe.seed)
+        self.stepper = Stepper(prepared, prepared.module, recipe.fine_tuning)
+        self.sampler = Sampler(prepared.num_items, recipe.fine_tuning.batch_size, recipe.seed)
         self.step, self.seconds = 0, 0.0
 
     def __call__(self, steps: int) -> list[float]:
@@ -119,7 +119,7 @@ class _Crops(Dataset[dict[str, Any]]):
     """What a user would write over the same recordings: a crop from a random place, and its class."""
 
     def __init__(self, prepared: PreparedFineTuning, recipe: Recipe) -> None:
-        self.prepared, self.seconds = prepared, recipe.training.crop_seconds
+        self.prepared, self.seconds = prepared, recipe.fine_tuning.crop_seconds
 
     def __len__(self) -> int:
         return self.prepared.num_items
@@ -162,7 +162,7 @@ class _Theirs:
     """The Trainer: what it does before its first step ends is not counted."""
 
     def __init__(self, prepared: PreparedFineTuning, recipe: Recipe, folder: str) -> None:
-        device, training = next(prepared.module.parameters()).device, recipe.training
+        device, training = next(prepared.module.parameters()).device, recipe.fine_tuning
         self.ends = _Ends(device)
         arguments = TrainingArguments(
             output_dir=f"{folder}/trainer",

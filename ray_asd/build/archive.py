@@ -46,14 +46,15 @@ def lineage(output: build.Output, find: Find = build.find) -> list[build.Output]
     queue = [output]
     while queue:
         for source in queue.pop(0).marker.inputs.values():
-            parent = _stage_at(source.uri, find) if source.uri not in found else None
+            parent = known(source.uri, find) if source.uri not in found else None
             if parent:
                 found[parent.uri] = parent
                 queue.append(parent)
     return list(found.values())
 
 
-def _stage_at(uri: str, find: Find) -> build.Output | None:
+def known(uri: str, find: Find = build.find) -> build.Output | None:
+    """The finished stage there, if it still is."""
     try:
         return find(uri)
     except UserError:  # recordings in a bucket that is gone or closed by now

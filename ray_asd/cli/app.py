@@ -39,7 +39,7 @@ clips_option = click.option("--clips", metavar="URI", required=True, help="CLIPS
 set_option = click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override one setting; repeatable."
 )
-model_option = click.option("--model", metavar="URI", required=True, help="An output of train, or the word floor.")
+model_option = click.option("--model", metavar="URI", required=True, help="An output of train, or spectral or log-mel.")
 recipe_for_use_option = click.option("--recipe", help="Take inference, scoring and resources from this recipe.")
 
 

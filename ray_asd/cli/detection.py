@@ -1,10 +1,13 @@
-"""From models to scores."""
+"""From models to scores: embeddings, detectors, and what these say of clips."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from ray_asd import build, store
+from ray_asd import build, config, store
+from ray_asd.build import Output
+from ray_asd.build.steps import Step
 from ray_asd.cli.app import (
     clips_option,
     command,
@@ -15,9 +18,14 @@ from ray_asd.cli.app import (
     recipe_for_use_option,
     set_option,
 )
-from ray_asd.cli.console import Progress, bring, summary
+from ray_asd.cli.console import Progress, Result, bring, summary
+from ray_asd.config import Resources
 from ray_asd.errors import UserError
 from ray_asd.tables import Folder
+
+models_option = click.option(
+    "--model", "models", metavar="URI", multiple=True, help="An output of train, or spectral or log-mel; repeatable."
+)
 
 
 @command("embed --model runs/train/hubert-WS-seed0-0123456789ab --clips URI --out runs")
@@ -36,52 +44,189 @@ def embed(model: str, clips: str, root: str, dry_run: bool, as_json: bool, **opt
     root = store.absolute(root)
     with summary("embed", None if dry_run else root, as_json) as result:
         used = usage.use(model, **options)
-        if used.method != "backbone":
-            raise UserError(f"{model} is a {used.method}, which has no embeddings; allowed: a fine-tuned backbone")
-        step = stage.clips(used.model, build.resolve(clips, "ingest"), used.settings, Progress())
-        bring(result, root, step, "embeddings", dry_run=dry_run)
+        if not used.has_bank:
+            raise UserError(f"{model} is a {used.method}, which has no embeddings; allowed: a backbone, spectral")
+        step = stage.clips(used, build.resolve(clips, "ingest"), Progress())
+        bring(result, root, step, "embeddings", "unscored", dry_run=dry_run)
 
 
-@command("score --model runs/tfp/hubert-WS-SA-TFP-seed0-0123456789ab --clips URI --out runs")
-@model_option
+@command("enroll --model spectral --clips URI --out runs")
+@models_option
+@click.option("--clips", metavar="URI", help="CLIPS whose healthy clips make the bank.")
+@click.option("--detector", metavar="URI", help="Make another one of this detector, with --add or --withdraw.")
+@click.option("--add", metavar="URI", help="CLIPS whose healthy clips are to be in it too.")
+@click.option("--withdraw", metavar="FILE", help="clip_ids that are not to be in it any more, one a line.")
+@out_option
+@recipe_for_use_option
+@set_option
+@dry_run_option
+@json_option
+def enroll(root: str, dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Make a DETECTOR of one model or several and the healthy recordings of machines: all that scoring needs."""
+    root = store.absolute(root)
+    with summary("enroll", None if dry_run else root, as_json) as result:
+        extends = options["detector"] or options["add"] or options["withdraw"]
+        output = bring(
+            result, root, _extended(**options) if extends else _enrolled(**options), "detector", dry_run=dry_run
+        )
+        if output:
+            _tell(output)
+
+
+def _enrolled(
+    models: Sequence[str], clips: str | None, recipe: str | None, overrides: tuple[str, ...], **others: str | None
+) -> Step:
+    from ray_asd.stages.detection import enroll as stage
+    from ray_asd.stages.training import usage
+
+    if not models or not clips:
+        raise UserError("--model and --clips are needed, or --detector with --add or --withdraw")
+    members = usage.use_together(models, recipe, overrides)
+    return stage.step(members, build.resolve(clips, "ingest"), Progress())
+
+
+def _extended(
+    models: Sequence[str],
+    clips: str | None,
+    detector: str | None,
+    add: str | None,
+    withdraw: str | None,
+    recipe: str | None,
+    overrides: tuple[str, ...],
+) -> Step:
+    from ray_asd.stages.detection import enroll as stage
+
+    if not detector or not (add or withdraw):
+        raise UserError("--detector goes with --add, --withdraw or both")
+    if models or clips or recipe:
+        raise UserError(
+            "--detector says which models it has and how they are used; leave --model, --clips and --recipe"
+        )
+    withdrawn = store.read(store.absolute(withdraw)).decode().split("\n") if withdraw else []
+    return stage.extension(
+        build.resolve(detector, "enroll"),
+        build.resolve(add, "ingest") if add else None,
+        [clip_id.strip() for clip_id in withdrawn if clip_id.strip()],
+        _resources(overrides),
+        Progress(),
+    )
+
+
+def _resources(overrides: Sequence[str]) -> Resources:
+    """Of scoring with a detector, which says itself how everything else is done."""
+    for override in overrides:
+        if not override.startswith("resources."):
+            raise UserError(f"--set {override}: a detector says how it scores; allowed: resources.KEY=VALUE")
+    return config.usage(config.Usage(), tuple(overrides)).resources
+
+
+def _tell(detector: Output) -> None:
+    """Which machines a new detector cannot decide on, and which embeddings say nothing."""
+    found = detector.marker.summary
+    for group, why in sorted(found["learning"].items()):
+        click.echo(f"learning: {group}: {why}", err=True)
+    for group in found["collapsed"]:
+        click.echo(f"warning: the embeddings of {group} are all but equal: its scores are mostly rounding", err=True)
+
+
+@command("score --detector runs/enroll/spectral-0123456789ab --clips URI --out runs")
+@click.option("--detector", metavar="URI", help="An output of enroll.")
+@models_option
 @clips_option
-@click.option("--bank", metavar="URI", help="CLIPS to compare with; by default those the model was trained on.")
+@click.option("--bank", metavar="URI", help="With --model: CLIPS to enrol; by default those it was trained on.")
 @click.option("--submission", metavar="DIR", help="Write the official DCASE submission files here too.")
-@click.option("--keep-embeddings", "keep", is_flag=True, help="Make EMBEDDINGS an output that other scorings share.")
+@click.option("--max-unscored", metavar="N|P%", help="End with exit code 3 when more clips could not be scored.")
 @out_option
 @recipe_for_use_option
 @set_option
 @dry_run_option
 @json_option
 def score(
-    model: str,
+    detector: str | None,
+    models: Sequence[str],
     clips: str,
-    bank: str | None,
     submission: str | None,
-    keep: bool,
+    max_unscored: str | None,
     root: str,
     dry_run: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Score the test clips against the healthy training clips of their machine type and section."""
+    """Score the test clips with a detector, or with one that is enrolled of --model first."""
     from ray_asd.stages.detection import score as stage
-    from ray_asd.stages.training import usage
 
     root = store.absolute(root)
     with summary("score", None if dry_run else root, as_json) as result:
-        used = usage.use(model, **options)
         queries = build.resolve(clips, "ingest")
-        enrolled = build.resolve(bank, "ingest") if bank else used.trained_on or queries
-        if bank and used.method != "backbone":
-            raise UserError(f"--bank {bank}: a {used.method} compares with no bank; allowed: a fine-tuned backbone")
-        heard = used.settings.audio
-        step = stage.step(used.model, queries, enrolled, used.usage, heard, Progress(), used.method, keep)
-        output = bring(result, root, step, "scores", dry_run=dry_run)
-        if output and submission:
-            from ray_asd.scoring.submission import write
+        allowed = _most(max_unscored, queries.marker.counts.get("test", 0))
+        made: Step | Output
+        if detector:
+            made, resources = _given(detector, models, **options)
+        else:
+            made, resources = _first_enrolled(models, queries, **options)
+        step = stage.step(made, queries, resources, Progress())
+        output = bring(result, root, step, "scores", "unscored", "thresholds", dry_run=dry_run)
+        if output is None:
+            return
+        result.outputs["detector"] = output.marker.inputs["detector"].uri
+        if submission:
+            _submit(output, submission, result)
+        result.gate = _gate(output, allowed)
 
-            written = write(output.table(Folder.SCORES), submission)
-            result.outputs["submission"] = store.absolute(submission)
-            for name in written.without_decisions:
-                click.echo(f"no {name}: without a threshold there are no decisions", err=True)
+
+def _given(
+    detector: str, models: Sequence[str], bank: str | None, recipe: str | None, overrides: tuple[str, ...]
+) -> tuple[Output, Resources]:
+    if models or bank or recipe:
+        raise UserError("--detector has its models and its bank; leave --model, --bank and --recipe")
+    return build.resolve(detector, "enroll"), _resources(overrides)
+
+
+def _first_enrolled(
+    models: Sequence[str], queries: Output, bank: str | None, recipe: str | None, overrides: tuple[str, ...]
+) -> tuple[Step, Resources]:
+    from ray_asd.stages.detection import enroll as stage
+    from ray_asd.stages.training import usage
+
+    if not models:
+        raise UserError("--detector or --model is needed: an output of enroll, or of train, or spectral or log-mel")
+    members = usage.use_together(models, recipe, overrides)
+    known = next((member.trained_on for member in members if member.trained_on), queries)
+    healthy = build.resolve(bank, "ingest") if bank else known
+    return stage.step(members, healthy, Progress()), usage.leading(members).usage.resources
+
+
+def _most(text: str | None, total: int) -> int | None:
+    """How many clips may go unscored: a number, or a share of ``total`` in percent."""
+    if text is None:
+        return None
+    try:
+        most = int(total * float(text[:-1]) / 100) if text.endswith("%") else int(text)
+    except ValueError:
+        most = -1
+    if most < 0:
+        raise UserError(f"--max-unscored {text!r}; allowed: a number of clips such as 0, or a share such as 1%")
+    return most
+
+
+def _gate(scores: Output, allowed: int | None) -> str | None:
+    """Why the scores are not good enough to act on, where they are not."""
+    counts = scores.marker.counts
+    if not counts["clips"]:
+        reasons = sorted(name.removeprefix("unscored_") for name in counts if name.startswith("unscored_"))
+        return f"none of {counts['unscored']} clips could be scored: {', '.join(reasons)}; UNSCORED says why"
+    if not counts["decided"]:
+        reasons = sorted(set(scores.marker.summary["learning"].values()))
+        return f"no clip was decided on, for no threshold could be set: {'; '.join(reasons)}"
+    if allowed is not None and counts["unscored"] > allowed:
+        return f"{counts['unscored']} clips could not be scored; --max-unscored allows {allowed}"
+    return None
+
+
+def _submit(scores: Output, folder: str, result: Result) -> None:
+    from ray_asd.scoring.submission import write
+
+    written = write(scores.table(Folder.SCORES), folder)
+    result.outputs["submission"] = store.absolute(folder)
+    for name in written.without_decisions:
+        click.echo(f"no {name}: without a threshold there are no decisions", err=True)

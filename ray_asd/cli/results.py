@@ -8,6 +8,7 @@ from ray_asd.cli.app import command, dry_run_option, existing, json_option, out_
 from ray_asd.cli.console import Progress, bring, summary
 from ray_asd.errors import UserError
 from ray_asd.scoring.protocols import CHOICES as PROTOCOLS
+from ray_asd.stages.training.usage import FEATURES
 
 
 @command("evaluate --scores runs/score/hubert-WS-seed0-0123456789ab --out runs")
@@ -24,13 +25,28 @@ from ray_asd.scoring.protocols import CHOICES as PROTOCOLS
     show_default=True,
     help="Whose definitions; auto: 2023's, or without domains AUC and pAUC alone.",
 )
+@click.option(
+    "--baseline",
+    "baselines",
+    type=click.Choice(FEATURES),
+    multiple=True,
+    default=FEATURES[:1],
+    show_default=True,
+    help="What else is scored with the same bank, repeatable: log-mel is the field's naive baseline.",
+)
 @out_option
 @dry_run_option
 @json_option
 def evaluate(
-    scores: tuple[str, ...], truth: str | None, protocol: str, root: str, dry_run: bool, as_json: bool
+    scores: tuple[str, ...],
+    truth: str | None,
+    protocol: str,
+    baselines: tuple[str, ...],
+    root: str,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
-    """Write METRICS by the official definitions of DCASE Task 2, and print the table with the floor row."""
+    """Write METRICS by the official definitions of DCASE Task 2, and print the table with the baseline's row."""
     from ray_asd.stages.comparison import evaluate as stage
 
     root = store.absolute(root)
@@ -40,9 +56,12 @@ def evaluate(
         if truth:
             step = stage.submission_step(store.absolute(scores[0]), store.absolute(truth), protocol)
         else:
-            step = stage.step([build.resolve(uri, "score") for uri in scores], Progress(), protocol)
+            step = stage.step([build.resolve(uri, "score") for uri in scores], Progress(), protocol, baselines)
         output = bring(result, root, step, "metrics", dry_run=dry_run)
         if output:
+            if not truth and not any(name.startswith("baseline") for name in output.marker.inputs):
+                why = "the detectors were extended, or what they were enrolled with is not there any more"
+                click.echo(f"no baseline: {why}", err=True)
             click.echo(report.overview_of([output]), err=as_json)
 
 

@@ -1,1 +1,1 @@
-"""Floor 1: audio in - decoding, data set layouts, augmentation, simulation. Knows neither models nor scoring."""
+"""Floor 2: audio in - decoding, data set layouts, augmentation, simulation. Knows neither models nor scoring."""

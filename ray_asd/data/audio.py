@@ -24,7 +24,7 @@ from ray_asd.config import SAMPLE_RATE
 from ray_asd.data import headers
 from ray_asd.data.headers import BadAudio as BadAudio  # where it is raised for everyone
 from ray_asd.data.headers import Header
-from ray_asd.errors import unknown
+from ray_asd.errors import UserError
 
 Waveform = npt.NDArray[np.float32]
 
@@ -33,6 +33,10 @@ MAX_MAGNITUDE = 2.0**32  # beyond unscaled 32-bit integers a float sample is dam
 BLOCK = 1 << 14  # samples decoded and resampled at once: they stay in the cache
 
 PREVIEW_COMPRESSION = 0.2  # of MP3, from 0 (best) to 1 (smallest)
+
+
+class NoChannel(UserError):
+    """A recording without the channel that is to be heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +114,12 @@ def decode(data: bytes, channel: int | Literal["mean"], limits: Limits = DEFAULT
 
     Raises:
         BadAudio: as ``inspect``, except that constant channels are taken.
-        UserError: the file has no such channel.
+        NoChannel: the file has no such channel.
     """
     with _open(data, limits) as (file, header):
         if channel != "mean" and channel not in range(file.channels):
-            allowed = [*range(file.channels), "mean"]
-            raise unknown(f"channel (of a recording with {file.channels})", channel, allowed)
+            allowed = ", ".join(map(str, [*range(file.channels), "mean"]))
+            raise NoChannel(f"unknown channel (of a recording with {file.channels}) '{channel}'; allowed: {allowed}")
         blocks = _blocks(file, header)
         mono = (block.mean(axis=1) if channel == "mean" else block[:, channel].copy() for block in blocks)
         return _resampled(mono, Fraction(SAMPLE_RATE, file.samplerate))

@@ -50,7 +50,7 @@ def spectral_embedding(waveform: npt.NDArray[np.float32]) -> Features:
     return np.concatenate([mel.mean(axis=1), mel.std(axis=1), changes])
 
 
-def floor_embedding(waveform: npt.NDArray[np.float32]) -> Features:
+def log_mel_embedding(waveform: npt.NDArray[np.float32]) -> Features:
     """Float32 [T] -> [256]: mean, then standard deviation, over the frames of each log-mel band, in dB.
 
     Neither centred nor standardised: the means share a level far from zero, which dominates the direction.

@@ -16,7 +16,7 @@ Row = Mapping[str, Any]
 
 
 def reject(uri: str, reason: str, detail: str, size: int | None) -> dict[str, Any]:
-    """A REJECTS row; ``reason`` is a key of ``tables.REASONS``."""
+    """A REJECTS row; ``reason`` is a key of ``reasons.REJECTED``."""
     return {"uri": uri, "reason": reason, "detail": detail, "size_bytes": size}
 
 

@@ -1,16 +1,34 @@
 """The recordings that CLIPS tell of: where their bytes are, checked against their digest, and heard as waveforms."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
 
 from ray_asd import store
 from ray_asd.data import packs, zips
-from ray_asd.data.audio import BadAudio, Waveform, content_hash, decode
+from ray_asd.data.audio import BadAudio, NoChannel, Waveform, content_hash, decode
 from ray_asd.errors import StageError
 
 AHEAD = 4  # waveforms that wait per decoding thread
+
+Clip = Mapping[str, Any]
+"""A CLIPS row."""
+Channel = int | Literal["mean"]
+_Answer = TypeVar("_Answer")
+
+
+class Changed(StageError):
+    """A recording whose content is not what was ingested."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """Why a clip has no waveform any more; ``reason`` is a key of ``reasons.UNSCORED``."""
+
+    reason: str
+    detail: str
 
 
 def at(uri: str) -> bytes:
@@ -23,12 +41,12 @@ def at(uri: str) -> bytes:
     return zips.read(uri) if zips.is_member(uri) else store.read(uri)
 
 
-def read(clip: Mapping[str, Any]) -> bytes:
+def read(clip: Clip) -> bytes:
     """The recording of a CLIPS row, from its pack where it has one.
 
     Raises:
         BadAudio: it is not there any more.
-        StageError: its content is not what was ingested.
+        Changed: its content is not what was ingested.
     """
     uri, pack = clip["uri"], clip.get("pack")
     try:
@@ -38,16 +56,16 @@ def read(clip: Mapping[str, Any]) -> bytes:
     except zips.BadMember as error:
         raise BadAudio(error.reason, f"{uri}: {error.detail}") from error
     if content_hash(recording) != clip["content_hash"]:
-        raise StageError(f"{pack or uri}: the recording has changed since it was ingested; ingest it again")
+        raise Changed(f"{pack or uri}: the recording has changed since it was ingested; ingest it again")
     return recording
 
 
-def waveform(clip: Mapping[str, Any], channel: int | Literal["mean"]) -> Waveform:
+def waveform(clip: Clip, channel: Channel) -> Waveform:
     """One channel of a CLIPS row's recording, float32 [T] at 16 kHz.
 
     Raises:
-        BadAudio, StageError: as ``read``; or it cannot be decoded; the detail names it.
-        UserError: it has no such channel.
+        BadAudio, Changed: as ``read``; or it cannot be decoded; the detail names it.
+        NoChannel: it has no such channel.
     """
     recording = read(clip)
     try:
@@ -56,15 +74,34 @@ def waveform(clip: Mapping[str, Any], channel: int | Literal["mean"]) -> Wavefor
         raise BadAudio(error.reason, f"{clip['uri']}: {error.detail}") from error
 
 
-def waveforms(
-    clips: Iterable[Mapping[str, Any]], channel: int | Literal["mean"], threads: int = 1
-) -> Iterator[Waveform]:
+def waveforms(clips: Iterable[Clip], channel: Channel, threads: int = 1) -> Iterator[Waveform]:
     """``waveform`` of each of ``clips`` in order, read and decoded by ``threads`` ahead of whoever takes them."""
+    return _ahead(lambda clip: waveform(clip, channel), clips, threads)
+
+
+def heard(clips: Iterable[Clip], channel: Channel, threads: int = 1) -> Iterator[Waveform | Unheard]:
+    """As ``waveforms``, with the reason in place of what a clip's own recording no longer gives."""
+    return _ahead(lambda clip: _heard(clip, channel), clips, threads)
+
+
+def _heard(clip: Clip, channel: Channel) -> Waveform | Unheard:
+    try:
+        return waveform(clip, channel)
+    except BadAudio as error:
+        reason = "recording_gone" if error.reason == "missing" else "recording_damaged"
+        return Unheard(reason, str(error))
+    except Changed as error:
+        return Unheard("recording_changed", str(error))
+    except NoChannel as error:
+        return Unheard("no_channel", f"{clip['uri']}: {error}")
+
+
+def _ahead(take: Callable[[Clip], _Answer], clips: Iterable[Clip], threads: int) -> Iterator[_Answer]:
     pool = ThreadPoolExecutor(threads)
-    waiting: deque[Future[Waveform]] = deque()
+    waiting: deque[Future[_Answer]] = deque()
     try:
         for clip in clips:
-            waiting.append(pool.submit(waveform, clip, channel))
+            waiting.append(pool.submit(take, clip))
             if len(waiting) > AHEAD * threads:
                 yield waiting.popleft().result()
         while waiting:

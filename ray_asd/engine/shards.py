@@ -117,7 +117,8 @@ class _ShardWorker:
             if self.attempt.is_shared:
                 store.write(store.join(self.attempt.uri, RECEIPTS, f"{number:05d}.json"), result.encode())
         except (UserError, StageError) as error:  # carried back as data: Ray would wrap and repeat it
-            result = json.dumps({"error": type(error).__name__, "message": str(error)})
+            kind = "UserError" if isinstance(error, UserError) else "StageError"
+            result = json.dumps({"error": kind, "message": str(error)})
         except OSError as error:  # Ray would put words of its own where the file's name stood
             result = json.dumps({"error": "StageError", "message": first_line(error)})
         return pa.table({"number": [number], "done": [result]})

@@ -1,1 +1,1 @@
-"""Floor 1: waveform -> embedding: backbones, pooling, AAM-softmax, the saved model. Knows no data set, no scoring."""
+"""Floor 2: waveform -> embedding: backbones, pooling, AAM-softmax, the saved model. Knows no data set, no scoring."""

@@ -45,17 +45,26 @@ class WeightedSum(nn.Module):
 
 
 class Embedder(nn.Module):
-    """One chunk of waveform to one embedding. All of it is trained, as the paper does, unless the recipe freezes."""
+    """One chunk of waveform to one embedding. All of it is trained, as the paper does, unless the recipe freezes.
+
+    Of a backbone that nobody trains the pooled states are the embedding: a random projection would only blur them.
+    """
 
     def __init__(
-        self, backbone: SpeechBackbone, embedding: Embedding, weighted_sum: bool, low_pass: LowPass | None
+        self,
+        backbone: SpeechBackbone,
+        embedding: Embedding,
+        weighted_sum: bool,
+        low_pass: LowPass | None = None,
+        is_trained: bool = True,
     ) -> None:
         super().__init__()
         self.low_pass = low_pass
         self.backbone: SpeechBackbone | Packed = backbone
         self.weighted_sum = WeightedSum(backbone.num_layers + 1) if weighted_sum else None
         self.pooling = POOLINGS[embedding.pooling](backbone.hidden_size)
-        self.projection = nn.Linear(self.pooling.output_size, embedding.dim)
+        width: int = self.pooling.output_size  # type: ignore[assignment]
+        self.projection: nn.Module = nn.Linear(width, embedding.dim) if is_trained else nn.Identity()
 
     def forward(self, chunks: Tensor) -> Tensor:
         """[B, T], normalised by clip where ``backbone.normalize`` -> [B, E], of any length."""
@@ -224,7 +233,8 @@ def assemble(recipe: Recipe, backbone: SpeechBackbone) -> ClipEmbedder:
     settings = recipe.transformer_pooling
     with backbones.seeded(recipe.seed):
         low_pass = LowPass.against(recipe.augmentation)
-        embedder = Embedder(backbone, recipe.embedding, recipe.backbone.weighted_sum, low_pass)
+        weighted_sum = recipe.backbone.weighted_sum
+        embedder = Embedder(backbone, recipe.embedding, weighted_sum, low_pass, recipe.is_trained)
         pooling = TransformerPooling(recipe.embedding.dim, settings) if settings else None
     return ClipEmbedder(embedder, pooling, recipe)
 

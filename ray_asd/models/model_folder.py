@@ -34,7 +34,7 @@ class SavedModel:
     """A model as loaded: in evaluation mode, on the CPU."""
 
     system: ClipEmbedder
-    aam: AAMSoftmax
+    aam: AAMSoftmax | None  # None: nobody trained it
     card: ModelCard
 
 
@@ -48,15 +48,16 @@ class Training:
     steps: int
 
 
-def save(folder: Path, system: ClipEmbedder, aam: AAMSoftmax, training: Training) -> ModelCard:
-    """Write the two files of a fine-tuned backbone into ``folder``, which is created; returns the card.
+def save(folder: Path, system: ClipEmbedder, aam: AAMSoftmax | None, training: Training) -> ModelCard:
+    """Write the two files of a backbone into ``folder``, which is created; returns the card.
 
     Args:
         system: trained, its parameters on any device.
-        aam: the classifier it was trained with; one row per condition.
+        aam: the classifier it was trained with, one row per condition; None for a frozen backbone.
     """
     weighted_sum = system.embedder.weighted_sum
-    tensors = system.state_dict() | {f"aam.{name}": value for name, value in aam.state_dict().items()}
+    head = aam.state_dict() if aam else {}
+    tensors = system.state_dict() | {f"aam.{name}": value for name, value in head.items()}
     facts = {
         "normalize": system.embedder.backbone.normalize,
         "layer_weights": weighted_sum.weights.tolist() if weighted_sum else None,
@@ -101,11 +102,12 @@ def load(card: Path, weights: Path) -> SavedModel:
     if checkpoint is None:
         raise UserError(f"{card}: a {recipe.method} has no embeddings; allowed: a fine-tuned backbone")
     system = assemble(recipe, backbones.build(checkpoint, recipe.backbone))
-    aam = AAMSoftmax(recipe.embedding.dim, len(description.conditions), recipe.aam.scale)
+    aam = AAMSoftmax(recipe.embedding.dim, len(description.conditions), recipe.aam.scale) if recipe.is_trained else None
     with fitting(weights, card):
-        aam.load_state_dict({"weight": tensors.pop("aam.weight")})
+        if aam:
+            aam.load_state_dict({"weight": tensors.pop("aam.weight")})
         system.load_state_dict(tensors)
-    return SavedModel(system.eval(), aam.eval(), description)
+    return SavedModel(system.eval(), aam and aam.eval(), description)
 
 
 def load_tensors(card: Path, weights: Path) -> tuple[ModelCard, dict[str, Tensor]]:

@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ray_asd.models.backbones import SpeechBackbone
-
-_ROWS = 32 * 99  # of a usual product, for which oneDNN chooses the layout: 64 s of audio in windows of 2 s
-_ONEDNN_GROUP = 16  # channels per group below which oneDNN's bf16 convolutions are wrong on CPUs with AMX (torch 2.11)
+from ray_asd.models.products import Convolution, LayerNorm, Linear, has_bf16, uses_onednn
 
 
 def pack(backbone: SpeechBackbone, precision: str) -> "SpeechBackbone | Packed":
@@ -32,13 +30,6 @@ def pack(backbone: SpeechBackbone, precision: str) -> "SpeechBackbone | Packed":
         return backbone
     device = next(backbone.parameters()).device
     return Packed(backbone, torch.bfloat16 if precision == "bf16" and has_bf16(device) else torch.float32)
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 matrices itself."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _is_covered(config: Any) -> bool:
@@ -65,10 +56,10 @@ class Packed(nn.Module):
         model: Any = backbone.model
         with torch.inference_mode():
             self._features = _Features(model.feature_extractor, dtype)
-            self._projection_norm = _LayerNorm(model.feature_projection.layer_norm, dtype)
-            self._projection = _Linear.of(model.feature_projection.projection, dtype)
+            self._projection_norm = LayerNorm(model.feature_projection.layer_norm, dtype)
+            self._projection = Linear.of(model.feature_projection.projection, dtype)
             self._position = _PositionalConvolution(model.encoder.pos_conv_embed, dtype)
-            self._norm = _LayerNorm(model.encoder.layer_norm, dtype)
+            self._norm = LayerNorm(model.encoder.layer_norm, dtype)
             self._norm_first: bool = model.config.do_stable_layer_norm
             self._bias = _PositionBias(model.encoder.layers[0].attention) if _is_gated(model) else None
             self._layers = [_Layer(layer, self._norm_first, dtype) for layer in model.encoder.layers]
@@ -99,87 +90,6 @@ def _is_gated(model: Any) -> bool:
     return hasattr(model.encoder.layers[0].attention, "gru_rel_pos_linear")
 
 
-def _uses_onednn(weight: Tensor) -> bool:
-    onednn: bool = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return onednn and (weight.dtype == torch.float32 or has_bf16(weight.device))
-
-
-class _Linear:
-    """[..., K] -> [..., N], with GELU where asked, or with a residual added."""
-
-    def __init__(self, weight: Tensor, bias: Tensor, dtype: torch.dtype, gelu: bool = False) -> None:
-        self.weight, self.bias, self.gelu = weight.detach().to(dtype), bias.detach().to(dtype), gelu
-        self.onednn = _uses_onednn(self.weight)
-        if self.onednn:
-            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, _ROWS)
-
-    @classmethod
-    def of(cls, layer: nn.Linear, dtype: torch.dtype, gelu: bool = False) -> "_Linear":
-        return cls(layer.weight, layer.bias, dtype, gelu)
-
-    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        product: Tensor
-        if self.onednn and residual is not None:
-            product = torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.weight, self.bias, "add")
-            return product
-        if self.onednn:
-            after = "gelu" if self.gelu else "none"
-            product = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, after, [], "none")
-            return product
-        product = functional.linear(x, self.weight, self.bias)
-        if residual is not None:
-            return product + residual
-        return functional.gelu(product) if self.gelu else product
-
-
-class _LayerNorm:
-    def __init__(self, layer: nn.LayerNorm, dtype: torch.dtype) -> None:
-        self.shape, self.eps = layer.normalized_shape, layer.eps
-        self.weight, self.bias = layer.weight.detach().to(dtype), layer.bias.detach().to(dtype)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return functional.layer_norm(x, self.shape, self.weight, self.bias, self.eps)
-
-
-class _Convolution:
-    """[B, F, C] -> [B, F', C'], channels last in memory too, with GELU where asked."""
-
-    def __init__(self, layer: nn.Conv1d, dtype: torch.dtype, gelu: bool) -> None:
-        weight = layer.weight.detach().unsqueeze(2)
-        small = layer.groups > 1 and weight.shape[1] < _ONEDNN_GROUP and weight.device.type == "cpu"
-        self.dtype = torch.float32 if small else dtype
-        self.weight = weight.to(self.dtype).contiguous(memory_format=torch.channels_last)
-        self.bias = None if layer.bias is None else layer.bias.detach().to(self.dtype)
-        self.stride, self.padding, self.groups, self.gelu = layer.stride[0], int(layer.padding[0]), layer.groups, gelu
-        self.onednn = _uses_onednn(self.weight)
-        self.laid_out, self.frames = self.weight, 0
-
-    def _geometry(self) -> tuple[list[int], list[int], list[int], int]:
-        return [0, self.padding], [1, self.stride], [1, 1], self.groups
-
-    def _lay_out(self, image: Tensor) -> None:
-        """Weights in the order that oneDNN wants for so many frames: in another's it can take thirty times as long."""
-        if image.shape[-1] != self.frames:
-            size = [1, *image.shape[1:]]
-            self.laid_out = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self._geometry(), size)
-            self.frames = image.shape[-1]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        image = x.to(self.dtype).transpose(1, 2).unsqueeze(2)
-        made: Tensor
-        if self.onednn:
-            self._lay_out(image)
-            after = "gelu" if self.gelu else "none"
-            made = torch.ops.mkldnn._convolution_pointwise(
-                image, self.laid_out, self.bias, *self._geometry(), after, [], "none"
-            )
-        else:
-            padding, stride, dilation, groups = self._geometry()
-            made = functional.conv2d(image, self.weight, self.bias, stride, padding, dilation, groups)
-            made = functional.gelu(made) if self.gelu else made
-        return made.squeeze(2).transpose(1, 2).to(x.dtype)
-
-
 class _Features:
     """The convolutional feature encoder: [B, T] -> [B, F, C]."""
 
@@ -188,8 +98,8 @@ class _Features:
         grouped = isinstance(first.layer_norm, nn.GroupNorm)
         self.dtype = dtype
         self.first = _GroupNormedWaveform(first) if grouped else _LayerNormedWaveform(first, dtype)
-        self.others = [_Convolution(layer.conv, dtype, gelu=grouped) for layer in others]
-        self.norms = [None if grouped else _LayerNorm(layer.layer_norm, dtype) for layer in others]
+        self.others = [Convolution(layer.conv, dtype, gelu=grouped) for layer in others]
+        self.norms = [None if grouped else LayerNorm(layer.layer_norm, dtype) for layer in others]
 
     def __call__(self, waveform: Tensor) -> Tensor:
         if waveform.is_cuda:
@@ -226,7 +136,7 @@ class _GroupNormedWaveform:
         variance = ((self.weight @ covariance) * self.weight).sum(dim=2)
         weight = self.weight * (self.norm_weight * (variance + self.eps).rsqrt())[..., None]
         x, weight, bias = windows.to(dtype), weight.to(dtype), self.norm_bias.to(dtype)
-        if len(x) == 1 and _uses_onednn(weight):
+        if len(x) == 1 and uses_onednn(weight):
             product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight[0], bias, "gelu", [], "none")
             return product
         return functional.gelu(torch.baddbmm(bias, x, weight.mT))
@@ -239,7 +149,7 @@ class _LayerNormedWaveform:
         self.kernel, self.stride = layer.conv.kernel_size[0], layer.conv.stride[0]
         self.weight = layer.conv.weight.detach().squeeze(1)
         self.bias = None if layer.conv.bias is None else layer.conv.bias.detach()
-        self.norm = _LayerNorm(layer.layer_norm, dtype)
+        self.norm = LayerNorm(layer.layer_norm, dtype)
 
     def __call__(self, waveform: Tensor, dtype: torch.dtype) -> Tensor:
         windows = waveform.unfold(1, self.kernel, self.stride)
@@ -250,7 +160,7 @@ class _PositionalConvolution:
     """[B, F, H] -> [B, F, H]; the weight norm is folded."""
 
     def __init__(self, embedding: Any, dtype: torch.dtype) -> None:
-        self.convolution = _Convolution(embedding.conv, dtype, gelu=True)
+        self.convolution = Convolution(embedding.conv, dtype, gelu=True)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.convolution(x)[:, : x.shape[1]]
@@ -286,8 +196,8 @@ class _Attention:
             weights.append(torch.einsum("gha,hb->ghba", rows, zeros).flatten(2).flatten(0, 1))
             biases.append(gate.bias.view(2, 4).sum(dim=1).repeat_interleave(self.heads))
             self.constant = attention.gru_rel_pos_const.detach().to(dtype).view(1, 1, self.heads)
-        self.inner = _Linear(torch.cat(weights), torch.cat(biases), dtype)
-        self.out = _Linear.of(attention.out_proj, dtype)
+        self.inner = Linear(torch.cat(weights), torch.cat(biases), dtype)
+        self.out = Linear.of(attention.out_proj, dtype)
 
     def __call__(self, x: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
         batch, frames, hidden = x.shape
@@ -319,10 +229,10 @@ class _Layer:
     def __init__(self, layer: Any, norm_first: bool, dtype: torch.dtype) -> None:
         self.norm_first = norm_first
         self.attention = _Attention(layer.attention, dtype)
-        self.norm = _LayerNorm(layer.layer_norm, dtype)
-        self.widen = _Linear.of(layer.feed_forward.intermediate_dense, dtype, gelu=True)
-        self.narrow = _Linear.of(layer.feed_forward.output_dense, dtype)
-        self.final_norm = _LayerNorm(layer.final_layer_norm, dtype)
+        self.norm = LayerNorm(layer.layer_norm, dtype)
+        self.widen = Linear.of(layer.feed_forward.intermediate_dense, dtype, gelu=True)
+        self.narrow = Linear.of(layer.feed_forward.output_dense, dtype)
+        self.final_norm = LayerNorm(layer.final_layer_norm, dtype)
 
     def __call__(self, x: Tensor, bias: Tensor | None) -> Tensor:
         if self.norm_first:

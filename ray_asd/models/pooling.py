@@ -24,6 +24,18 @@ class MeanPooling(nn.Module):
         return states.mean(dim=1)
 
 
+class StatisticsPooling(nn.Module):
+    """Mean and standard deviation over time, [B, F, H] -> [B, 2H]; it has no weights that would need a training."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.output_size = 2 * hidden_size
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[B, F, H] -> [B, 2H]: mean, then standard deviation."""
+        return torch.cat([states.mean(dim=1), states.std(dim=1, correction=0)], dim=1)
+
+
 class AttentiveStatisticsPooling(nn.Module):
     """Weighted mean and standard deviation over time, [B, F, H] -> [B, 2H].
 
@@ -47,7 +59,7 @@ class AttentiveStatisticsPooling(nn.Module):
         return torch.cat([mean, variance.clamp_min(1e-7).sqrt()], dim=1)
 
 
-POOLINGS = {"mean": MeanPooling, "attentive_statistics": AttentiveStatisticsPooling}
+POOLINGS = {"mean": MeanPooling, "statistics": StatisticsPooling, "attentive_statistics": AttentiveStatisticsPooling}
 """Pooling over time by its name in a recipe; each has ``output_size``."""
 
 

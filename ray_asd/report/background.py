@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
-from ray_asd import tables
+from ray_asd import reasons, tables
 from ray_asd.build import Output
 from ray_asd.models.card import CARD
 from ray_asd.report import svg
@@ -135,7 +135,7 @@ def _rejects(output: Output) -> list[dict[str, object]]:
     )
     found = [
         {"dataset": output.marker.name, "reason": row["reason"], "files": row["uri_count"]}
-        | {"means": tables.REASONS.get(row["reason"], ""), "example": row["uri_first"], "detail": row["detail_first"]}
+        | {"means": reasons.REJECTED.get(row["reason"], ""), "example": row["uri_first"], "detail": row["detail_first"]}
         for row in counted.to_pylist()
     ]
     return sorted(found, key=lambda row: (-int(row["files"]), str(row["reason"])))

@@ -1,4 +1,4 @@
-"""How sure the verdicts are: METRICS with intervals beside the floor's, and ROC curves with the range of the pAUC."""
+"""How sure the verdicts are: METRICS with intervals beside the baseline's, and ROC curves with the pAUC's range."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from ray_asd import tables
 from ray_asd.report import svg
-from ray_asd.report.machines import MAX_CHARTS, Group
+from ray_asd.report.groups import Group
+from ray_asd.report.machines import MAX_CHARTS
 from ray_asd.report.rows import Row
 from ray_asd.report.run import Run, files_of, marker_of
 from ray_asd.report.section import Chart, Records, Section
@@ -21,29 +22,30 @@ _HEADS = ("AUC source", "AUC target", "AUC all", "pAUC", "harmonic mean")
 _PROTOCOLS = ("dcase2023", "no-domain")  # whose section figure is the harmonic mean that the bootstrap repeats
 _RESAMPLES = 1000
 _MAX_RESAMPLED = 5_000  # clips of a section: each resample counts them all
+_DIFFERENCE = ("difference", "difference_low", "difference_high")  # to the baseline, in the CSV file
 _MAX_POINTS = 200  # of a drawn ROC curve
 
 Interval = tuple[float, float]
 
 
 def metrics(run: Run) -> Section:
-    """Figures per machine type and section, with intervals, beside the floor's."""
-    rows, floor = _rows(run, run.system, run.seed), _floor_figures(run)
+    """Figures per machine type and section, with intervals, beside the baseline's."""
+    rows, baseline = _rows(run, run.system, run.seed), _baseline_figures(run)
     ends = _intervals(run, rows)
     sources = [*files_of(run.metrics, "metrics"), *([marker_of(run.metrics)] if run.metrics else [])]
     sources += files_of(run.scores, "scores") if ends else []
     figures = [name for name in _FIGURES if any(row[name] is not None for row in rows)]
     heads = [head for name, head in zip(_FIGURES, _HEADS, strict=True) if name in figures]
-    header = ["machine", *heads, "95% interval", "floor", "normal clips", "anomalies"]
-    lines = [[Cell(text) for text in _texts(row, figures, ends, floor)] for row in rows]
-    lines += [_whole(run.row, run.floor, len(figures))] if run.row else []
+    header = ["machine", *heads, "95% interval", "baseline", "normal clips", "anomalies"]
+    lines = [[Cell(text) for text in _texts(row, figures, ends, baseline)] for row in rows]
+    lines += [_whole(run.row, run.baseline, len(figures))] if run.row else []
     protocols = ", ".join(sorted({str(row["protocol"]) for row in rows}))
     notes = [
         f"In percent, protocol {protocols}. The interval is of the harmonic mean: {_RESAMPLES} bootstrap resamples of "
-        "the clips within domain and label, computed here from SCORES (seed 0). Floor: harmonic mean of the detector "
-        "without training on the same clips."
+        "the clips within domain and label, computed here from SCORES (seed 0). Baseline: harmonic mean of the "
+        "detector without training on the same clips."
     ]
-    drawn = [Chart("Harmonic mean, its 95% interval, and the floor", _forest(rows, ends, floor))] if ends else []
+    drawn = [Chart("Harmonic mean, its 95% interval, and the baseline", _forest(rows, ends, baseline))] if ends else []
     return Section(
         "certainty",
         "How sure are we?",
@@ -51,8 +53,8 @@ def metrics(run: Run) -> Section:
         sources,
         [Table("Figures by machine type and section", header, lines, notes)],
         drawn,
-        [("own", run.system), ("floor", "floor"), ("chance", "chance")] if drawn else [],
-        {"metrics.csv": _records(run, rows, ends, floor)},
+        [("own", run.system), ("baseline", "baseline"), ("chance", "chance")] if drawn else [],
+        {"metrics.csv": _records(run, rows, ends, baseline)},
     )
 
 
@@ -63,10 +65,10 @@ def _rows(run: Run, system: str, seed: int | None) -> list[dict[str, object]]:
     return [row for row in found if (row["system"], row["seed"]) == (system, seed)]
 
 
-def _floor_figures(run: Run) -> dict[object, float | None]:
-    if run.floor is None:
+def _baseline_figures(run: Run) -> dict[object, float | None]:
+    if run.baseline is None:
         return {}
-    return {_key(row): row["hmean"] for row in _rows(run, run.floor.system, None)}  # type: ignore[misc]
+    return {_key(row): row["hmean"] for row in _rows(run, run.baseline.system, run.baseline.seed)}  # type: ignore[misc]
 
 
 def _key(row: Mapping[str, object]) -> tuple[object, object]:
@@ -89,18 +91,18 @@ def _texts(
     row: Mapping[str, object],
     figures: Sequence[str],
     ends: Mapping[object, Interval],
-    floor: Mapping[object, float | None],
+    baseline: Mapping[object, float | None],
 ) -> list[str]:
     key = _key(row)
     between = interval(*ends[key]).strip() if key in ends else "-"
     shown = [percent(row[name]) for name in figures]  # type: ignore[arg-type]
-    return [f"{key[0]} {key[1]}", *shown, between, percent(floor.get(key)), *_counts(row)]
+    return [f"{key[0]} {key[1]}", *shown, between, percent(baseline.get(key)), *_counts(row)]
 
 
-def _whole(row: Row, floor: Row | None, figures: int) -> list[Cell]:
+def _whole(row: Row, baseline: Row | None, figures: int) -> list[Cell]:
     """The line of all machines: one figure, which has no parts."""
     between = interval(row.low, row.high).strip() or "-"
-    texts = ["all", *["-"] * (figures - 1), percent(row.score), between, percent(floor.score if floor else None)]
+    texts = ["all", *["-"] * (figures - 1), percent(row.score), between, percent(baseline.score if baseline else None)]
     return [Cell(text, row.uri) for text in [*texts, "-", "-"]]
 
 
@@ -110,58 +112,66 @@ def _counts(row: Mapping[str, object]) -> list[str]:
 
 
 def _records(
-    run: Run, rows: Sequence[Mapping[str, object]], ends: Mapping[object, Interval], floor: Mapping[object, object]
+    run: Run, rows: Sequence[Mapping[str, object]], ends: Mapping[object, Interval], baseline: Mapping[object, object]
 ) -> Records:
     found: list[Mapping[str, object]] = []
     for row in rows:
         low, high = ends.get(_key(row), (None, None))
-        found.append({**row, "low": low, "high": high, "floor": floor.get(_key(row))})
+        found.append(
+            {**row, "low": low, "high": high, "baseline": baseline.get(_key(row)), **dict.fromkeys(_DIFFERENCE)}
+        )
     if run.row:
         empty = dict.fromkeys(found[0]) if found else {}
         whole = {"system": run.system, "seed": run.seed, "machine_type": "all", "section": "", "hmean": run.row.score}
-        ours = {"low": run.row.low, "high": run.row.high, "floor": run.floor.score if run.floor else None}
-        found.append(empty | whole | ours)
+        ours = {"low": run.row.low, "high": run.row.high, "baseline": run.baseline.score if run.baseline else None}
+        found.append(empty | whole | ours | _against(run.row))
     return found
 
 
+def _against(row: Row) -> dict[str, object]:
+    found = row.against
+    return dict(zip(_DIFFERENCE, (found.value, found.low, found.high) if found else (None,) * 3, strict=True))
+
+
 def _lead(run: Run) -> str:
-    row, floor = run.row, run.floor
+    row, baseline = run.row, run.baseline
     if row is None:
         return "No labels are known, so nothing here says how often the verdicts are right."
     if row.score is None:
         return f"There is no all-machine figure: {row.why}."
     text = f"All machines: {percent(row.score)}{interval(row.low, row.high)} percent; 50 is chance."
-    if floor and floor.score is not None and not run.is_floor:
-        text += f" The floor, a detector without training, has {percent(floor.score)}{interval(floor.low, floor.high)}."
+    if baseline and baseline.score is not None and not run.is_baseline:
+        figure = f"{percent(baseline.score)}{interval(baseline.low, baseline.high)}"
+        text += f" The baseline, a detector without training, has {figure}."
         text += f" {standing(run)}"
+        if row.against:
+            by = percent(row.against.value, signed=True) + interval(row.against.low, row.against.high, signed=True)
+            text += f" The difference is {by} points: 95% interval, paired over the same clips."
     return text
 
 
 def is_doubtful(run: Run) -> bool:
-    """Whether the system was compared with the floor and not found to beat it."""
-    row, floor = run.row, run.floor
-    if run.is_floor or row is None or floor is None or floor.score is None:
+    """Whether there is a baseline's figure and the system was not found to beat it."""
+    if run.is_baseline or run.row is None or run.baseline is None or run.baseline.score is None:
         return False
-    return row.low is None or row.low <= floor.score
+    return run.row.against is None or run.row.against.low <= 0
 
 
 def standing(run: Run) -> str:
-    """Where the system stands against the floor, in one sentence."""
-    row, floor = run.row, run.floor
-    if row is None or floor is None or row.score is None or floor.score is None or row.low is None or row.high is None:
-        return "Nothing says whether it beats the floor."
-    if row.low > floor.score:
-        return "It beats the floor."
-    if row.high < floor.score:
-        return "It does not beat the floor: use the floor instead."
-    return "It cannot be told from the floor: the interval holds the floor's figure."
+    """Where the system stands against the baseline, in one sentence: by their difference, paired over clips."""
+    against = run.row.against if run.row else None
+    if against is None:
+        return "Nothing says whether it beats the baseline."
+    if not against.is_real:
+        return "It is not told apart from the baseline: the interval of their difference holds 0."
+    return "It beats the baseline." if against.value > 0 else "It is worse than the baseline: use the baseline instead."
 
 
 def _forest(
-    rows: Sequence[Mapping[str, object]], ends: Mapping[object, Interval], floor: Mapping[object, float | None]
+    rows: Sequence[Mapping[str, object]], ends: Mapping[object, Interval], baseline: Mapping[object, float | None]
 ) -> Markup:
     known = [row for row in rows if _key(row) in ends][:MAX_CHARTS]
-    lows = [ends[_key(row)][0] for row in known] + [value for value in map(floor.get, map(_key, known)) if value]
+    lows = [ends[_key(row)][0] for row in known] + [value for value in map(baseline.get, map(_key, known)) if value]
     axes = Axes((100 * min(0.45, *lows), 100.0), (len(known) - 0.4, -0.6), "percent", "", 56 + 26 * len(known), 110)
     marks = [svg.rule(axes, 50.0, "chance")]
     for place, row in enumerate(known):
@@ -170,8 +180,8 @@ def _forest(
         marks.append(svg.text(100, axes.at_y(place) + 4, f"{key[0]} {key[1]}"[:18], "end"))
         marks.append(svg.span(axes, 100 * low, 100 * high, place, "own"))
         marks.append(svg.dot(axes, 100 * float(str(row["hmean"])), place, "own"))
-        if floor.get(key) is not None:
-            marks.append(svg.dot(axes, 100 * float(str(floor[key])), place, "floor"))
+        if baseline.get(key) is not None:
+            marks.append(svg.dot(axes, 100 * float(str(baseline[key])), place, "baseline"))
     told = "; ".join(f"{row['machine_type']} {row['section']} {percent(row['hmean'])}" for row in known)  # type: ignore[arg-type]
     return svg.draw(axes, f"Harmonic mean and 95% interval by machine type and section: {told}", marks)
 

@@ -1,30 +1,16 @@
 """Which differences are real: between any two systems, and what each part of the method brings to each backbone."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import permutations
 
 import pyarrow as pa
 
+from ray_asd.report.rows import Difference
 from ray_asd.report.table import Cell, Table, interval, percent
 from ray_asd.report.table1 import System
 
 _SWITCHES = ("WS", "SA", "TFP")
 _NOTE = "Paired bootstrap over clips: every resample draws the same clips for both systems; points of harmonic mean."
-
-
-@dataclass(frozen=True)
-class Difference:
-    """By how much one system exceeds another, with its interval, as fractions."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def is_real(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.low > 0 or self.high < 0
 
 
 Differences = Mapping[tuple[str, str], Difference]

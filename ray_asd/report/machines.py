@@ -1,146 +1,86 @@
-"""Which machines sound wrong: alarms per machine type and section against what healthy ones would give, and all scores.
-
-N: clips of a section.
-"""
+"""Which machines sound wrong: alarms by machine type and section against what healthy ones would give; all scores."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy import stats
 
 from ray_asd import tables
 from ray_asd.report import svg
+from ray_asd.report.groups import UNJUDGED, WRONG, Floats, Group
 from ray_asd.report.run import Run, files_of
 from ray_asd.report.section import Chart, Section
 from ray_asd.report.svg import Axes
 from ray_asd.report.table import Cell, Table
-from ray_asd.tables import Folder
+from ray_asd.scoring.scores import MIN_CLIPS, RATE_LEVEL
+from ray_asd.scoring.verdicts import FALSE_DISCOVERIES
 
 MAX_CHARTS = 24  # sections drawn; the CSV files hold them all
 _BINS = 24
-_LEVEL = 0.01  # chance that healthy clips alone give as many alarms, below which a section sounds wrong
-WRONG, HEALTHY, UNKNOWN = "sounds wrong", "as expected", "no threshold"
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Group:
-    """The scored clips of one machine type and section: arrays of N values, and where their threshold comes from.
-
-    ``label`` and ``domain`` hold None where they are not known.
-    """
-
-    machine_type: str
-    section: str
-    score: Floats
-    label: NDArray[np.object_]
-    domain: NDArray[np.object_]
-    alarms: int
-    threshold: float | None
-    source: str
-    rate: float | None  # of false alarms, aimed at
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return f"{self.machine_type} {self.section}"
-
-    @property
-    def expected(self) -> float | None:
-        """Alarms of a healthy machine, if each of its N clips exceeds the threshold at the aimed rate."""
-        return None if self.threshold is None or self.rate is None else self.rate * len(self.score)
-
-    @property
-    def chance(self) -> float | None:
-        """That so many of N healthy clips exceed the threshold, if each does at the aimed rate."""
-        if self.threshold is None or self.rate is None:
-            return None
-        return float(stats.binom.sf(self.alarms - 1, len(self.score), self.rate))
-
-    @property
-    def verdict(self) -> str:
-        """What the alarms say."""
-        if self.threshold is None:
-            return UNKNOWN
-        chance = self.chance
-        is_wrong = self.alarms > 0 if chance is None else chance < _LEVEL
-        return WRONG if is_wrong else HEALTHY
-
-    @property
-    def urgency(self) -> tuple[int, float]:
-        """Sorts those that sound wrong first, then by the share of alarms."""
-        return -int(self.verdict == WRONG), -self.alarms / max(len(self.score), 1)
-
-
-def groups(run: Run) -> list[Group]:
-    """The sections of a run, most urgent first."""
-    fits = run.scores.table(Folder.THRESHOLDS, tables.THRESHOLDS).to_pylist() if run.scores else []
-    by_key = {(fit["machine_type"], fit["section"]): fit for fit in fits}
-    found = [_group(machine, name, own, by_key.get((machine, name), {})) for machine, name, own in run.sections()]
-    return sorted(found, key=lambda group: (*group.urgency, group.name.lower()))
-
-
-def _group(machine: str, section: str, own: pa.Table, fit: Mapping[str, object]) -> Group:
-    rate = fit.get("false_positive_rate")
-    return Group(
-        machine,
-        section,
-        own["score"].to_numpy(),
-        own["label"].to_numpy(zero_copy_only=False),
-        own["domain"].to_numpy(zero_copy_only=False),
-        int(pc.sum(own["decision"]).as_py() or 0),
-        own["threshold"][0].as_py(),
-        str(fit.get("source", "not recorded")),
-        float(rate) if isinstance(rate, float) else None,
-    )
+_VERDICTS = (
+    "If healthy: mean number of alarms of a machine whose clips are like the calibration clips of its threshold. "
+    "Chance: of at least so many alarms then (beta-binomial, given how many of those clips exceed the threshold). "
+    f"{WRONG.capitalize()}: found by the procedure of Benjamini and Hochberg over the machines of this run, so that on "
+    f"average at most {FALSE_DISCOVERIES:.0%} of those found are healthy. This takes clips for independent, and those "
+    "of one night are not: a healthy machine that ran otherwise that night can be found too."
+)
+_THRESHOLDS = (
+    "Aimed at: share of healthy clips that may alarm. True share: where that of this threshold lies with "
+    f"{RATE_LEVEL:.0%} probability, given its calibration clips. Above: calibration clips that exceed the threshold; "
+    "then their share in either domain, since a threshold keeps its rate only for such a mixture of domains as it was "
+    "made of."
+)
 
 
 def machines(run: Run, found: Sequence[Group]) -> Section:
     """The answer an operator looks for first."""
-    wrong = [group for group in found if group.verdict == WRONG]
-    without = [group for group in found if group.threshold is None]
-    lead = _lead(found, wrong)
-    if without:
-        lead += f" {len(without)} have no threshold, hence no alarms; the table says why."
     records = _records(found)
-    lines = [_line(record) for record in records]
-    note = (
-        "If healthy: alarms when each clip alarms at the rate the threshold aims at. Chance: of at least so many "
-        f"alarms then, were clips independent. {WRONG.capitalize()}: below {_LEVEL:.0%}."
-    )
-    header = ["machine", "verdict", "alarms", "if healthy", "clips", "share", "chance", "threshold", "threshold from"]
-    table = Table("Alarms by machine type and section", header, lines, [note])
+    header = ["machine", "verdict", "alarms", "if healthy", "clips", "share", "chance"]
+    alarms = Table("Alarms by machine type and section", header, [_line(record) for record in records], [_VERDICTS])
+    header = ["machine", "threshold", "aimed at", "true share", "above", "source above", "target above"]
+    header += ["threshold from"]
+    limits = Table("Thresholds", header, [_limit(record) for record in records[: len(found)]], [_THRESHOLDS])
     sources = files_of(run.scores, "scores", "thresholds")
-    return Section("machines", "Which machines sound wrong?", lead, sources, [table], files={"machines.csv": records})
+    files = {"machines.csv": records}
+    return Section("machines", "Which machines sound wrong?", _lead(found), sources, [alarms, limits], files=files)
 
 
-def _lead(found: Sequence[Group], wrong: Sequence[Group]) -> str:
+def _lead(found: Sequence[Group]) -> str:
     if not found:
         return "No scores are kept for this system."
-    if all(group.threshold is None for group in found):
+    without = [group for group in found if group.threshold is None]
+    if len(without) == len(found):
         return "There is no threshold: scores can be ranked, but nothing says from which one on a clip is an alarm."
-    if not wrong:
-        return f"None of {len(found)}: no machine alarms more often than healthy ones would."
-    names = ", ".join(group.name for group in wrong[:6]) + (" and more" if len(wrong) > 6 else "")
-    return f"{len(wrong)} of {len(found)}: {names}."
+    text = _answer(found, [group.name for group in found if group.verdict == WRONG])
+    if without:
+        text += f" {len(without)} have no threshold, hence no alarms; the table says why."
+    unjudged = [group for group in found if group.verdict == UNJUDGED]
+    if unjudged:
+        text += f" {len(unjudged)} are {UNJUDGED}: their thresholds rest on fewer than {MIN_CLIPS} known clips."
+    return text
+
+
+def _answer(found: Sequence[Group], wrong: Sequence[str]) -> str:
+    if wrong:
+        return f"{len(wrong)} of {len(found)}: {', '.join(wrong[:6])}{' and more' if len(wrong) > 6 else ''}."
+    if all(group.chance is None for group in found):
+        return "Nothing says how often healthy machines would alarm."
+    return f"None of {len(found)}: no machine alarms more often than healthy ones would."
 
 
 def _records(found: Sequence[Group]) -> list[dict[str, object]]:
     """One per section, and their sum over those with a threshold."""
-    judged = [group for group in found if group.threshold is not None]
+    with_limit = [group for group in found if group.threshold is not None]
     records = [
         {"machine_type": group.machine_type, "section": group.section, "verdict": group.verdict}
-        | _alarms([group] if group in judged else [], [group])
-        | {"aimed_at": group.rate, "chance": group.chance, "threshold": group.threshold, "threshold_from": group.source}
+        | _alarms([group] if group in with_limit else [], [group])
+        | {"chance": group.chance, "threshold": group.threshold}
+        | asdict(group.limit)
         for group in found
     ]
     if len(found) > 1:
-        whole = {"machine_type": "all", "section": "", "verdict": ""} | _alarms(judged, judged or found)
+        whole = {"machine_type": "all", "section": "", "verdict": ""} | _alarms(with_limit, with_limit or found)
         records.append(dict.fromkeys(records[0]) | whole)
     return records
 
@@ -155,15 +95,28 @@ def _alarms(judged: Sequence[Group], found: Sequence[Group]) -> dict[str, object
 
 def _line(record: Mapping[str, object]) -> list[Cell]:
     formats = {"alarms": "{}", "expected": "{:.1f}", "clips": "{}", "share": "{:.0%}", "chance": "{:.1%}"}
-    formats |= {"threshold": "{:.4g}", "threshold_from": "{}"}
     texts = {name: "-" if record[name] is None else form.format(record[name]) for name, form in formats.items()}
     if texts["chance"] == "0.0%":
         texts["chance"] = "< 0.1%"
-    return [
-        Cell(f"{record['machine_type']} {record['section']}"),
-        Cell(str(record["verdict"])),
-        *map(Cell, texts.values()),
+    return [_name(record), Cell(str(record["verdict"])), *map(Cell, texts.values())]
+
+
+def _limit(record: Mapping[str, object]) -> list[Cell]:
+    formats = [
+        ("threshold", "{threshold:.4g}"),
+        ("false_positive_rate", "{false_positive_rate:.1%}"),
+        ("rate_low", "{rate_low:.1%} to {rate_high:.1%}"),
+        ("num_above", "{num_above} of {num_clips}"),
+        ("false_alarms_source", "{false_alarms_source:.0%}"),
+        ("false_alarms_target", "{false_alarms_target:.0%}"),
+        ("source", "{source}"),
     ]
+    texts = ["-" if record[name] is None else form.format(**record) for name, form in formats]
+    return [_name(record), *map(Cell, texts)]
+
+
+def _name(record: Mapping[str, object]) -> Cell:
+    return Cell(f"{record['machine_type']} {record['section']}")
 
 
 def histograms(run: Run, found: Sequence[Group]) -> Section:

@@ -7,14 +7,14 @@ import jinja2
 
 from ray_asd import store
 from ray_asd.report import background, certainty, machines, suspects
-from ray_asd.report.machines import WRONG, Group
+from ray_asd.report.groups import UNJUDGED, WRONG, Group, groups_of
 from ray_asd.report.run import Run
 from ray_asd.report.section import Section, csv_of, markdown_of
 from ray_asd.report.table import Cell, Table, interval, percent
 
 FOLDER = "runs"  # of the pages, below the report
 RUNS = "Runs"  # title of the list of pages
-_DOUBT = "Mind that the system was not found to beat the floor: its verdicts may mean little."
+_DOUBT = "Mind that the system was not found to beat the baseline: its verdicts may mean little."
 _MAX_LINES = 200  # of a table on a page; the CSV files hold all
 
 
@@ -64,7 +64,7 @@ def listing(pages: Sequence[Page]) -> Table:
 
 
 def _write(run: Run, out: str, options: Options) -> Page:
-    groups = machines.groups(run)
+    groups = groups_of(run)
     sections = list(_sections(run, groups, options))
     text = _html(run, groups, sections)
     name = run.name
@@ -73,11 +73,15 @@ def _write(run: Run, out: str, options: Options) -> Page:
         content |= {f"{name}/{file}": csv_of(records) for file, records in section.files.items()}
     for path, data in content.items():
         store.write(store.join(out, FOLDER, path), data)
-    wrong = [group.name for group in groups if group.verdict == WRONG]
-    judged = [group for group in groups if group.threshold is not None]
-    line = [run.system, "-" if run.seed is None else str(run.seed), ", ".join(wrong) or ("none" if judged else "-")]
-    line += [str(sum(group.alarms for group in judged)) if judged else "-", str(_clips(groups)) if groups else "-"]
-    return Page(run, f"{FOLDER}/{name}.html", line)
+    return Page(run, f"{FOLDER}/{name}.html", _line(run, groups))
+
+
+def _line(run: Run, groups: Sequence[Group]) -> list[str]:
+    wrong = ", ".join(group.name for group in groups if group.verdict == WRONG)
+    judged = any(group.chance is not None for group in groups)
+    alarms = [group.alarms for group in groups if group.threshold is not None]
+    line = [run.system, "-" if run.seed is None else str(run.seed), wrong or ("none" if judged else "-")]
+    return [*line, str(sum(alarms)) if alarms else "-", str(_clips(groups)) if groups else "-"]
 
 
 def _sections(run: Run, groups: Sequence[Group], options: Options) -> Iterator[Section]:
@@ -105,29 +109,37 @@ def _clips(groups: Sequence[Group]) -> int:
 
 def tiles(run: Run, groups: Sequence[Group]) -> list[Tile]:
     """What is to be seen at a glance."""
-    found = []
-    judged = [group for group in groups if group.threshold is not None]
-    if judged:
-        wrong = [group for group in judged if group.verdict == WRONG]
-        names = ", ".join(group.name for group in wrong[:3]) + (" ..." if len(wrong) > 3 else "")
-        tone = "bad" if wrong else "plain" if certainty.is_doubtful(run) else "good"
-        found.append(Tile("Machines that sound wrong", f"{len(wrong)} of {len(groups)}", names or "none", tone))
-        alarms = sum(group.alarms for group in judged)
-        expected = sum(group.expected or 0 for group in judged)
-        detail = f"{expected:.1f} if all machines are healthy" if expected else ""
-        found.append(Tile("Alarms", f"{alarms} of {_clips(judged)} clips", detail))
-    row, floor = run.row, run.floor
+    found = list(_verdicts(run, groups))
+    row, baseline = run.row, run.baseline
     if row and row.score is not None:
         detail = f"{interval(row.low, row.high).strip()}; 50 is chance"
         found.append(Tile("All machines, percent", percent(row.score), detail))
-        if floor and floor.score is not None and not run.is_floor:
-            tone = "good" if row.low is not None and row.low > floor.score else "bad"
-            found.append(Tile("Floor, without training", percent(floor.score), certainty.standing(run), tone))
+        if baseline and baseline.score is not None and not run.is_baseline:
+            tone = "plain"
+            if row.against and row.against.is_real:
+                tone = "good" if row.against.value > 0 else "bad"
+            found.append(Tile("Baseline, without training", percent(baseline.score), certainty.standing(run), tone))
     if run.clips:
         counts = run.clips.marker.counts
         rejects = counts.get("rejects", 0)
         found.append(Tile("Recordings", str(counts.get("clips", 0)), f"{rejects} files not taken"))
     return found
+
+
+def _verdicts(run: Run, groups: Sequence[Group]) -> Iterator[Tile]:
+    with_limit = [group for group in groups if group.threshold is not None]
+    if not with_limit:
+        return
+    wrong = [group for group in with_limit if group.verdict == WRONG]
+    unjudged = sum(group.verdict == UNJUDGED for group in with_limit)
+    names = ", ".join(group.name for group in wrong[:3]) + (" ..." if len(wrong) > 3 else "")
+    detail = "; ".join([names or "none", *([f"{unjudged} {UNJUDGED}"] if unjudged else [])])
+    tone = "bad" if wrong else "plain" if unjudged or certainty.is_doubtful(run) else "good"
+    yield Tile("Machines that sound wrong", f"{len(wrong)} of {len(groups)}", detail, tone)
+    alarms = sum(group.alarms for group in with_limit)
+    expected = sum(group.expected or 0 for group in with_limit)
+    detail = f"{expected:.1f} if all machines are healthy" if expected and not unjudged else ""
+    yield Tile("Alarms", f"{alarms} of {_clips(with_limit)} clips", detail)
 
 
 def _html(run: Run, groups: Sequence[Group], sections: Sequence[Section]) -> bytes:

@@ -8,7 +8,7 @@ from functools import cache
 from scipy import stats
 
 from ray_asd import build, tables
-from ray_asd.build import Marker, Output, archive
+from ray_asd.build import Marker, Output, Source, archive
 from ray_asd.config import Recipe
 from ray_asd.models.card import CARD, read_card
 from ray_asd.tables import Folder
@@ -44,7 +44,7 @@ class Parts:
 class Origin:
     """Behind a row: its parts, its learned layer weights (from the first layer's input on), and all its stages."""
 
-    parts: Parts | None  # None: the floor
+    parts: Parts | None  # None: features without training, or a fusion
     layer_weights: Sequence[float] | None
     stages: Mapping[str, Marker]  # by URI
     clips: Output | None
@@ -52,8 +52,25 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """By how much one system exceeds another, with its interval, as fractions."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
 class Row:
-    """One system and seed: its all-machine figure with interval, and its figure per machine type, as fractions."""
+    """One system and seed: its all-machine figure with interval, and its figure per machine type, as fractions.
+
+    ``against``: how much better it is than the baseline on the same clips; None where that is not known.
+    """
 
     system: str
     seed: int | None
@@ -64,6 +81,8 @@ class Row:
     machines: dict[str, float | None]
     uri: str
     origin: Origin | None = None  # None: of a submission folder, or no longer there
+    against: Difference | None = None
+    baseline: tuple[str, int | None] | None = None  # its system and seed
 
 
 def collect(outputs: Iterable[Output]) -> list[Row]:
@@ -79,9 +98,15 @@ def collect(outputs: Iterable[Output]) -> list[Row]:
             key = (system["system"], system["seed"])
             figures = {machine: _harmonic(values) for machine, values in machines[key].items()}
             interval = (system["score"], system.get("low"), system.get("high"))
-            found = Row(*key, *interval, system.get("why"), figures, output.uri, origins.get(key))
+            against = _against(system.get("against"))
+            baseline = (system["against"]["system"], system["against"].get("seed")) if against else None
+            found = Row(*key, *interval, system.get("why"), figures, output.uri, origins.get(key), against, baseline)
             rows[(*key, system["score"], tuple(sorted(figures.items())))] = found
     return sorted(rows.values(), key=lambda row: (-(row.score or 0), row.system, row.seed or 0))
+
+
+def _against(found: Mapping[str, float] | None) -> Difference | None:
+    return Difference(found["difference"], found["low"], found["high"]) if found else None
 
 
 Find = Callable[[str], Output | None]
@@ -101,22 +126,41 @@ def _origins(metrics: Output, find: Find) -> dict[tuple[str, int | None], Origin
 
 
 def scored_by(metrics: Output) -> set[str]:
-    """URIs of the SCORES that METRICS were made of, but for the floor's, which many of them share."""
+    """URIs of the SCORES that METRICS were made of, but for the baseline's, which many of them share."""
     return {source.uri for name, source in metrics.marker.inputs.items() if name.startswith(_SYSTEMS)}
 
 
 def _origin(scores: Output, find: Find) -> Origin:
     inputs = scores.marker.inputs
-    model = find(inputs["model"].uri) if "model" in inputs else None
-    card = read_card(model.fetch(CARD)) if model else None
+    models = models_of(find(inputs["detector"].uri), find)
+    card = read_card(models[0].fetch(CARD)) if len(models) == 1 else None
     stages = {output.uri: output.marker for output in archive.lineage(scores, find)}
     return Origin(
-        Parts.of(card.recipe) if card else None,
+        Parts.of(card.recipe) if card and not is_fused(scores) else None,
         card.layer_weights if card else None,
         {uri: marker for uri, marker in stages.items() if marker.stage != _NOT_COUNTED},
         find(inputs["clips"].uri),
         scores,
     )
+
+
+def models_of(detector: Output | None, find: Find) -> list[Output]:
+    """The trained models of a detector, where they still are."""
+    inputs = first_enrolled(detector, find)
+    found = [find(inputs[name].uri) for name in sorted(inputs) if name.startswith("model_")]
+    return [model for model in found if model]
+
+
+def first_enrolled(detector: Output | None, find: Find) -> Mapping[str, Source]:
+    """What a detector was made from, before it was extended."""
+    while detector and "detector" in detector.marker.inputs:
+        detector = find(detector.marker.inputs["detector"].uri)
+    return detector.marker.inputs if detector else {}
+
+
+def is_fused(scores: Output) -> bool:
+    """Whether they are of a detector of several models."""
+    return int(scores.marker.summary.get("members", 1)) > 1
 
 
 def _harmonic(values: Sequence[float | None]) -> float | None:

@@ -1,6 +1,6 @@
 """One run: SCORES, the METRICS made of them where labels are known, and all that lies behind both."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from ray_asd import build, store, tables
 from ray_asd.build import Output, archive
 from ray_asd.models.card import CARD, ModelCard, read_card
-from ray_asd.report.rows import Find, Row, collect
+from ray_asd.report.rows import Find, Row, collect, first_enrolled, models_of
 
 _JUDGED = ["clip_id", "machine_type", "section", "domain", "label", "score", "threshold", "decision"]
 _MAX_NAMED = 40  # files, of one output in one section
@@ -20,14 +20,14 @@ _MAX_NAMED = 40  # files, of one output in one section
 class Run:
     """What a page is about. ``metrics`` is None where no labels are known, ``scores`` where a submission was judged.
 
-    ``floor`` is the row of the detector without training on the same clips; ``bank`` holds the CLIPS of the
+    ``baseline`` is the row of the detector without training on the same clips; ``bank`` holds the CLIPS of the
     neighbours.
     """
 
     system: str
     seed: int | None
     row: Row | None
-    floor: Row | None
+    baseline: Row | None
     metrics: Output | None
     scores: Output | None
     model: Output | None
@@ -37,7 +37,7 @@ class Run:
     stages: Sequence[Output]
 
     @property
-    def is_floor(self) -> bool:
+    def is_baseline(self) -> bool:
         """Whether this is the detector without training."""
         return self.scores is not None and _is_untrained(self.scores)
 
@@ -109,46 +109,47 @@ def runs(metrics: Iterable[Output], scores: Iterable[Output]) -> list[Run]:
 
 def _judged_by(metrics: Output, find: Find) -> Iterator[Run]:
     rows = collect([metrics])
-    floors = [row for row in rows if row.origin and _is_untrained(row.origin.scores)]
+    baselines = [row for row in rows if row.origin and _is_untrained(row.origin.scores)]
     for row in rows:
         origin = row.origin
         if origin is None:
             yield Run(row.system, row.seed, row, None, metrics, None, None, None, None, None, [metrics])
             continue
         heard = origin.clips
-        same = [floor for floor in floors if floor.origin and heard and floor.origin.clips == heard]
+        same = [baseline for baseline in baselines if baseline.origin and heard and baseline.origin.clips == heard]
+        same.sort(key=lambda baseline: (baseline.system, baseline.seed) != row.baseline)
         yield _run(origin.scores, find, row, same[0] if same else None, metrics)
 
 
 def _is_untrained(scores: Output) -> bool:
-    """Whether the floor gave them; a system's model folder may be gone by now."""
-    return "model" not in scores.marker.inputs
+    """Whether features without training gave them."""
+    return not scores.marker.summary.get("trained", True)
 
 
 def _run(
-    scores: Output, find: Find, row: Row | None = None, floor: Row | None = None, metrics: Output | None = None
+    scores: Output, find: Find, row: Row | None = None, baseline: Row | None = None, metrics: Output | None = None
 ) -> Run:
     inputs = scores.marker.inputs
-    model = find(inputs["model"].uri) if "model" in inputs else None
+    detector = find(inputs["detector"].uri)
+    model = next(iter(models_of(detector, find)), None)
     stages = [*([metrics] if metrics else []), *archive.lineage(scores, find)]
     summary = scores.marker.summary
     return Run(
         row.system if row else summary["system"],
         summary["seed"],
         row,
-        floor,
+        baseline,
         metrics,
         scores,
         model,
         read_card(model.fetch(CARD)) if model else None,
         find(inputs["clips"].uri),
-        _bank(inputs, model, find),
+        _bank(detector, find),
         stages,
     )
 
 
-def _bank(inputs: Mapping[str, build.Source], model: Output | None, find: Find) -> Output | None:
+def _bank(detector: Output | None, find: Find) -> Output | None:
     """The CLIPS that a clip's neighbours are among."""
-    embedded = find(inputs["bank"].uri) if "bank" in inputs else None
-    source = embedded or model
-    return find(source.marker.inputs["clips"].uri) if source and "clips" in source.marker.inputs else None
+    inputs = first_enrolled(detector, find)
+    return find(inputs["clips"].uri) if "clips" in inputs else None

@@ -24,7 +24,7 @@ class System:
     """One system over its seeds: a row of CELLS, and the mean of each machine type's figure, as fractions."""
 
     name: str
-    parts: Parts | None  # None: the floor
+    parts: Parts | None  # None: features without training, or a fusion
     seeds: Sequence[int]
     mean: float
     std: float | None
@@ -37,7 +37,7 @@ class System:
 
     @property
     def place(self) -> tuple[int, int, int]:
-        """Where in the table it stands: baselines, floor, then by what is switched on and by family."""
+        """Where in the table it stands: baselines, what is not trained, then by what is switched on and by family."""
         if self.parts is None:
             return 1, 0, 0
         if self.parts.method in _BASELINES:
@@ -134,7 +134,7 @@ def values(found: Sequence[System]) -> list[dict[str, object]]:
     records = []
     for system in found:
         parts = system.parts
-        record: dict[str, object] = {"system": system.name, "method": parts.method if parts else "floor"}
+        record: dict[str, object] = {"system": system.name, "method": parts.method if parts else "other"}
         switches = parts.switches if parts and parts.method == "backbone" else (None, None, None)
         record |= dict(zip(("WS", "SA", "TFP"), switches, strict=True))
         record |= {"seeds": " ".join(map(str, system.seeds)), "all_machines": system.mean, "std": system.std}

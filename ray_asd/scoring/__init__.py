@@ -1,1 +1,1 @@
-"""Floor 1: embedding -> score - k-NN, thresholds, metrics. numpy, faiss and scikit-learn only."""
+"""Floor 2: embedding -> score - k-NN, thresholds, metrics. numpy, faiss and scikit-learn only."""

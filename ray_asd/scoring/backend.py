@@ -8,12 +8,12 @@ their own leave-one-out scores and of which the smaller counts.
 N clips of a group, Q queries, E values, k neighbours.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ray_asd.config import Backend
 from ray_asd.scoring import cosine, whitening
@@ -64,15 +64,8 @@ class Fitted:
         assert self.bank is not None, "only plain cosines have approximate indexes"
         self.bank.attach(0, index, refine)
 
-    def usable(self, queries: Vectors) -> NDArray[np.bool_]:
-        """Which of the vectors [Q, E] can be compared: finite and, for cosines, not zero."""
-        finite = np.asarray(np.isfinite(queries).all(axis=1))
-        if self.settings.metric == "cosine":
-            finite &= queries.any(axis=1)
-        return finite
-
     def search(self, queries: Vectors, own: Rows) -> Found:
-        """Compare usable vectors (float32 [Q, E]); row ``own`` [Q] is left out as if it were not there (-1: none)."""
+        """Compare vectors (float32 [Q, E], finite, not zero), each without row ``own`` [Q] (-1: with all)."""
         k = self.settings.neighbours
         if self.bank is not None:
             near = self.bank.search(queries, np.zeros(len(queries), np.int64), k, own)
@@ -115,28 +108,25 @@ def needed(settings: Backend) -> int:
     return max(settings.neighbours, 0 if settings.density == "none" else settings.density_neighbours + 1) + 1
 
 
-def is_paper(settings: Backend) -> bool:
-    """Whether plain cosines are compared, by the paper's exact k-NN."""
-    return (settings.metric, settings.whiten, settings.density, settings.banks) == ("cosine", None, "none", "pooled")
-
-
 def fit(
     vectors: Vectors,
     domains: Sequence[str | None],
     settings: Backend,
     fleet: Scatter | None = None,
     device: int | None = None,
+    split: bool | None = None,
 ) -> Fitted:
     """The back-end of a group: its ``needed`` healthy vectors or more (float32 [N, E]) and their domains [N].
 
     Args:
         fleet: scatter within all groups, for whitening groups of fewer than ``whitening.MIN_CLIPS`` clips.
         device: GPU that proposes the candidates of plain cosines.
+        split: whether each domain has a bank of its own; None: where ``is_split`` says so.
 
     Raises:
         StageError: a vector has no direction and cosines are asked for (``cosine.NoDirection``).
     """
-    if is_paper(settings):
+    if settings.is_paper:
         return Fitted(settings, Bank(vectors, [(0, len(vectors))], device))
     if settings.metric == "cosine":
         cosine.norms(np.asarray(vectors, np.float32), "bank row")
@@ -145,7 +135,8 @@ def fit(
         fitted.mean = whitening.centre(vectors)
         fitted.root = whitening.inverse_root(Scatter.of(vectors), fleet, settings.whiten)
     points = fitted._points(vectors)
-    fitted.domains = [_domain(points, rows, settings) for rows in _split(domains, settings)]
+    parts = _parts(domains) if split or (split is None and is_split(domains, settings)) else [np.arange(len(domains))]
+    fitted.domains = [_domain(points, rows, settings) for rows in parts]
     if len(fitted.domains) > 1:
         fitted.domains = [_standardised(domain, settings.neighbours) for domain in fitted.domains]
     return fitted
@@ -153,7 +144,7 @@ def fit(
 
 def load(tensors: Mapping[str, np.ndarray], vectors: Vectors, settings: Backend, device: int | None = None) -> Fitted:
     """What ``fit`` made of ``vectors`` and ``tensors`` saved: it answers to the same bits."""
-    if is_paper(settings):
+    if settings.is_paper:
         return Fitted(settings, Bank(vectors, [(0, len(vectors))], device))
     fitted = Fitted(settings, None, tensors.get("mean"), tensors.get("root"))
     count = sum(name.endswith(".points") for name in tensors)
@@ -179,21 +170,35 @@ def left_out(
     """Rows of a group, and the score that each would get if it were not in the bank.
 
     Without whitening each clip is left out exactly. Whitening is fitted anew for each of ``FOLDS`` parts of the clips,
-    which are left out together (as many parts as clips where these are fewer than twice as many). Parts, and the
-    ``MAX_LEFT_OUT`` clips drawn of a larger group, go by the rank of ``keys`` [N].
+    which are left out together (as many parts as clips where these are fewer than twice as many). Parts go by the rank
+    of ``keys`` [N]; of a group of more than ``MAX_LEFT_OUT`` clips so many are drawn, by a hash of their keys.
     """
-    chosen = np.argsort(np.array(keys), kind="stable")[:MAX_LEFT_OUT]
+    chosen = _drawn(keys)
+    split = is_split(domains, settings)
     if settings.whiten is None:
         fitted = fitted or fit(vectors, domains, settings, fleet)
         return np.sort(chosen), fitted.search(vectors[np.sort(chosen)], np.sort(chosen)).scores
-    folds = FOLDS if len(vectors) >= 2 * FOLDS else len(vectors)
+    folds = _folds(len(vectors))
     scores = np.full(len(vectors), np.nan)
     for fold in range(folds):
         apart = np.sort(chosen[fold::folds])
         rest = np.setdiff1d(np.arange(len(vectors)), apart)
-        without = fit(vectors[rest], [domains[row] for row in rest], settings, fleet)
+        without = fit(vectors[rest], [domains[row] for row in rest], settings, fleet, split=split)
         scores[apart] = without.search(vectors[apart], np.full(len(apart), -1)).scores
     return np.sort(chosen), scores[np.sort(chosen)]
+
+
+def _drawn(keys: Sequence[str]) -> Rows:
+    """Rows in order of their keys: all of them, or as many as are left out at most."""
+    rows = np.arange(len(keys))
+    if len(keys) > MAX_LEFT_OUT:
+        hashed = [hashlib.sha256(key.encode()).digest() for key in keys]
+        rows = np.array(sorted(rows.tolist(), key=hashed.__getitem__)[:MAX_LEFT_OUT])
+    return np.asarray(rows[np.argsort(np.array(keys)[rows], kind="stable")])
+
+
+def _folds(count: int) -> int:
+    return FOLDS if count >= 2 * FOLDS else count
 
 
 def median_nearest(vectors: Vectors) -> float:
@@ -223,16 +228,18 @@ def _within(domain: Domain, points: Floats, k: int, own: Rows) -> Found:
     return Found((near.values.mean(axis=1) - domain.centre) / domain.spread, rows, near.values)
 
 
-def _split(domains: Sequence[str | None], settings: Backend) -> list[Rows]:
-    """Rows of each bank: one, or one for each domain that has enough clips; the others join neither in vain."""
-    everything = np.arange(len(domains))
+def is_split(domains: Sequence[str | None], settings: Backend) -> bool:
+    """Whether each domain of a group has a bank of its own: asked for, and large enough with a part left out too."""
     if settings.banks == "pooled":
-        return [everything]
+        return False
+    largest = -(-min(len(domains), MAX_LEFT_OUT) // max(1, _folds(len(domains))))
+    return all(len(part) >= needed(settings) + largest for part in _parts(domains))
+
+
+def _parts(domains: Sequence[str | None]) -> list[Rows]:
+    """Rows of each domain."""
     labels = np.array(["" if domain is None else domain for domain in domains])
-    parts = [np.flatnonzero(labels == domain) for domain in _DOMAINS]
-    if any(len(part) < needed(settings) for part in parts):
-        return [everything]
-    return parts
+    return [np.flatnonzero(labels == domain) for domain in _DOMAINS]
 
 
 def _domain(points: Floats, rows: Rows, settings: Backend) -> Domain:

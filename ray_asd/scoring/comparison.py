@@ -46,13 +46,18 @@ class _Cell:
 
 
 def compare(
-    systems: Mapping[str, Mapping[int | None, pa.Table]], resamples: int = 1000, seed: int = 0, level: float = 0.95
+    systems: Mapping[str, Mapping[int | None, pa.Table]],
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    protocol: str = "auto",
 ) -> Comparison:
     """CELLS and PAIRS of ``systems``, in their order, with the ends of central ``level`` intervals.
 
     Args:
         systems: per system and seed its SCORES; the seed is None where a system has none.
         seed: of the draws. They depend on the clips alone, not on any score or on the order of rows.
+        protocol: one of ``protocols.CHOICES``, for all systems.
 
     Raises:
         UserError: there are no scores, two tables are not of the same clips, or one has no official score
@@ -61,7 +66,7 @@ def compare(
     aligned = _aligned(systems)
     any_table = next(iter(next(iter(aligned.values())).values()))
     weights = bootstrap.resample(any_table, resamples, np.random.default_rng(seed))
-    cells = {system: _cell(by_seed, weights) for system, by_seed in aligned.items()}
+    cells = {system: _cell(by_seed, weights, protocol) for system, by_seed in aligned.items()}
     rows = [_cell_row(system, cell, level) for system, cell in cells.items()]
     pairs = [_pair_row(a, b, cells, level) for a, b in itertools.combinations(cells, 2)]
     return Comparison(pa.Table.from_pylist(rows, schema=tables.CELLS), pa.Table.from_pylist(pairs, schema=tables.PAIRS))
@@ -100,10 +105,10 @@ def _differing(one: pa.Table, other: pa.Table) -> int:
     return len({key[0] for key in [*(counted[0] - counted[1]), *(counted[1] - counted[0])]})
 
 
-def _cell(by_seed: Mapping[int | None, pa.Table], weights: bootstrap.Counts) -> _Cell:
+def _cell(by_seed: Mapping[int | None, pa.Table], weights: bootstrap.Counts, protocol: str) -> _Cell:
     tables_in_order = by_seed.values()
-    scores = [metrics.official_score(metrics.evaluate(table, "")) for table in tables_in_order]
-    drawn = np.mean([bootstrap.resampled_scores(table, weights) for table in tables_in_order], axis=0)
+    scores = [metrics.official_score(metrics.evaluate(table, "", protocol=protocol)) for table in tables_in_order]
+    drawn = np.mean([bootstrap.resampled_scores(table, weights, protocol) for table in tables_in_order], axis=0)
     return _Cell([seed for seed in by_seed if seed is not None], scores, drawn)
 
 

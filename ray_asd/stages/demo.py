@@ -9,9 +9,10 @@ from ray_asd.data.simulate import Fleet
 from ray_asd.engine.progress import Progress
 from ray_asd.engine.session import session
 from ray_asd.stages.comparison import evaluate
-from ray_asd.stages.detection import score
+from ray_asd.stages.detection import enroll, score
 from ray_asd.stages.recordings import ingest
-from ray_asd.stages.training import systems
+from ray_asd.stages.training import systems, usage
+from ray_asd.stages.training.usage import Used
 
 RECIPE = "tiny"
 PROCESSES = 2
@@ -28,7 +29,9 @@ def place(root: str, seed: int) -> str:
 
 
 def run(root: str, seed: int, overrides: tuple[str, ...], progress: Progress) -> dict[str, Output]:
-    """Simulate, ingest, fine-tune with WS, SA and TFP, score and evaluate below ``root``."""
+    """Simulate, ingest, enrol and score below ``root``: spectral features, what is released in the end; a fine-tuned
+    backbone with WS, SA and TFP; and both fused. Then evaluate them beside the naive baseline.
+    """
     recipe = config.load(RECIPE, (f"seed={seed}", *overrides))
     recordings = place(root, seed)
     simulate.write(fleet(seed), recordings, PROCESSES, lambda done, total: progress("simulate", done, total))
@@ -37,7 +40,14 @@ def run(root: str, seed: int, overrides: tuple[str, ...], progress: Progress) ->
         source = Source(recordings, layout="dcase2023")
         clips = outputs["clips"] = bring(ingest.step(source, Worker(), progress))
         outputs["model"] = bring(systems.system(recipe, clips, progress))
-        scoring = score.step(outputs["model"], clips, clips, recipe, recipe.audio, progress, recipe.method, keep=True)
-        outputs["scores"] = bring(scoring)
-        outputs["metrics"] = bring(evaluate.step([outputs["scores"]], progress))
+        tuned = usage.planned(outputs["model"], recipe, clips)
+        untrained = usage.features(usage.SPECTRAL)
+
+        def scored(*members: Used) -> Output:
+            outputs["detector"] = bring(enroll.step(members, clips, progress))
+            return bring(score.step(outputs["detector"], clips, recipe.resources, progress))
+
+        systems_scores = [scored(tuned), scored(untrained, tuned), scored(untrained)]
+        outputs["scores"] = systems_scores[-1]
+        outputs["metrics"] = bring(evaluate.step(systems_scores, progress, names=[usage.LOG_MEL]))
     return outputs

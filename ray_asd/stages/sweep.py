@@ -10,10 +10,10 @@ from ray_asd.build.steps import Step
 from ray_asd.engine.graph import Engine, Node
 from ray_asd.errors import UserError
 from ray_asd.grid import Cell
-from ray_asd.stages.comparison import compare, evaluate
+from ray_asd.stages.comparison import baselines, compare, evaluate
 from ray_asd.stages.comparison.compare import Scored
-from ray_asd.stages.detection import score
-from ray_asd.stages.training import systems
+from ray_asd.stages.detection import enroll, score
+from ray_asd.stages.training import systems, usage
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,10 @@ class Sweep:
 
     def _metrics(self, cell: Cell) -> Step:
         recipe, clips, progress = cell.recipe, self.clips, self.engine.progress
-        model = systems.system(recipe, clips, progress)
-        scores = score.step(model, clips, clips, recipe, recipe.audio, progress, recipe.method, keep=True)
-        floor = score.step(None, clips, clips, recipe, recipe.audio, progress, keep=True)
-        floors = {evaluate.floor_name(clips, clips): floor}
-        return evaluate.planned(scores.name, [scores], floors, clips.marker.counts["test"], cell.variant)
+        used = usage.planned(systems.system(recipe, clips, progress), recipe, clips)
+        scores = score.step(enroll.step([used], clips, progress), clips, recipe.resources, progress)
+        beside = baselines.of_recipe(recipe, clips, progress)
+        return evaluate.planned(used.name, [scores], beside, clips.marker.counts["test"], cell.variant)
 
     def at_once(self) -> dict[str, int]:
         """Per stage, how many of those to be done the cluster runs at the same time.
@@ -125,7 +124,7 @@ class Sweep:
         return all(node.output is None or node.output.reused for node in self.engine.nodes.values())
 
     def compared(self) -> Output | None:
-        """CELLS and PAIRS of the finished cells and the floor; None where there are no two of them."""
+        """CELLS and PAIRS of the finished cells and the baseline; None where there are no two of them."""
         found: dict[tuple[str, int | None], Scored] = {}
         for output in self.metrics:
             for system, scores in evaluate.systems(output):

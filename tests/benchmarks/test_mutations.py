@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from ray_asd.benchmarks import mutations
 from ray_asd.data import audio
-from ray_asd.tables import REASONS
+from ray_asd.reasons import REJECTED
 
 
 def test_damage_at_random_ends_in_a_verdict_or_a_recording() -> None:
@@ -20,7 +20,7 @@ def test_damage_at_random_ends_in_a_verdict_or_a_recording() -> None:
     assert result.exit_code == 0, result.output
     counts = {name: int(number) for number, name in re.findall(r"^ *(\d+) (\w+)$", result.stdout, re.MULTILINE)}
     assert sum(counts.values()) == 500
-    assert {"taken", "truncated", "not_audio", "false_header"} <= set(counts) <= {"taken", *REASONS}
+    assert {"taken", "truncated", "not_audio", "false_header"} <= set(counts) <= {"taken", *REJECTED}
     assert re.search(r"slowest: number \d+, .* ms", result.stdout)
     assert re.search(r"peak memory: \d+ MiB", result.stdout)
 

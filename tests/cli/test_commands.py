@@ -19,11 +19,10 @@ from ray_asd import __version__, build, cli, report, store
 from ray_asd.build import archive
 from ray_asd.errors import StageError
 from ray_asd.stages.recordings import ingest
-from ray_asd.tables import Folder
 
 COMMANDS = sorted(cli.cli.commands)
 SUMMARY = ["command", "status", "outputs", "counts", "seconds", "reused"]
-FLEET = ["--machines", "fan", "--train", "14", "--train-target", "2", "--test", "3", "--seconds", "2"]
+FLEET = ["--machines", "fan", "--train", "18", "--train-target", "2", "--test", "3", "--seconds", "2"]
 SETTINGS = {
     "training": "{steps: 4, batch_size: 8, workers: 1}",
     "augmentation": "{speeds: [0.9], modes: [resample]}",
@@ -89,7 +88,7 @@ class Flow:
     arguments: dict[str, list[str]]
 
     def uri(self, name: str) -> str:
-        """What a command wrote: clips, model, embeddings, scores or metrics."""
+        """What a command wrote: clips, model, embeddings, detector, scores or metrics."""
         return next(uri for run in self.runs.values() if (uri := run.summary["outputs"].get(name)))
 
 
@@ -108,8 +107,10 @@ def flow(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Flow:
     call("train", *TINY, "--clips", made.uri("clips"), "--out", root)
     used = ["--model", made.uri("model"), "--clips", made.uri("clips"), "--out", root]
     call("embed", *used)
-    call("score", *used, "--keep-embeddings", "--submission", str(folder / "submission"))
-    call("evaluate", "--scores", made.uri("scores"), "--out", root)
+    call("enroll", "--model", "spectral", *used[2:])
+    given = ["--detector", made.uri("detector"), "--max-unscored", "0"]
+    call("score", *given, *used[2:], "--submission", str(folder / "submission"))
+    call("evaluate", "--scores", made.uri("scores"), "--out", root, "--baseline", "log-mel")
     call("report", "--runs", root, "--out", str(folder / "report"))
     call("ls", root)
     call("show", made.uri("scores"))
@@ -141,22 +142,24 @@ def test_every_command_can_speak_to_a_machine() -> None:
     assert [name for name in COMMANDS if "--json" not in run(name, "--help").out] == []
 
 
-def test_the_flow_ends_in_a_table_with_the_floor(flow: Flow) -> None:
+def test_the_flow_ends_in_a_table_with_the_baseline(flow: Flow) -> None:
     assert {name: run.summary["status"] for name, run in flow.runs.items()} == dict.fromkeys(flow.runs, "done")
     for name, finished in flow.runs.items():
         assert list(finished.summary) == SUMMARY
         assert finished.summary["command"] == name
         assert finished.summary["reused"] is False
         assert finished.summary["seconds"] >= 0
-    clips = 14 + 2 + 4 * 3
+    clips = 18 + 2 + 4 * 3
     assert flow.runs["simulate"].summary["counts"] == {"clips": clips}
     assert flow.runs["ingest"].summary["counts"]["clips"] == clips
     assert flow.runs["ingest"].summary["counts"]["rejects"] == 0
-    assert flow.runs["embed"].summary["counts"] == {"clips": clips}
-    assert flow.runs["score"].summary["counts"] == {"clips": 12}
+    assert flow.runs["embed"].summary["counts"] == {"clips": clips, "unscored": 0}
+    assert flow.runs["enroll"].summary["counts"]["calibration"] == 20
+    counts = flow.runs["score"].summary["counts"]
+    assert (counts["clips"], counts["unscored"], counts["decided"]) == (12, 0, 12)
     assert flow.runs["evaluate"].summary["counts"] == {"systems": 2, "sections": 2}
-    assert "| floor (log-mel mean and std) |" in flow.runs["evaluate"].err
-    assert "| hubert+WS+SA (random:tiny) " in flow.runs["evaluate"].err
+    assert "| spectral " in flow.runs["evaluate"].err
+    assert "| log-mel " in flow.runs["evaluate"].err
     text = Path(flow.runs["report"].summary["outputs"]["markdown"]).read_text()
     table = report.overview_of([archive.find(flow.uri("metrics"))])
     assert table in text
@@ -167,21 +170,19 @@ def test_what_a_command_names_is_there(flow: Flow) -> None:
     for finished in flow.runs.values():
         assert [uri for uri in finished.summary["outputs"].values() if not store.exists(uri)] == []
     submission = Path(flow.runs["score"].summary["outputs"]["submission"])
-    (file,) = submission.iterdir()
-    assert file.name == "anomaly_score_fan_section_00_test.csv"
-    assert len(file.read_text().splitlines()) == 12
-    told = "no decision_result_fan_section_00_test.csv: without a threshold there are no decisions\n"
-    assert flow.runs["score"].err.endswith(told), "one calibration clip gives none"
+    names = [f"{what}_fan_section_00_test.csv" for what in ("anomaly_score", "decision_result")]
+    assert sorted(file.name for file in submission.iterdir()) == names
+    assert [len((submission / name).read_text().splitlines()) for name in names] == [12, 12]
     listed = flow.runs["ls"].summary["outputs"]
     assert sorted(listed) == sorted(f"{stage}/{name}" for stage, found in folders(flow.root).items() for name in found)
     origins = set(flow.runs["show"].summary["outputs"].values())
-    assert {flow.uri(name) for name in ("clips", "model", "embeddings", "scores")} <= origins
+    assert {flow.uri(name) for name in ("clips", "detector", "scores")} <= origins
     assert json.loads(flow.runs["show"].out.rpartition("\n{")[0])["stage"] == "score"
 
 
 def test_the_summary_is_kept_below_the_root(flow: Flow) -> None:
     names = store.files(f"{flow.root}/status")
-    for command in ("ingest", "train", "embed", "score", "evaluate"):
+    for command in ("ingest", "train", "embed", "enroll", "score", "evaluate"):
         kept = [name for name in names if name.startswith(f"{command}-")]
         assert json.loads(store.read(f"{flow.root}/status/{kept[0]}")) == flow.runs[command].summary
 
@@ -189,16 +190,19 @@ def test_the_summary_is_kept_below_the_root(flow: Flow) -> None:
 def test_lists_are_also_for_people(flow: Flow) -> None:
     lines = run("ls", flow.root).out.splitlines()
     assert len(lines) == len(flow.runs["ls"].summary["outputs"])
-    assert f" s  {flow.uri('clips')}  clips 28, rejects 0, " in lines[0]
+    assert f" s  {flow.uri('clips')}  clips 32, rejects 0, " in lines[0]
     shown = run("show", flow.uri("scores"))
-    assert json.loads(shown.out)["name"] == "hubert-WS-SA-seed0"
+    assert json.loads(shown.out)["name"] == "spectral"
     assert shown.err.startswith("from 1: ")
     again = run(*flow.arguments["score"])
     assert f"scores: {flow.uri('scores')}\n" in again.out
-    assert "counts: clips 12\nnothing to do: the output was already there\n" in again.out
+    assert "clips 12, decided 12, unscored 0\nnothing to do: the output was already there\n" in again.out
 
 
-@pytest.mark.parametrize("name", ["ingest", "train", "embed", "score", "evaluate", "report", "ls", "show", "gc"])
+STAGES = ("ingest", "train", "embed", "enroll", "score", "evaluate")
+
+
+@pytest.mark.parametrize("name", [*STAGES, "report", "ls", "show", "gc"])
 def test_a_rerun_needs_neither_ray_nor_torch(flow: Flow, name: str) -> None:
     program = (
         "import sys; from ray_asd import cli\n"
@@ -211,7 +215,7 @@ def test_a_rerun_needs_neither_ray_nor_torch(flow: Flow, name: str) -> None:
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     first, second = flow.runs[name].summary, json.loads(finished.stdout.splitlines()[-1])
-    assert second["reused"] is (name in ("ingest", "train", "embed", "score", "evaluate"))
+    assert second["reused"] is (name in STAGES)
     assert (second["outputs"], second["counts"]) == (first["outputs"], first["counts"])
     assert folders(flow.root) == before
 
@@ -233,25 +237,30 @@ def test_a_rerun_says_what_the_marker_says(flow: Flow) -> None:
 
 def test_a_changed_setting_costs_what_depends_on_it(flow: Flow) -> None:
     before = folders(flow.root)
-    done(*flow.arguments["score"], "--set", "scoring.neighbours=1")
-    assert new(flow.root, before) == {"score": 1}
+    done(*flow.arguments["enroll"], "--set", "scoring.backend.neighbours=1")
+    assert new(flow.root, before) == {"enroll": 1}
     before = folders(flow.root)
-    done(*flow.arguments["score"], "--set", "inference.hop_seconds=1")
-    assert new(flow.root, before) == {"embed": 1, "index": 1, "score": 1}
-    before = folders(flow.root)
-    streamed = done(*(argument for argument in flow.arguments["score"] if argument != "--keep-embeddings"))
-    assert new(flow.root, before) == {"embed": 1, "index": 1, "score": 1}  # of the bank's clips alone
-    kept, other = (
-        build.resolve(uri, "score").table(Folder.SCORES)
-        for uri in (flow.uri("scores"), streamed.summary["outputs"]["scores"])
-    )
-    assert kept.equals(other)
-    before = folders(flow.root)
+    by_name = done("score", "--model", "spectral", *flow.arguments["score"][-6:-2])
+    assert new(flow.root, before) == {}, "the detector and its scores were there"
+    assert by_name.summary["outputs"]["scores"] == flow.uri("scores")
     done(*flow.arguments["train"], "--set", "seed=1")
     assert new(flow.root, before) == {"train": 1}
     before = folders(flow.root)
     assert done(*flow.arguments["train"], "--set", "training.checkpoint_every=1").summary["reused"]
     assert new(flow.root, before) == {}
+
+
+def test_scores_that_nobody_can_decide_on_say_so_first(flow: Flow) -> None:
+    """The model's training kept three clips, which are no calibration set."""
+    used = ["--model", flow.uri("model"), "--clips", flow.uri("clips"), "--out", flow.root]
+    for _ in range(2):
+        gated = run("score", *used)
+        why = "calibration: 3 normal clips; quantile at a false positive rate of 0.1 needs 20"
+        first = f"ray-asd: no clip was decided on, for no threshold could be set: {why}"
+        assert (gated.code, [line for line in gated.err.splitlines() if line.startswith("ray-asd")]) == (3, [first])
+    submission = ["--submission", str(Path(flow.root).with_name("undecided"))]
+    told = "no decision_result_fan_section_00_test.csv: without a threshold there are no decisions"
+    assert told in run("score", *used, *submission).err
 
 
 def test_a_dry_run_tells_and_does_nothing(flow: Flow) -> None:
@@ -307,7 +316,7 @@ REFUSED = {
     "missing option": ("train --recipe tiny --out {root}", "Missing option '--clips'"),
     "unknown recipe": (
         "train --recipe big --clips {clips} --out {root}",
-        "unknown recipe 'big'; allowed: paper, release, tiny",
+        "unknown recipe 'big'; allowed: frozen, paper, release, tiny",
     ),
     "missing recipe file": ("train --recipe my.yaml --clips {clips} --out {root}", "no recipe file 'my.yaml'"),
     "unknown key": ("{train} --set training.epochs=3", "unknown key 'training.epochs'; allowed: steps, batch_size"),
@@ -348,7 +357,24 @@ REFUSED = {
         "unknown key 'training'; allowed: inference, scoring, resources",
     ),
     "threshold": ("{score} --set scoring.threshold.method=manual", "threshold.value belongs to method manual"),
-    "neighbours": ("{score} --set scoring.neighbours=99", "more than neighbours=99 are needed"),
+    "back-end": ("{score} --set scoring.backend=best", "unknown back-end; allowed: paper, or a mapping of settings"),
+    "index": ("{score} --set scoring.index.kind=ivf", "index.kind 'ivf' needs scoring.backend paper; allowed: exact"),
+    "detector's settings": ("{given} --set scoring.backend=paper", "says how it scores; allowed: resources.KEY=VALUE"),
+    "detector and model": ("{given} --model spectral", "--detector has its models and its bank; leave --model"),
+    "neither": ("score --clips {clips} --out {root}", "--detector or --model is needed: an output of enroll, or of"),
+    "unscored": ("{given} --max-unscored many", "--max-unscored 'many'; allowed: a number of clips such as 0, or a s"),
+    "nothing to enrol": ("enroll --model spectral --out {root}", "--model and --clips are needed, or --detector with"),
+    "enrolled twice": ("enroll --model spectral --model spectral --clips {clips} --out {root}", "stands there twice"),
+    "add to nothing": ("enroll --add {clips} --out {root}", "--detector goes with --add, --withdraw or both"),
+    "extended otherwise": (
+        "enroll --detector {detector} --add {clips} --model spectral --out {root}",
+        "--detector says which models it has and how they are used; leave --model, --clips and --recipe",
+    ),
+    "not enrolled": (
+        "enroll --detector {detector} --withdraw {stranger} --out {root}",
+        "holds no clip 'stranger'; allowed: clip_ids of its 20 healthy clips",
+    ),
+    "scores as detector": ("score --detector {scores} --clips {clips} --out {root}", "'score'; allowed: enroll"),
     "bank": ("{score} --bank {scores}", "the output of 'score'; allowed: ingest"),
     "two with truth": (
         "evaluate --scores a --scores b --truth c --out {root}",
@@ -385,18 +411,20 @@ def test_a_mistake_is_one_line_that_names_it(
     command, message = REFUSED[case]
     (tmp_path / "empty").mkdir()
     root = str(tmp_path / "root")
-    names = {name: flow.uri(name) for name in ("clips", "model", "scores", "submission")}
+    names = {name: flow.uri(name) for name in ("clips", "model", "detector", "scores", "submission")}
+    (tmp_path / "stranger").write_text("stranger\n")
+    names["stranger"] = str(tmp_path / "stranger")
     used = f"--clips {names['clips']} --out {root}"
     train = shlex.join([*TINY, "--clips", names["clips"], "--out", root])
     names |= {"train": f"train {train}", "score": f"score --model {names['model']} {used}"}
+    names["given"] = f"score --detector {names['detector']} {used}"
     names["sweep"] = f"sweep --recipe tiny {used}"
     words = shlex.split(command.format(root=root, fleet=flow.fleet, empty=tmp_path / "empty", **names))
     refused = run(*words)
     assert refused.code == 2
     assert message in refused.err.splitlines()[-1]
     assert "Traceback" not in refused.err
-    if case != "neighbours":  # found only when the embeddings are there
-        assert refused.complaint
+    assert refused.complaint
     assert store.files(f"{root}/status") == []
 
 

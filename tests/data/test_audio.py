@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ray_asd import tables
+from ray_asd import reasons
 from ray_asd.data import audio
 from ray_asd.data.audio import BadAudio, Limits
 from ray_asd.errors import UserError
@@ -43,7 +43,7 @@ def verdict(data: bytes, limits: Limits = audio.DEFAULT_LIMITS) -> BadAudio:
     """What ``inspect`` says of a damaged file."""
     with pytest.raises(BadAudio) as inspected:
         audio.inspect(data, limits)
-    assert inspected.value.reason in tables.REASONS
+    assert inspected.value.reason in reasons.REJECTED
     return inspected.value
 
 
@@ -227,7 +227,7 @@ def test_random_damage_ends_in_a_verdict_or_a_recording() -> None:
                 seen.add(error.reason)
     assert "a recording" in seen
     assert len(seen) >= 5
-    assert seen - {"a recording"} <= set(tables.REASONS)
+    assert seen - {"a recording"} <= set(reasons.REJECTED)
 
 
 def test_the_verdict_travels_between_processes() -> None:

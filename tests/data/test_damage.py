@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data import damage
-from ray_asd import tables
+from ray_asd import reasons
 from ray_asd.data import audio
 
 HEALTHY = damage.healthy()
@@ -35,6 +35,6 @@ def test_the_corpus_is_large_and_covers_every_code() -> None:
     assert len({data for data, _ in CORPUS.values()}) == len(CORPUS) >= 60
     assert len(set(HEALTHY.values())) == len(HEALTHY) >= 15
     found_elsewhere = {"unreadable", "missing", "name_fits_no_layout", "duplicate", "renamed", "not_an_archive"} | {
-        name for name in tables.REASONS if name.startswith("archive_")
+        name for name in reasons.REJECTED if name.startswith("archive_")
     }
-    assert set(tables.REASONS) >= {reason for _, reason in CORPUS.values()} >= set(tables.REASONS) - found_elsewhere
+    assert set(reasons.REJECTED) >= {reason for _, reason in CORPUS.values()} >= set(reasons.REJECTED) - found_elsewhere

@@ -48,15 +48,15 @@ def test_every_length_has_its_frames(samples: int, frames: int) -> None:
     mel = features.log_mel(np.ones(samples, np.float32))
     assert mel.shape == (128, frames)
     assert mel.dtype == np.float32
-    assert np.isfinite(features.floor_embedding(np.ones(samples, np.float32))).all()
+    assert np.isfinite(features.log_mel_embedding(np.ones(samples, np.float32))).all()
 
 
 def test_silence_is_at_the_floor() -> None:
     np.testing.assert_allclose(features.log_mel(np.zeros(2048, np.float32)), 10 * math.log10(2**-52), rtol=1e-6)
 
 
-def test_floor_embedding_is_mean_and_deviation_per_band(noise: np.ndarray) -> None:
-    embedding, reference = features.floor_embedding(noise), reference_log_mel(noise)
+def test_log_mel_embedding_is_mean_and_deviation_per_band(noise: np.ndarray) -> None:
+    embedding, reference = features.log_mel_embedding(noise), reference_log_mel(noise)
     assert embedding.shape == (256,)
     assert embedding.dtype == np.float32
     np.testing.assert_allclose(embedding[:128], reference.mean(axis=1), atol=1e-3)
@@ -64,7 +64,7 @@ def test_floor_embedding_is_mean_and_deviation_per_band(noise: np.ndarray) -> No
 
 
 def test_a_louder_clip_moves_the_means_alone(noise: np.ndarray) -> None:
-    soft, loud = features.floor_embedding(noise), features.floor_embedding(10 * noise)
+    soft, loud = features.log_mel_embedding(noise), features.log_mel_embedding(10 * noise)
     np.testing.assert_allclose(loud[:128] - soft[:128], 20, atol=1e-3)
     np.testing.assert_allclose(loud[128:], soft[128:], atol=1e-3)
 

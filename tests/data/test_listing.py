@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ray_asd import store, tables
+from ray_asd import reasons, store
 from ray_asd.data import layouts, zips
 from ray_asd.data.listing import Listing, Source, read_listing
 from ray_asd.errors import UserError
@@ -105,7 +105,7 @@ def test_what_archives_refuse_is_rejected_by_name_and_costs_no_other_file(tmp_pa
         f"dev/{good}": "archive_member",  # its place is taken by the archive's
         "dev2.zip!/fan/train/bomb.wav": "name_fits_no_layout",
     }
-    assert {row["reason"] for row in listing.rejected} <= tables.REASONS.keys()
+    assert {row["reason"] for row in listing.rejected} <= reasons.REJECTED.keys()
     assert len(listing.clips) == len(set(listing.ids.values())) == 2
     assert not (tmp_path / "evil.wav").exists()
     assert {"broken.zip", f"{source}/dev.zip!/../evil.wav"} <= {entry.path for entry in listing.entries}

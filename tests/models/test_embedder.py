@@ -16,7 +16,7 @@ from ray_asd.errors import UserError
 from ray_asd.models import embedder
 from ray_asd.models.checkpoints import resolve
 from ray_asd.models.embedder import WHOLE, Chunking, ClipEmbedder, WeightedSum, normalise, padded, windows
-from ray_asd.models.packed import has_bf16
+from ray_asd.models.products import has_bf16
 from small_models import ARCHITECTURES, TINY, make_recipe, noise, reference_model, save, states_of
 
 WINDOWS = {"window_seconds": 0.2, "hop_seconds": 0.15}

@@ -11,7 +11,8 @@ from ray_asd.config import Backbone
 from ray_asd.models import embedder
 from ray_asd.models.backbones import SpeechBackbone
 from ray_asd.models.checkpoints import resolve
-from ray_asd.models.packed import Packed, has_bf16, pack
+from ray_asd.models.packed import Packed, pack
+from ray_asd.models.products import has_bf16
 from small_models import ARCHITECTURES, TINY, make_recipe, noise, reference_model, states_of
 
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ NONE = system("hubert", ws=False)
 WS = system("hubert+WS", ws=True)
 SA = system("hubert+WS+SA", ws=True, sa=True)
 OTHER = system("hubert+WS+SA [x=1]", ws=True, sa=True)
-FLOOR = system("floor")
+BASELINE = system("baseline")
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ def pairs() -> pa.Table:
         ("hubert", "hubert+WS", -0.07, -0.10, -0.04),
         ("hubert", "hubert+WS+SA", -0.08, -0.11, -0.05),
         ("hubert+WS", "hubert+WS+SA", -0.01, -0.03, 0.01),
-        ("floor", "hubert", 0.2, 0.1, 0.3),
-        ("floor", "hubert+WS", 0.13, 0.03, 0.23),
-        ("floor", "hubert+WS+SA", 0.12, 0.02, 0.22),
+        ("baseline", "hubert", 0.2, 0.1, 0.3),
+        ("baseline", "hubert+WS", 0.13, 0.03, 0.23),
+        ("baseline", "hubert+WS+SA", 0.12, 0.02, 0.22),
     ]
     names = ("system_a", "system_b", "difference", "low", "high")
     return pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows], schema=tables.PAIRS)
@@ -49,7 +49,7 @@ def test_the_other_order_is_the_other_sign(found: Differences) -> None:
 
 
 def test_an_effect_is_between_systems_that_differ_in_one_part(found: Differences) -> None:
-    table = effects(found, [NONE, WS, SA, OTHER, FLOOR], "uri")
+    table = effects(found, [NONE, WS, SA, OTHER, BASELINE], "uri")
     assert [[cell.text for cell in row] for row in table.rows] == [
         ["WS", "hubert to hubert+WS", "+7.00 [+4.00, +10.00]", "real"],
         ["SA", "hubert+WS to hubert+WS+SA", "+1.00 [-1.00, +3.00]", "not told from none"],
@@ -57,11 +57,11 @@ def test_an_effect_is_between_systems_that_differ_in_one_part(found: Differences
 
 
 def test_the_matrix_is_row_minus_column(found: Differences) -> None:
-    table = matrix(found, [NONE, WS, SA, FLOOR], "uri")
+    table = matrix(found, [NONE, WS, SA, BASELINE], "uri")
     assert table.header == ["", "1", "2", "3", "4"]
     assert [[cell.text for cell in row] for row in table.rows] == [
         ["1 hubert", "", "-7.00*", "-8.00*", "-20.00*"],
         ["2 hubert+WS", "+7.00*", "", "-1.00", "-13.00*"],
         ["3 hubert+WS+SA", "+8.00*", "+1.00", "", "-12.00*"],
-        ["4 floor", "+20.00*", "+13.00*", "+12.00*", ""],
+        ["4 baseline", "+20.00*", "+13.00*", "+12.00*", ""],
     ]

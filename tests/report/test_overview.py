@@ -13,7 +13,7 @@ from ray_asd.report.rows import Origin, Row, collect
 from ray_asd.report.table import markdown
 from ray_asd.scoring import bootstrap, metrics
 
-FLOOR = "floor (log-mel mean and std)"
+BASELINE = "baseline (log-mel mean and std)"
 PERFECT = (0.1, 0.9)  # the score of every normal clip, and of every anomaly: each AUC is 1
 USELESS = (0.5, 0.5)  # each AUC is 1/2
 
@@ -66,13 +66,13 @@ def cells(text: str) -> list[list[str]]:
 def test_the_best_system_comes_first_and_the_floor_is_among_them(place: str) -> None:
     output = evaluated(
         place,
-        (FLOOR, None, scores({"fan/00": USELESS, "valve/00": USELESS})),
+        (BASELINE, None, scores({"fan/00": USELESS, "valve/00": USELESS})),
         ("mine", 0, scores({"valve/00": USELESS, "fan/00": PERFECT})),
     )
     text = report.overview_of([output])
     header, *rows = cells(text)
     assert header == ["system", "seed", "all machines", "fan", "valve"]
-    assert [row[:2] for row in rows] == [["mine", "0"], [FLOOR, "-"]]
+    assert [row[:2] for row in rows] == [["mine", "0"], [BASELINE, "-"]]
     assert [row[2].split()[0] for row in rows] == ["66.67", "50.00"]  # 6 / (3 / 1 + 3 / 0.5)
     assert [row[3:] for row in rows] == [["100.00", "50.00"], ["50.00", "50.00"]]
     assert rows[1][2] == "50.00 [50.00, 50.00]"
@@ -92,17 +92,17 @@ def test_figures_are_rounded_once() -> None:
 
 def test_each_seed_has_its_row_and_a_repeated_row_is_shown_once(place: str) -> None:
     first = evaluated(place, *((("mine", seed, scores({"fan/00": PERFECT}))) for seed in (1, 0)))
-    floor = (FLOOR, None, scores({"fan/00": USELESS}))
-    second = evaluated(place, ("mine", 0, scores({"fan/00": PERFECT})), floor)
-    changed = evaluated(place, ("mine", 0, scores({"fan/00": USELESS})), floor)
+    baseline = (BASELINE, None, scores({"fan/00": USELESS}))
+    second = evaluated(place, ("mine", 0, scores({"fan/00": PERFECT})), baseline)
+    changed = evaluated(place, ("mine", 0, scores({"fan/00": USELESS})), baseline)
     found = [(row.system, row.seed, row.score) for row in collect([first, second, changed])]
-    assert found == [("mine", 0, 1.0), ("mine", 1, 1.0), (FLOOR, None, 0.5), ("mine", 0, 0.5)]
+    assert found == [("mine", 0, 1.0), ("mine", 1, 1.0), (BASELINE, None, 0.5), ("mine", 0, 0.5)]
 
 
 def test_a_system_without_an_all_machine_figure_says_why(place: str) -> None:
     table = scores({"fan/00": PERFECT})
     no_target = table.filter((pc.field("domain") == "source") | (pc.field("label") == "anomaly"))
-    output = evaluated(place, ("mine", 0, no_target), (FLOOR, None, table))
+    output = evaluated(place, ("mine", 0, no_target), (BASELINE, None, table))
     text = report.overview_of([output])
     assert cells(text)[2] == ["mine", "0", "-", "-"]
     assert "mine: no all-machine figure: fan section 00 has no auc_target, which the official score needs" in text

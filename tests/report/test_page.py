@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from made_up import FLOOR, Plant, plant
+from made_up import BASELINE, Plant, plant
 from ray_asd import report, store
 from ray_asd.report import Options
 from ray_asd.report.page import Page
@@ -18,6 +18,7 @@ from ray_asd.report.page import Page
 NAME = """ <script>alert("1")</script> & 'co'"""
 MAX_BYTES = 5_000_000  # of a page
 VOID = ("meta", "img", "br")
+NO_FIGURE = re.compile(r"\(.*?\)|< 0.1%|\b([0-9a-f]{8}|[0-9a-f]{12})\b")  # the first letters of a digest may be digits
 
 
 class Read(HTMLParser):
@@ -92,7 +93,7 @@ def test_there_is_a_page_for_the_system_and_one_for_the_floor(made: tuple[Plant,
     _, out, pages = made
     assert [page.line for page in pages] == [
         ["hubert+WS", "0", "fan 00", "12", "48"],
-        [FLOOR, "-", "none", "0", "48"],
+        [BASELINE, "-", "none", "0", "48"],
     ]
     for page in pages:
         text = store.read(f"{out}/{page.href.replace('.html', '.md')}").decode()
@@ -108,7 +109,10 @@ def test_the_answers_come_first(made: tuple[Plant, str, list[Page]]) -> None:
     assert page.figures[:4] == ["1 of 2", "fan 00", "12 of 48 clips", "4.8 if all machines are healthy"]
     assert page.cells["machines"][:6] == ["fan 00", "sounds wrong", "12", "2.4", "24", "50%"]
     assert page.cells["machines"][6] == "< 0.1%"
-    assert page.cells["machines"][9:15] == ["valve 00", "as expected", "0", "2.4", "24", "0%"]
+    assert page.cells["machines"][7:13] == ["valve 00", "as expected", "0", "2.4", "24", "0%"]
+    limit = ["fan 00", "0.2", "10.0%", "4.5% to 17.0%", "5 of 59", "6%", "40%", "calibration"]
+    assert page.cells["machines"][21:29] == limit
+    assert "Benjamini and Hochberg over the machines of this run" in page.text
     assert "1 of 2: fan 00." in page.text
     assert "60 clips were taken, 3 files were not." in page.text
     assert page.cells["recordings"][-10:-8] == ["truncated", "2"]
@@ -145,7 +149,7 @@ def test_every_number_in_a_table_or_on_top_stands_in_a_file_that_the_page_names(
         cells = {**shown.cells, "top": shown.figures}
         for section, texts in cells.items():
             values = known(out, page, by_section.get(section, everything))
-            for value, margin in [number for text in texts for number in numbers(re.sub(r"\(.*?\)|< 0.1%", "", text))]:
+            for value, margin in [number for text in texts for number in numbers(NO_FIGURE.sub("", text))]:
                 near = [v for v in values for v in (v, 100 * v) if math.isclose(v, value, abs_tol=margin)]
                 fits = near or (section, value) == ("top", 50.0)  # chance
                 assert fits, (page.run.system, section, value)
@@ -230,7 +234,8 @@ def test_without_thresholds_the_page_says_so_and_still_ranks(tmp_path: Path) -> 
     assert page.line == ["hubert+WS", "0", "-", "-", "48"]
     assert "There is no threshold: scores can be ranked" in shown.text
     assert shown.cells["machines"][1:4] == ["no threshold", "-", "-"]
-    assert shown.cells["machines"][8] == "none: all were trained on"
+    limit = ["fan 00", "-", "10.0%", "-", "-", "-", "-", "none: all were trained on"]
+    assert shown.cells["machines"][21:29] == limit
     assert len(records(str(tmp_path), page, "clips.csv")) == 5
 
 
@@ -253,7 +258,7 @@ def test_what_was_removed_is_missed_but_the_rest_is_shown(tmp_path: Path) -> Non
     page = write(found, str(tmp_path))[0]
     shown = read(str(tmp_path), page)
     assert page.line == ["hubert+WS", "0", "fan 00", "12", "48"]
-    assert not page.run.is_floor
+    assert not page.run.is_baseline
     assert shown.text.count("the table of recordings is no longer there") == 15
     shutil.rmtree(tmp_path / "runs" / "score")
     runs = report.runs([found.metrics], [])

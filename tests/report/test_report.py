@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from made_up import FLOOR, compared, evaluated, recipe, scored, scores
+from made_up import BASELINE, compared, evaluated, recipe, scored, scores
 from ray_asd import report, store
 from ray_asd.build import Output
 from ray_asd.errors import UserError
@@ -50,13 +50,13 @@ class Page(HTMLParser):
 
 
 def run(root: str) -> tuple[list[Output], Output]:
-    """Two systems, one with a name that no page should take for markup, and the floor; METRICS and comparison."""
-    floor = scored(root, None, scores(50, 0.3))
+    """Two systems, one with a name that no page should take for markup, and the baseline; METRICS and comparison."""
+    baseline = scored(root, None, scores(50, 0.3))
     plain, full = recipe("hubert", ws=True), recipe("hubert", ws=True, sa=True)
     one = scored(root, plain, scores(1, 0.5), weights=WEIGHTS)
     other = scored(root, full, scores(2, 0.9), weights=WEIGHTS[::-1])
-    outputs = [evaluated(root, one, floor), evaluated(root, other, floor, NAME)]
-    found = [(FLOOR, None, floor), (plain.system, 0, one), (full.system + NAME, 0, other)]
+    outputs = [evaluated(root, one, baseline), evaluated(root, other, baseline, NAME)]
+    found = [(BASELINE, None, baseline), (plain.system, 0, one), (full.system + NAME, 0, other)]
     return outputs, compared(root, found)
 
 
@@ -85,12 +85,12 @@ def test_all_files_are_written_and_can_be_traced(tmp_path_factory: pytest.TempPa
         assert float(record["all_machines"]) == rows[record["system"]].score
         assert store.exists(record["uri"])
     costs = list(csv.DictReader(io.StringIO(read(written, "costs_csv"))))
-    assert {cost["stage"] for cost in costs} == {"train", "score"}
+    assert {cost["stage"] for cost in costs} == {"train", "embed", "enroll", "score"}
     assert all(store.exists(cost["uri"]) for cost in costs)
     pairs = list(csv.DictReader(io.StringIO(read(written, "pairs"))))
     assert [(pair["system_a"], pair["system_b"]) for pair in pairs] == [
-        (FLOOR, "hubert+WS"),
-        (FLOOR, f"hubert+WS+SA{NAME}"),
+        (BASELINE, "hubert+WS"),
+        (BASELINE, f"hubert+WS+SA{NAME}"),
         ("hubert+WS", f"hubert+WS+SA{NAME}"),
     ]
     assert r"\begin{tabular}{lrrr}" in read(written, "table1_tex")
@@ -130,7 +130,7 @@ def test_layer_weights_are_drawn_the_same_each_time(tmp_path_factory: pytest.Tem
 
 
 def test_other_runs_of_the_same_systems_stay_out_of_the_table(tmp_path: object) -> None:
-    """They share the floor, clips and names with those that were compared."""
+    """They share the baseline, clips and names with those that were compared."""
     root = str(tmp_path)
     outputs, comparison = run(root)
     older = evaluated(

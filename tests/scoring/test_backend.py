@@ -151,12 +151,8 @@ def test_a_large_group_is_searched_exactly() -> None:
     np.testing.assert_allclose(fitted.search(queries, none(queries)).scores, expected, rtol=1e-9)
 
 
-def test_no_direction_is_refused_in_a_bank_and_told_of_in_queries() -> None:
+def test_no_direction_is_refused_in_a_bank() -> None:
     bank = drawn(6, 3)
-    fitted = backend.fit(bank, [None] * 6, Backend.model_validate("paper"))
-    queries = np.array([[0, 0, 0], [1, 2, 3], [np.nan, 0, 1]], np.float32)
-    assert fitted.usable(queries).tolist() == [False, True, False]
-    assert backend.fit(bank, [None] * 6, Backend()).usable(queries).tolist() == [True, True, False]
     bank[2] = 0
     for settings in (Backend.model_validate("paper"), Backend(metric="cosine", whiten=None)):
         with pytest.raises(StageError):
@@ -168,3 +164,28 @@ def test_a_collapsed_embedding_is_seen() -> None:
     assert backend.median_nearest(healthy) > backend.COLLAPSED
     same = np.ones((30, 8), np.float32) * 7 + 1e-6 * drawn(30, 8)
     assert backend.median_nearest(same.astype(np.float32)) < backend.COLLAPSED
+
+
+def test_of_a_large_group_so_many_are_drawn_whatever_their_names() -> None:
+    keys = [f"{'target' if n >= 2000 else 'source'}_{n:04d}" for n in range(2500)]
+    bank, settings = drawn(2500, 2), Backend(whiten=None, density="none")
+    rows, scores = backend.left_out(bank, [None] * 2500, keys, settings)
+    assert len(rows) == len(scores) == backend.MAX_LEFT_OUT
+    share = np.mean(rows >= 2000)
+    assert 0.15 < share < 0.25, "a fifth of the clips are target clips"
+
+
+def test_a_domain_that_a_fold_could_empty_shares_its_bank() -> None:
+    settings = Backend(banks="by_domain", neighbours=1, density="none")
+    few = ["source"] * 30 + ["target"] * backend.needed(settings)
+    assert not backend.is_split(few, settings)
+    assert backend.is_split([*few, "target"], settings)
+    bank = drawn(len(few) + 1, 3)
+    keys = [f"{n:02d}" for n in range(len(bank))]
+    _, scores = backend.left_out(bank, [*few, "target"], keys, settings)
+    for row in range(len(bank)):
+        rest = [n for n in range(len(bank)) if n != row]
+        domains = [[*few, "target"][n] for n in rest]
+        without = backend.fit(bank[rest], domains, settings, split=True)
+        assert len(without.domains) == 2
+        assert scores[row] == without.search(bank[row][None], np.array([-1])).scores[0]

@@ -192,3 +192,20 @@ def test_clips_without_domains_are_compared_too():
     table = scored(rows, np.random.default_rng(8).normal(size=len(rows)))
     (row,) = comparison.compare({"mine": {0: table}}, resamples=20).cells.to_pylist()
     assert row["low"] < row["mean"] < row["high"]
+
+
+def test_the_protocol_of_another_year_counts():
+    given = {
+        name: {0: table} for name, (table, *_) in ((name, [*seeds.values()]) for name, seeds in systems(9).items())
+    }
+    (row, *_) = comparison.compare(given, resamples=30, protocol="dcase2021").pairs.to_pylist()
+    good, fair = (metrics.evaluate(given[name][0], "any", protocol="dcase2021") for name in ("good", "fair"))
+    assert row["difference"] == pytest.approx(metrics.official_score(good) - metrics.official_score(fair), abs=1e-12)
+    aligned = [given[name][0].sort_by("clip_id") for name in ("good", "fair")]
+    counts = bootstrap.resample(aligned[0], 30, np.random.default_rng(0))
+    drawn = np.subtract(*(bootstrap.resampled_scores(table, counts, "dcase2021") for table in aligned))
+    assert (row["low"], row["high"]) == pytest.approx(bootstrap.bias_corrected(drawn, row["difference"]), abs=1e-12)
+    (auto, *_) = comparison.compare(given, resamples=30).pairs.to_pylist()
+    assert auto["difference"] != row["difference"]
+    with pytest.raises(UserError, match="protocol dcase2020 on clips with domains"):
+        comparison.compare(given, resamples=30, protocol="dcase2020")

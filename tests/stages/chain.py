@@ -1,21 +1,23 @@
 """A whole small system from recordings to metrics, for the tests of the stages."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ray_asd import build, config
 from ray_asd.build import Output, steps
-from ray_asd.config import Recipe, Worker
+from ray_asd.config import Resources, Worker
 from ray_asd.data.listing import Source
 from ray_asd.data.simulate import Fleet
 from ray_asd.engine.progress import silent
 from ray_asd.stages.comparison import evaluate
-from ray_asd.stages.detection import score
+from ray_asd.stages.detection import embed, enroll, score
 from ray_asd.stages.recordings import ingest
-from ray_asd.stages.training import systems
+from ray_asd.stages.training import systems, usage
+from ray_asd.stages.training.usage import Used
 from ray_asd.tables import Folder
 
 FLEET = Fleet(machines=("fan", "valve"), train_source=16, train_target=4, test=3, seconds=2.0)
+ONE_WORKER = "resources.embed_workers=1"  # two would take longer to start than these few clips take one
 SETTINGS = (
     "calibration_fraction=0.1",
     "augmentation.speeds=[0.9]",
@@ -30,8 +32,8 @@ SETTINGS = (
     "transformer_pooling.window_seconds=1",
     "transformer_pooling.hop_seconds=0.5",
     "transformer_pooling.workers=1",
-    "scoring.threshold.method=quantile",  # 2 of the 20 training clips of each machine are held out
-    "scoring.threshold.false_positive_rate=0.4",
+    "scoring.backend=paper",
+    ONE_WORKER,
 )
 RECIPE = config.load("tiny", SETTINGS)
 
@@ -44,6 +46,7 @@ class Chain:
     recordings: str
     clips: Output
     model: Output
+    detector: Output
     scores: Output
     metrics: Output
 
@@ -64,8 +67,13 @@ class Chain:
         return parent(self.base, "variants")
 
     @property
+    def used(self) -> Used:
+        return usage.planned(self.model, RECIPE, self.clips)
+
+    @property
     def embeddings(self) -> Output:
-        return parent(self.scores, "queries")
+        """Of all clips."""
+        return steps.ensure(embed.clips(self.used, self.clips, silent), self.root)
 
     def tables(self) -> Iterator[tuple[str, Output, str]]:
         """Name, output and folder of every table."""
@@ -73,7 +81,9 @@ class Chain:
         yield "TRAINING_SET", self.originals, "index"
         yield "TRAINING_SET variants", self.variants, "index"
         yield "chunks", self.chunks, "chunks"
-        yield "EMBEDDINGS", self.embeddings, "embeddings"
+        yield "EMBEDDINGS", parent(self.detector, "said_0"), Folder.EMBEDDINGS
+        yield "HEALTHY", self.detector, f"members/0/{Folder.HEALTHY}"
+        yield "CALIBRATION", self.detector, Folder.CALIBRATION
         yield "SCORES", self.scores, Folder.SCORES
         yield "THRESHOLDS", self.scores, Folder.THRESHOLDS
         yield "METRICS", self.metrics, Folder.METRICS
@@ -82,7 +92,7 @@ class Chain:
 def parent(output: Output, name: str) -> Output:
     """The input of ``output`` called ``name``."""
     return build.resolve(
-        output.marker.inputs[name].uri, *("ingest", "augment", "train", "tfp", "embed", "index", "score")
+        output.marker.inputs[name].uri, *("ingest", "augment", "train", "tfp", "embed", "direct", "enroll", "score")
     )
 
 
@@ -91,19 +101,29 @@ def ingested(recordings: str, root: str, **options: str) -> Output:
     return steps.ensure(ingest.step(Source(recordings, **options), Worker(), silent), root)
 
 
-def scored(
-    model: Output | None, clips: Output, root: str, recipe: Recipe = RECIPE, bank: Output | None = None
-) -> Output:
+def enrolled(members: Sequence[Used], clips: Output, root: str) -> Output:
+    """The DETECTOR of these models and the healthy clips of ``clips``."""
+    return steps.ensure(enroll.step(members, clips, silent), root)
+
+
+def spectral(clips: Output, root: str, *changes: str) -> Output:
+    """The DETECTOR without training."""
+    return enrolled([usage.use(usage.SPECTRAL, None, (ONE_WORKER, *changes))], clips, root)
+
+
+def scored(detector: Output, clips: Output, root: str, resources: Resources = RECIPE.resources) -> Output:
     """SCORES of the test clips of ``clips``."""
-    return steps.ensure(score.step(model, clips, bank or clips, recipe, recipe.audio, silent, keep=True), root)
+    return steps.ensure(score.step(detector, clips, resources, silent), root)
 
 
 def built(recordings: str, root: str) -> Chain:
     """Everything, from ``recordings`` to METRICS."""
     clips = ingested(recordings, root, dataset="fleet")
     model = steps.ensure(systems.system(RECIPE, clips, silent), root)
-    scores = scored(model, clips, root)
-    return Chain(root, recordings, clips, model, scores, steps.ensure(evaluate.step([scores], silent), root))
+    detector = enrolled([usage.planned(model, RECIPE, clips)], clips, root)
+    scores = scored(detector, clips, root)
+    metrics = steps.ensure(evaluate.step([scores], silent), root)
+    return Chain(root, recordings, clips, model, detector, scores, metrics)
 
 
 def contents(output: Output) -> Mapping[str, bytes]:

@@ -1,20 +1,26 @@
-"""One small system, trained once per test session on disk."""
+"""One small system, trained once per test session on disk, whichever process needs it first."""
+
+from pathlib import Path
 
 import pytest
 
+from processes import locked
 from ray_asd.data import simulate
 from stages import chain
 
 
 @pytest.fixture(scope="session")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> str:
+def fleet(shared: Path) -> str:
     """Recordings of two machines in the layout of DCASE 2023."""
-    folder = str(tmp_path_factory.mktemp("recordings") / "fleet")
-    simulate.write(chain.FLEET, folder)
-    return folder
+    folder = shared / "recordings" / "fleet"
+    with locked(shared / "fleet.lock"):
+        if not folder.exists():
+            simulate.write(chain.FLEET, str(folder))
+    return str(folder)
 
 
 @pytest.fixture(scope="session")
-def system(ray_session: None, fleet: str, tmp_path_factory: pytest.TempPathFactory) -> chain.Chain:
-    """The whole chain on disk."""
-    return chain.built(fleet, str(tmp_path_factory.mktemp("system") / "root"))
+def system(ray_session: None, fleet: str, shared: Path) -> chain.Chain:
+    """The whole chain on disk: the second process finds what the first one has built."""
+    with locked(shared / "system.lock"):
+        return chain.built(fleet, str(shared / "system"))

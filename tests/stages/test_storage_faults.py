@@ -26,9 +26,9 @@ from ray_asd.engine import connection
 from stages import chain
 with connection.connected():
     built = chain.built(*sys.argv[1:])
-print(json.dumps({name: getattr(built, name).uri for name in ("clips", "model", "scores", "metrics")}))
+print(json.dumps({name: getattr(built, name).uri for name in ("clips", "model", "detector", "scores", "metrics")}))
 """
-STAGES = {"clips": "ingest", "model": "tfp", "scores": "score", "metrics": "evaluate"}
+STAGES = {"clips": "ingest", "model": "tfp", "detector": "enroll", "scores": "score", "metrics": "evaluate"}
 
 
 def built_through(proxy: fault_proxy.Proxy, recordings: str, root: str, log: Path) -> chain.Chain:

@@ -22,7 +22,6 @@ from ray_asd import build, cli, grid, store
 from ray_asd.build import Output, archive
 from ray_asd.cli import live
 from ray_asd.errors import UserError
-from ray_asd.stages.detection import score
 from ray_asd.stages.sweep import Sweep
 from ray_asd.tables import Folder
 from stages import chain
@@ -84,9 +83,9 @@ def test_a_sweep_adds_what_is_missing_and_a_bad_cell_harms_no_other(
     after = attempts(root)
     assert {folder: attempt for folder, attempt in after.items() if folder in before} == before
     made = [folder.split("/")[-2] for folder in after if folder not in before]
-    autoencoder = ["autoencoder", "autoencoder", "train", "direct", "score", "evaluate"]  # of two machine types
-    mobilenet = ["train", "direct", "score", "evaluate"]
-    backbone = ["embed", "index", "score", "evaluate"]  # it was fine-tuned for its sibling with TFP
+    autoencoder = ["autoencoder", "autoencoder", "train", "direct", "enroll", "score", "evaluate"]
+    mobilenet = ["train", "direct", "enroll", "score", "evaluate"]
+    backbone = ["embed", "enroll", "score", "evaluate"]  # it was fine-tuned for its sibling with TFP
     assert sorted(made) == sorted([*autoencoder, *mobilenet, *backbone])
     assert sweep.counts == {"cells": 5, "failed": 1, "stages": len(sweep.engine.nodes), "made": len(made)}
     assert not sweep.reused
@@ -95,7 +94,7 @@ def test_a_sweep_adds_what_is_missing_and_a_bad_cell_harms_no_other(
 
     compared = sweep.compared()
     assert compared is not None
-    assert compared.table(Folder.CELLS)["system"].to_pylist() == [SYSTEMS[0], score.FLOOR_SYSTEM, *SYSTEMS[1:]]
+    assert compared.table(Folder.CELLS)["system"].to_pylist() == [SYSTEMS[0], "spectral", *SYSTEMS[1:]]
     assert compared.marker.counts == {"systems": 5, "pairs": 10}
     for cell in compared.table(Folder.CELLS).to_pylist():
         for output in sweep.metrics:
@@ -126,8 +125,8 @@ def test_the_plan_and_the_way_are_told(
     assert variants.startswith("done ")
     assert variants.endswith(", shared by 2 cells")
     assert sum(line.startswith("to do ") and "/train/" in line for line in plan) == 2
-    assert "2 cells, " in plan[-4]
-    assert sorted(plan[-2:]) == ["at once: 2 x embed", "at once: 2 x train"]
+    assert "2 cells, " in plan[-5]
+    assert sorted(plan[-3:]) == ["at once: 2 x embed", "at once: 2 x score", "at once: 2 x train"]
 
     with live.live(sweep) as show:
         sweep.run(show)

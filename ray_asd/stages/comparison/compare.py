@@ -16,7 +16,7 @@ CODE_VERSION = 2
 
 @dataclass(frozen=True)
 class Scored:
-    """The SCORES of one system with one seed; the floor has none."""
+    """The SCORES of one system with one seed; features without training may have none."""
 
     system: str
     seed: int | None

@@ -1,10 +1,10 @@
-"""Embeddings on Ray Data, one model per worker: of whole clips for the k-NN, of chunks to train transformer pooling on.
+"""What a model says of clips, on Ray Data, one model per worker: EMBEDDINGS, or a baseline's DIRECT scores.
 
-The model is a ``train`` or ``tfp`` output, or the word ``floor``: mean and standard deviation of log-mel frames, the
-untrained detector that stands beside every system.
+Clips that cannot be heard any more are listed in UNSCORED beside them.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,105 +16,101 @@ from ray_asd.build import Attempt, File, Outcome, Output
 from ray_asd.build.steps import Step
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import StageError
-from ray_asd.stages.training.usage import Settings, load, name_of
+from ray_asd.stages.training.usage import Used
 from ray_asd.tables import Folder, as_column
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 EVERY_SPLIT = ("train", "calibration", "test")  # supplemental clips are nobody's
 HEALTHY_SPLITS = ("train", "calibration")
 
 
-def clips(
-    model: Step | Output | None,
-    clips: Output,
-    settings: "Settings",
-    progress: Progress,
-    splits: Sequence[str] = EVERY_SPLIT,
-) -> Step:
-    """EMBEDDINGS of the clips in these ``splits``; ``model`` None is the floor."""
-    key = settings.key(model) | {"splits": list(splits)}
+def clips(used: Used, clips: Output, progress: Progress, splits: Sequence[str] = EVERY_SPLIT) -> Step:
+    """EMBEDDINGS of the clips in these ``splits``, or a baseline's DIRECT scores of those it was not trained on."""
+    inputs: dict[str, Step | Output] = {"clips": clips}
+    if used.home:
+        inputs["model"] = used.home
+    config = used.key() | {"splits": list(splits)} | ({"folder": used.folder} if used.folder else {})
+    if not used.has_bank and used.trained_on:
+        inputs["trained_on"] = used.trained_on
     return Step(
-        stage="embed",
-        name=name_of(model),
+        stage="embed" if used.has_bank else "direct",
+        name=used.name,
         code_version=CODE_VERSION,
-        config=key,
-        inputs={"clips": clips} | ({"model": model} if model else {}),
-        work=lambda attempt, inputs: _embed_clips(attempt, inputs, settings, splits, progress),
+        config=config,
+        inputs=inputs,
+        work=lambda attempt, inputs: _work(attempt, inputs, used, splits, progress),
         units=sum(clips.marker.counts.get(split, 0) for split in splits),
-        worker=settings.worker,
-        workers=settings.workers,
+        worker=used.usage.resources.embed,
+        workers=used.usage.resources.embed_workers,
         resumable=True,
     )
 
 
-def _embed_clips(
-    attempt: Attempt, inputs: Mapping[str, Output], settings: Settings, splits: Sequence[str], progress: Progress
+def _work(
+    attempt: Attempt, inputs: Mapping[str, Output], used: Used, splits: Sequence[str], progress: Progress
 ) -> Outcome:
     from ray_asd.engine import shards
 
-    model, clips = inputs.get("model"), inputs["clips"]
+    clips, resources = inputs["clips"], used.usage.resources
+    if "model" in inputs:
+        used = used.at(inputs["model"], used.folder)
     expected = sum(clips.marker.counts.get(split, 0) for split in splits)
     done = shards.run(
-        "embed" if model else "embed floor",
-        lambda: _Clips(model, clips, settings, splits),
+        f"{'embed' if used.has_bank else 'score'} {used.name}",
+        lambda: _Clips(used, clips, splits),
         shards.spans(clips, Folder.CLIPS, shards.shard_size(clips.marker.counts["clips"])),
         attempt,
-        worker=settings.worker,
-        workers=settings.workers,
+        worker=resources.embed,
+        workers=resources.embed_workers,
         progress=progress,
     )
-    if done.counts.get("clips", 0) != expected:
-        raise StageError(f"{expected} clips went in, {done.counts.get('clips', 0)} embeddings came out")
-    return Outcome(done.files, done.counts, held=done.held)
-
-
-class Embedding:
-    """Clips in, vectors out: the model of a worker, which computes while the recordings that follow are decoded."""
-
-    def __init__(self, model: Output | None, settings: Settings) -> None:
-        self._channel = settings.audio.channel
-        self._threads = max(1, round(settings.worker.cpus))
-        self._embed: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]]
-        if model is None:
-            from ray_asd.data import features
-
-            self._embed = lambda waves: map(features.floor_embedding, waves)
-        else:
-            self._embed = load(model, settings).embed_stream
-
-    def __call__(self, clips: pa.Table) -> np.ndarray:
-        """CLIPS rows -> float32 [len, E]."""
-        from ray_asd.data.recordings import waveforms
-
-        where = clips.select(["uri", "content_hash", "pack", "pack_row"]).to_pylist()
-        return np.stack(list(self._embed(waveforms(where, self._channel, self._threads))))
+    counts = {"clips": 0, "unscored": 0} | done.counts
+    if counts["clips"] + counts["unscored"] != expected:
+        raise StageError(f"{expected} clips went in, {counts['clips']} and {counts['unscored']} unscored came out")
+    return Outcome(done.files, counts, held=done.held)
 
 
 class _Clips:
-    """One shard of CLIPS to one EMBEDDINGS file."""
+    """One shard of CLIPS to one file of EMBEDDINGS or DIRECT scores, and one of UNSCORED where there are such."""
 
-    def __init__(self, model: Output | None, clips: Output, settings: Settings, splits: Sequence[str]) -> None:
+    def __init__(self, used: Used, clips: Output, splits: Sequence[str]) -> None:
         from ray_asd.engine.shards import Reader
+        from ray_asd.stages.detection.hearing import Model
 
         self.rows = Reader(clips)
         self.splits = pa.array(splits)
-        self.embed = Embedding(model, settings)
+        self.has_bank = used.has_bank
+        self.provenance = None if used.has_bank else used.provenance()
+        self.model = Model(used)
 
     def __call__(self, span: pa.Table, attempt: Attempt, name: str) -> Any:
         from ray_asd.engine.shards import Done
+        from ray_asd.stages.detection.hearing import unscored
 
         rows = self.rows(span)
         rows = rows.filter(pc.is_in(rows["split"], self.splits))
-        if not rows.num_rows:
-            return Done([], {})
-        embeddings = self.embed(rows)
-        schema = tables.embeddings(embeddings.shape[1])
-        kept = rows.select([column for column in schema.names if column != "embedding"])
-        table = kept.append_column("embedding", as_column(embeddings))
-        return _done(attempt.put_table(f"{Folder.EMBEDDINGS}/{name}.parquet", tables.conform(table, schema)), rows)
+        silent = rows.slice(0, 0)
+        if self.provenance:
+            is_trained = pa.array([role == "trained" for role in self.provenance.roles(rows)], pa.bool_())
+            rows, silent = rows.filter(pc.invert(is_trained)), rows.filter(is_trained)
+        heard = self.model(rows)
+        files: list[File] = []
+        table = self._table(rows.take(pa.array(heard.positions)), heard.values, silent)
+        if table.num_rows:
+            folder = Folder.EMBEDDINGS if self.has_bank else Folder.DIRECT
+            files.append(attempt.put_table(f"{folder}/{name}.parquet", table))
+        if heard.unheard:
+            files.append(attempt.put_table(f"{Folder.UNSCORED}/{name}.parquet", unscored(rows, heard.unheard)))
+        reasons = Counter(f"unscored_{found.reason}" for found in heard.unheard.values())
+        return Done(files, {"clips": table.num_rows, "unscored": len(heard.unheard), **reasons})
 
-
-def _done(file: File, rows: pa.Table) -> Any:
-    from ray_asd.engine.shards import Done
-
-    return Done([file], {"clips": rows.num_rows})
+    def _table(self, rows: pa.Table, values: np.ndarray, silent: pa.Table) -> pa.Table:
+        """EMBEDDINGS of ``rows``, or DIRECT scores of them and null ones of ``silent`` rows."""
+        if self.has_bank:
+            schema = tables.embeddings(values.shape[1])
+            kept = rows.select([column for column in schema.names if column != "embedding"])
+            return tables.conform(kept.append_column("embedding", as_column(values)), schema)
+        names = [column for column in tables.DIRECT.names if column != "score"]
+        scores = [*values[:, 0].tolist(), *[None] * silent.num_rows]
+        kept = pa.concat_tables([rows.select(names), silent.select(names)])
+        return tables.conform(kept.append_column("score", pa.array(scores, pa.float64())), tables.DIRECT)

@@ -1,70 +1,91 @@
-"""Archive scoring: recordings to SCORES shard by shard, through the model of a worker and past the bank's actors."""
+"""Scoring: recordings to SCORES and UNSCORED shard by shard, through a worker's models and past the banks' actors."""
 
-from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from collections import Counter
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from ray_asd import store
-from ray_asd.build import Attempt, Output
-from ray_asd.config import Usage
-from ray_asd.engine.shards import Done, Reader, Service
-from ray_asd.stages.detection import bank_actors, embed, thresholds
-from ray_asd.stages.detection.judge import Judge
-from ray_asd.stages.training.usage import Settings
+from ray_asd.build import Attempt, File, Output
+from ray_asd.config import Resources
+from ray_asd.data.recordings import Unheard
+from ray_asd.engine.shards import Done, Reader
+from ray_asd.stages.detection import detector
+from ray_asd.stages.detection.bank import Compared, Comparer, Here
+from ray_asd.stages.detection.bank_actors import Pool
+from ray_asd.stages.detection.decide import Judge, groups_of
+from ray_asd.stages.detection.detector import DetectorCard
+from ray_asd.stages.detection.hearing import Heard, Model, unscored
 from ray_asd.tables import Folder
 
-
-class Bench(Service):
-    """The bank's actors and the thresholds, there before the first clip comes.
-
-    The thresholds are put down before the first shard is done: a killed stage goes on with the same ones.
-    """
-
-    def __init__(self, attempt: Attempt, inputs: Mapping[str, Output], usage: Usage, label: Mapping[str, str]) -> None:
-        self._place = store.join(attempt.uri, "thresholds.parquet")
-        self._inputs, self._scoring, self._label = inputs, usage.scoring, label
-        self._pool = bank_actors.Pool(inputs["index"], usage.resources)
-        self.worker, self.count = self._pool.worker, self._pool.count
-
-    def __enter__(self) -> Self:
-        self._pool.__enter__()
-        if not store.exists(self._place):
-            healthy = thresholds.healthy(self._inputs, self._pool, self._scoring.neighbours)
-            sink = pa.BufferOutputStream()
-            pq.write_table(thresholds.fit(healthy, self._scoring.threshold), sink)
-            store.write(self._place, sink.getvalue().to_pybytes())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._pool.__exit__(kind, error, trace)
-
-    def limits(self) -> pa.Table:
-        """THRESHOLDS, as soon as it has been up."""
-        return pq.read_table(pa.BufferReader(store.read(self._place)))
-
-    def judge(self) -> Judge:
-        """For a worker, while it is up."""
-        limits = thresholds.by_group(self.limits())
-        return Judge(self._pool, self._inputs["index"], self._scoring.neighbours, limits, self._label)
+_MOST_NAMED = 10  # machine types or sections that a reason lists
 
 
 class Clips:
-    """One shard of CLIPS to one file of SCORES."""
+    """One shard of CLIPS to one file of SCORES, and one of UNSCORED where there are such."""
 
-    def __init__(self, model: Output | None, clips: Output, settings: Settings, bench: Bench) -> None:
+    def __init__(
+        self, made: Output, card: DetectorCard, clips: Output, resources: Resources, judge: Judge, actors: Pool | None
+    ) -> None:
         self.rows = Reader(clips)
-        self.embed = embed.Embedding(model, settings)
-        self.judge = bench.judge()
+        self.card, self.judge = card, judge
+        self.banks: Comparer = actors or Here(made, card)
+        self.models = [Model(used) for used in detector.members(made, card, resources)]
 
     def __call__(self, span: pa.Table, attempt: Attempt, name: str) -> Any:
         rows = self.rows(span).filter(pc.field("split") == "test")
-        if not rows.num_rows:
-            return Done([], {})
-        scores = self.judge(rows, self.embed(rows))
-        return Done([attempt.put_table(f"{Folder.SCORES}/{name}.parquet", scores)], {"clips": scores.num_rows})
+        failed = self._unknown(rows)
+        known = np.array([place for place in range(rows.num_rows) if place not in failed], np.int64)
+        heard = [model(rows.take(pa.array(known))) for model in self.models] if len(known) else []
+        for said in heard:
+            failed = {int(known[place]): why for place, why in said.unheard.items()} | failed
+        files: list[File] = []
+        scored = [place for place in known if place not in failed]
+        if scored:
+            table = self._scores(rows, np.array(scored), known, heard)
+            files.append(attempt.put_table(f"{Folder.SCORES}/{name}.parquet", table))
+        if failed:
+            files.append(attempt.put_table(f"{Folder.UNSCORED}/{name}.parquet", unscored(rows, failed)))
+        counts = Counter(f"unscored_{why.reason}" for why in failed.values())
+        counts |= Counter(clips=len(scored), unscored=len(failed))
+        if scored:
+            counts |= Counter(
+                decided=len(table) - table["decision"].null_count, alarms=pc.sum(table["decision"]).as_py() or 0
+            )
+        return Done(files, dict(counts))
+
+    def _unknown(self, rows: pa.Table) -> dict[int, Unheard]:
+        """Clips that the detector cannot compare with anything, by position."""
+        found = {}
+        for place, (machine_type, section) in enumerate(groups_of(rows)):
+            number = self.card.number(machine_type, section)
+            if number < 0:
+                found[place] = Unheard("no_bank", self._not_enrolled(machine_type, section))
+            elif self.card.groups[number].why:
+                found[place] = Unheard("learning", f"{machine_type} section {section}: {self.card.groups[number].why}")
+        return found
+
+    def _not_enrolled(self, machine_type: str, section: str) -> str:
+        own = [group.section for group in self.card.groups if group.machine_type == machine_type]
+        known = [f"section {name}" for name in own] or sorted({group.machine_type for group in self.card.groups})
+        more = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
+        allowed = ", ".join(known[:_MOST_NAMED]) + more
+        return f"{machine_type} section {section} was not enrolled; allowed: {allowed}"
+
+    def _scores(self, rows: pa.Table, scored: np.ndarray, known: np.ndarray, heard: list[Heard]) -> pa.Table:
+        """SCORES of the rows at the places ``scored``, which all models have heard."""
+        chosen = rows.take(pa.array(scored))
+        groups = np.array([self.card.number(*group) for group in groups_of(chosen)])
+        clip_ids = chosen["clip_id"].to_pylist()
+        found: list[np.ndarray] = []
+        nearest: Compared | None = None
+        for number, said in enumerate(heard):
+            values = said.values[np.searchsorted(known[said.positions], scored)]
+            if not self.card.members[number].has_bank:
+                found.append(values[:, 0])
+                continue
+            compared = self.banks.compare(values, number, groups, clip_ids)
+            nearest = nearest or compared
+            found.append(compared.scores)
+        return self.judge(chosen, found, nearest)

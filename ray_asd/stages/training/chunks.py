@@ -12,34 +12,32 @@ from ray_asd.config import TransformerPooling
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import StageError
 from ray_asd.models.card import CARD, read_card
-from ray_asd.stages.training.usage import Settings, load, name_of
+from ray_asd.stages.training.usage import Used, load
 from ray_asd.tables import Folder, as_column
 
 CODE_VERSION = 4
 
 
-def chunks(
-    model: Step, sets: Mapping[str, Step], pooling: TransformerPooling, settings: Settings, progress: Progress
-) -> Step:
+def chunks(model: Step, sets: Mapping[str, Step], pooling: TransformerPooling, used: Used, progress: Progress) -> Step:
     """Chunk embeddings of every training clip and its variants, as ``pooling`` cuts them."""
     key: dict[str, Any] = {"window_seconds": pooling.window_seconds, "hop_seconds": pooling.hop_seconds}
-    key |= {"precision": settings.inference.precision, "threads": settings.inference.threads}
+    key |= {"precision": used.usage.inference.precision, "threads": used.usage.inference.threads}
     return Step(
         stage="embed",
-        name=f"{name_of(model)}-chunks",
+        name=f"{used.name}-chunks",
         code_version=CODE_VERSION,
         config=key,
         inputs={"model": model, **sets},
-        work=lambda attempt, inputs: _embed_chunks(attempt, inputs, key, settings, progress),
+        work=lambda attempt, inputs: _embed_chunks(attempt, inputs, key, used, progress),
         units=sum(step.units for step in sets.values()),
-        worker=settings.worker,
-        workers=settings.workers,
+        worker=used.usage.resources.embed,
+        workers=used.usage.resources.embed_workers,
         resumable=True,
     )
 
 
 def _embed_chunks(
-    attempt: Attempt, inputs: Mapping[str, Output], key: Mapping[str, Any], settings: Settings, progress: Progress
+    attempt: Attempt, inputs: Mapping[str, Output], key: Mapping[str, Any], used: Used, progress: Progress
 ) -> Outcome:
     from ray_asd.data.training_set import TrainingSet
     from ray_asd.engine import shards
@@ -50,11 +48,11 @@ def _embed_chunks(
     total = len(TrainingSet(sets, held_out))
     done = shards.run(
         "embed chunks",
-        lambda: _Chunks(model, sets, held_out, key, settings),
+        lambda: _Chunks(used.at(model, ""), sets, held_out, key),
         shards.rows(pa.table({"clip": np.arange(total)}), shards.shard_size(total)),
         attempt,
-        worker=settings.worker,
-        workers=settings.workers,
+        worker=used.usage.resources.embed,
+        workers=used.usage.resources.embed_workers,
         progress=progress,
     )
     if done.counts.get("clips", 0) != total:
@@ -65,19 +63,12 @@ def _embed_chunks(
 class _Chunks:
     """One shard of the training set to one file of chunk embeddings: list<fixed_size_list<float>[E]> per clip."""
 
-    def __init__(
-        self,
-        model: Output,
-        sets: Sequence[Output],
-        held_out: Sequence[str],
-        key: Mapping[str, Any],
-        settings: Settings,
-    ) -> None:
+    def __init__(self, used: Used, sets: Sequence[Output], held_out: Sequence[str], key: Mapping[str, Any]) -> None:
         from ray_asd.data.training_set import TrainingSet
         from ray_asd.models.embedder import Chunking
 
         self.data = TrainingSet(sets, held_out)
-        self.system = load(model, settings)
+        self.system = load(used)
         self.chunking = Chunking.of_seconds(key["window_seconds"], key["hop_seconds"])
 
     def __call__(self, rows: pa.Table, attempt: Attempt, name: str) -> Any:

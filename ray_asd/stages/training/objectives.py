@@ -58,7 +58,7 @@ class FineTuning:
 
     @property
     def settings(self) -> Optimisation:
-        return self.recipe.training
+        return self.recipe.fine_tuning
 
     def prepare(self) -> "PreparedFineTuning":
         return PreparedFineTuning(self)
@@ -91,7 +91,7 @@ class PreparedFineTuning(_Classification):
         self.num_items = len(self.data)
         self.system = embedder.build(recipe, task.checkpoint)
         self.module = Classifier(self.system.embedder, new_head(recipe, len(self.data.conditions)))
-        self._seconds = recipe.training.crop_seconds
+        self._seconds = recipe.fine_tuning.crop_seconds
 
     def batch(self, draws: Sequence[Draw], step: int) -> tuple[Tensor | float, ...]:
         crops = self.data.crops(draws, self._seconds, self.system.embedder.backbone.normalize)

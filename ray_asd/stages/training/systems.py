@@ -21,7 +21,7 @@ from ray_asd.models import checkpoints
 from ray_asd.models.card import CARD, WEIGHTS, read_card
 from ray_asd.stages.recordings import augment
 from ray_asd.stages.training import baselines, chunks
-from ray_asd.stages.training.usage import Settings
+from ray_asd.stages.training.usage import planned
 from ray_asd.tables import Folder
 
 if TYPE_CHECKING:
@@ -44,11 +44,13 @@ def system(recipe: Recipe, clips: Output, progress: Progress) -> Step:
     """
     if recipe.method != "backbone":
         return baselines.system(recipe, clips, progress)
+    if not recipe.is_trained:
+        return frozen(recipe)
     fine_tuned = fine_tuning(recipe, clips, progress)
     if not recipe.transformer_pooling:
         return fine_tuned
-    settings = Settings.of(recipe, recipe.audio)
-    chunked = chunks.chunks(fine_tuned, _sets(recipe, clips, progress), recipe.transformer_pooling, settings, progress)
+    used = planned(fine_tuned, recipe, clips)
+    chunked = chunks.chunks(fine_tuned, _sets(recipe, clips, progress), recipe.transformer_pooling, used, progress)
     return Step(
         stage="tfp",
         name=_name(recipe),
@@ -67,6 +69,36 @@ def system(recipe: Recipe, clips: Output, progress: Progress) -> Step:
     )
 
 
+def frozen(recipe: Recipe) -> Step:
+    """The backbone as its checkpoint is, in a folder of its own. No clip is heard and no cluster needed."""
+    checkpoint = checkpoints.resolve(recipe.backbone, recipe.seed)
+    return Step(
+        stage="train",
+        name=_name(recipe).rpartition("-seed")[0],
+        code_version=CODE_VERSION,
+        config={
+            "backbone": recipe.backbone.model_dump(mode="json", include={"family", "weighted_sum", "normalize"}),
+            "checkpoint": checkpoint.identity,
+            "embedding": recipe.embedding.model_dump(mode="json", include={"pooling"}),
+            "training": None,
+        },
+        inputs={},
+        work=lambda attempt, inputs: _freeze(attempt, recipe, checkpoint),
+        units=0,
+        on_ray=False,
+    )
+
+
+def _freeze(attempt: Attempt, recipe: Recipe, checkpoint: checkpoints.Checkpoint) -> Outcome:
+    from ray_asd.models import embedder, model_folder
+
+    with _assembling, TemporaryDirectory() as folder:
+        system = embedder.build(recipe, checkpoint)
+        card = model_folder.save(Path(folder), system, None, model_folder.Training(checkpoint, [], [], 0))
+        files = [attempt.put_file(name, Path(folder) / name) for name in (CARD, WEIGHTS)]
+    return Outcome(files, {"conditions": 0, "held_out": 0}, {"system": card.system, "seed": recipe.seed})
+
+
 def fine_tuning(recipe: Recipe, clips: Output, progress: Progress) -> Step:
     """The fine-tuned backbone, pooled by the mean of its chunk embeddings."""
     recipe = recipe.model_copy(update={"transformer_pooling": None})
@@ -81,14 +113,14 @@ def fine_tuning(recipe: Recipe, clips: Output, progress: Progress) -> Step:
             "checkpoint": checkpoint.identity,
             "embedding": recipe.embedding.model_dump(mode="json"),
             "aam": recipe.aam.model_dump(mode="json"),
-            "training": recipe.training.model_dump(mode="json", exclude=_NOT_IN_DIGEST),
+            "training": recipe.fine_tuning.model_dump(mode="json", exclude=_NOT_IN_DIGEST),
             "calibration_fraction": recipe.calibration_fraction,
         },
         inputs={"clips": clips, **_sets(recipe, clips, progress)},
         work=lambda attempt, inputs: _fine_tune(attempt, inputs, recipe, checkpoint, progress),
-        units=recipe.training.steps,
+        units=recipe.fine_tuning.steps,
         worker=recipe.resources.train,
-        workers=recipe.training.workers,
+        workers=recipe.fine_tuning.workers,
         exclusive=True,
     )
 
@@ -126,7 +158,7 @@ def _fine_tune(
         aam = objectives.new_head(recipe, len(conditions))
     task = objectives.FineTuning(recipe, checkpoint, sets, kept_back)
     state = worker_group.fit("train", task, recipe.resources.train, attempt, progress)
-    training = Training(checkpoint, conditions, kept_back, recipe.training.steps)
+    training = Training(checkpoint, conditions, kept_back, recipe.fine_tuning.steps)
     with _assembling:
         trained = embedder.build(recipe, checkpoint)
         _take_over(trained.embedder, aam, state)

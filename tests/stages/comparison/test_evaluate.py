@@ -1,4 +1,4 @@
-"""METRICS: the official figures, with the floor always among them."""
+"""METRICS: the official figures, with the baseline always among them."""
 
 import csv
 from pathlib import Path
@@ -9,83 +9,94 @@ import pytest
 
 from ray_asd import tables
 from ray_asd.build import Output, steps
-from ray_asd.config import Scoring
 from ray_asd.data import audio
 from ray_asd.engine.progress import silent
 from ray_asd.errors import UserError
-from ray_asd.scoring import bootstrap, metrics
+from ray_asd.scoring import bootstrap, comparison, metrics
 from ray_asd.stages.comparison import evaluate
-from ray_asd.stages.detection import score
+from ray_asd.stages.detection import detector
 from ray_asd.tables import Folder
 from stages import chain
 
 OFFICIAL = Path(__file__).parents[2] / "scoring" / "official_evaluator"
-SYSTEM, FLOOR = chain.RECIPE.system, score.FLOOR_SYSTEM
+SYSTEM, BASELINE = chain.RECIPE.system, "spectral"
 
 
-def floor_of(output: Output) -> Output:
-    (name,) = (name for name in output.marker.inputs if name.startswith("floor"))
+def baseline_of(output: Output) -> Output:
+    (name,) = (name for name in output.marker.inputs if name.startswith("baseline"))
     return chain.parent(output, name)
 
 
-def test_figures_are_the_official_ones_and_the_floor_is_there(system: chain.Chain) -> None:
+def test_figures_are_the_official_ones_and_the_baseline_is_there(system: chain.Chain) -> None:
     table = system.metrics.table(Folder.METRICS)
     assert table.schema.equals(tables.METRICS)
-    floor = floor_of(system.metrics)
+    baseline = baseline_of(system.metrics)
     expected = [
         metrics.evaluate(system.scores.table(Folder.SCORES), SYSTEM, 0),
-        metrics.evaluate(floor.table(Folder.SCORES), FLOOR, None),
+        metrics.evaluate(baseline.table(Folder.SCORES), BASELINE, 0),
     ]
     assert table.to_pylist() == pa.concat_tables(expected).to_pylist()
     summaries = system.metrics.marker.summary["systems"]
-    for figures, output, summary in zip(expected, (system.scores, floor), summaries, strict=True):
+    for figures, output, summary in zip(expected, (system.scores, baseline), summaries, strict=True):
         low, high = bootstrap.interval(output.table(Folder.SCORES), evaluate.RESAMPLES, level=evaluate.LEVEL)
         assert summary["score"] == metrics.official_score(figures)
         assert (summary["low"], summary["high"]) == (low, high)
+    both = {SYSTEM: {0: system.scores.table(Folder.SCORES)}, BASELINE: {0: baseline.table(Folder.SCORES)}}
+    (pair,) = comparison.compare(both, evaluate.RESAMPLES, level=evaluate.LEVEL).pairs.to_pylist()
+    against = {"system": BASELINE, "seed": 0, **{name: pair[name] for name in ("difference", "low", "high")}}
+    assert [summary.get("against") for summary in summaries] == [against, None]
     assert system.metrics.marker.counts == {"systems": 2, "sections": 4}
     assert [file.path for file in system.metrics.files("official")] == ["official/00.csv", "official/01.csv"]
 
 
-def test_the_floor_is_of_the_same_clips_bank_and_settings(system: chain.Chain) -> None:
-    floor = floor_of(system.metrics)
-    assert floor.marker.config == system.scores.marker.config
-    for name in ("queries", "bank"):
-        inputs = [chain.parent(scores, name).marker.inputs["clips"] for scores in (floor, system.scores)]
-        assert inputs[0] == inputs[1]
+def test_the_baseline_is_of_the_same_clips_and_bank(system: chain.Chain) -> None:
+    baseline = baseline_of(system.metrics)
+    assert baseline.marker.inputs["clips"] == system.scores.marker.inputs["clips"]
+    assert baseline.marker.summary["seed"] == 0, "whose training held out what is not in its bank"
+    banks = []
+    for scores in (baseline, system.scores):
+        healthy = chain.parent(scores, "detector").table("members/0/healthy")
+        banks.append([(row["clip_id"], row["role"] == "unseen") for row in healthy.to_pylist()])
+    assert banks[0] == banks[1]
+    assert sum(unseen for _, unseen in banks[0]) == 4
 
 
-def test_several_systems_share_one_floor(system: chain.Chain) -> None:
-    without_pooling = chain.scored(system.base, system.clips, system.root)
-    output = steps.ensure(evaluate.step([system.scores, without_pooling], silent), system.root)
-    names = [summary["system"] for summary in output.marker.summary["systems"]]
-    assert sorted(names) == sorted([SYSTEM, SYSTEM.replace("+TFP", ""), FLOOR])
-    assert steps.ensure(evaluate.step([floor_of(output)], silent), system.root).marker.counts["systems"] == 1
-    three = chain.RECIPE.model_copy(update={"scoring": Scoring(neighbours=3)})
-    other_settings = chain.scored(system.model, system.clips, system.root, three)
-    with pytest.raises(
-        UserError, match=r"two of the SCORES are of .* with seed 0; one METRICS table takes one of each"
-    ):
-        steps.ensure(evaluate.step([system.scores, other_settings], silent), system.root)
+def test_systems_and_baselines_that_are_asked_for(system: chain.Chain) -> None:
+    spectral = chain.scored(chain.spectral(system.clips, system.root), system.clips, system.root)
+    step = evaluate.step([system.scores, spectral], silent, names=["log-mel"])
+    output = steps.ensure(step, system.root)
+    found = [(summary["system"], summary["seed"]) for summary in output.marker.summary["systems"]]
+    assert found == [(SYSTEM, 0), ("spectral", None), ("log-mel", 0), ("log-mel", None)]
+    against = [summary.get("against", {}).get("seed", "none") for summary in output.marker.summary["systems"]]
+    assert against == [0, None, "none", "none"]
+    other = chain.spectral(system.clips, system.root, "scoring.backend.neighbours=3")
+    assert detector.read(other).system == "spectral [neighbours=3]"
+    with pytest.raises(UserError, match=r"two of the SCORES are of spectral with seed None; one METRICS table takes"):
+        steps.ensure(evaluate.planned("twice", [spectral, _again(spectral)], [], 1), system.root)
+
+
+def _again(scores: Output) -> Output:
+    return Output(scores.uri, scores.marker.model_copy(update={"digest": "0" * 64, "content": "1" * 64}))
 
 
 def test_the_systems_behind_metrics_are_those_with_an_all_machine_figure(system: chain.Chain) -> None:
-    floor = floor_of(system.metrics)
+    baseline = baseline_of(system.metrics)
     found = [(name, scores.uri) for name, scores in evaluate.systems(system.metrics)]
-    assert found == [(SYSTEM, system.scores.uri), (FLOOR, floor.uri)]
-    ours, floors = system.metrics.marker.summary["systems"]
-    without = system.metrics.marker.model_copy(update={"summary": {"systems": [ours | {"score": None}, floors]}})
+    assert found == [(SYSTEM, system.scores.uri), (BASELINE, baseline.uri)]
+    ours, baselines = system.metrics.marker.summary["systems"]
+    without = system.metrics.marker.model_copy(update={"summary": {"systems": [ours | {"score": None}, baselines]}})
     left = [name for name, _ in evaluate.systems(Output(system.metrics.uri, without))]
-    assert left == [FLOOR]
+    assert left == [BASELINE]
 
 
 def test_a_variant_stands_behind_the_names_of_systems_only(system: chain.Chain) -> None:
-    floors = {evaluate.floor_name(system.clips, system.clips): floor_of(system.metrics)}
-    step = evaluate.planned("varied", [system.scores], floors, 1, " [x=1]")
+    baselines = [baseline_of(system.metrics)]
+    step = evaluate.planned("varied", [system.scores], baselines, 1, " [x=1]")
     varied = steps.ensure(step, system.root)
     names = [summary["system"] for summary in varied.marker.summary["systems"]]
-    assert names == [f"{SYSTEM} [x=1]", FLOOR]
+    assert names == [f"{SYSTEM} [x=1]", BASELINE]
     assert [name for name, _ in evaluate.systems(varied)] == names
-    assert steps.ensure(evaluate.planned("varied", [system.scores], floors, 1), system.root).uri != varied.uri
+    assert steps.ensure(evaluate.planned("varied", [system.scores], baselines, 1), system.root).uri != varied.uri
 
 
 def test_a_submission_folder_has_the_official_score(tmp_path: Path) -> None:
@@ -95,6 +106,7 @@ def test_a_submission_folder_has_the_official_score(tmp_path: Path) -> None:
         (expected,) = (float(row[2]) for row in csv.reader(file) if row and row[0] == "official score")
     (summary,) = output.marker.summary["systems"]
     assert (summary["system"], summary["seed"]) == ("scores", None)
+    assert "against" not in summary
     assert summary["score"] == pytest.approx(expected, rel=1e-12)
     assert summary["low"] < expected < summary["high"]
     assert output.marker.counts == {"systems": 1, "sections": 7}
@@ -132,7 +144,8 @@ def test_clips_without_labels_cannot_be_judged(tmp_path: Path) -> None:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(audio.encode_wav(rng.uniform(-0.5, 0.5, 16_000), 16_000))
     root = str(tmp_path / "root")
-    scores = chain.scored(None, chain.ingested(str(source), root), root)
+    clips = chain.ingested(str(source), root)
+    scores = chain.scored(chain.spectral(clips, root), clips, root)
     assert scores.table(Folder.SCORES)["label"].null_count == 2
     with pytest.raises(UserError, match=r"^fan section 00: 0 normal, 0 anomaly, 2 unlabelled clips; both labels"):
         steps.ensure(evaluate.step([scores], silent), root)

@@ -11,13 +11,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from ray_asd import store, tables
+from ray_asd import config, tables
 from ray_asd.build import Output, steps
-from ray_asd.config import Audio, Usage, Worker
 from ray_asd.data import features, recordings, simulate
 from ray_asd.data.training_set import TrainingSet
 from ray_asd.engine.progress import silent
-from ray_asd.errors import StageError
 from ray_asd.models import model_folder
 from ray_asd.models.card import CARD, WEIGHTS
 from ray_asd.models.embedder import ClipEmbedder
@@ -86,18 +84,18 @@ def test_chunks_are_those_of_the_fine_tuned_model(system: chain.Chain) -> None:
     assert len(found) == 72  # 4 of the 40 clips are held out, and with them their variants
 
 
-def test_the_floor_is_mean_and_deviation_of_log_mel_frames(system: chain.Chain) -> None:
-    floor = chain.parent(_floor_scores(system), "queries")
-    assert {store.name(floor.uri).partition("-")[0], *floor.marker.inputs} == {"floor", "clips"}
+@pytest.mark.parametrize(
+    ("name", "embedding"),
+    [(usage.SPECTRAL, features.spectral_embedding), (usage.LOG_MEL, features.log_mel_embedding)],
+)
+def test_features_need_no_model(system: chain.Chain, name: usage.Features, embedding: Any) -> None:
+    output = steps.ensure(embed.clips(usage.features(name), system.clips, silent, ("test",)), system.root)
+    assert list(output.marker.inputs) == ["clips"]
     clips = {row["clip_id"]: row for row in system.clips.table(Folder.CLIPS).to_pylist()}
-    table = floor.table(Folder.EMBEDDINGS)
-    expected = [features.floor_embedding(recordings.waveform(clips[name], 0)) for name in table["clip_id"].to_pylist()]
+    table = output.table(Folder.EMBEDDINGS)
+    expected = [embedding(recordings.waveform(clips[name], 0)) for name in table["clip_id"].to_pylist()]
+    assert len(expected) == 24
     np.testing.assert_allclose(vectors(table), expected, rtol=1e-5)
-
-
-def _floor_scores(system: chain.Chain) -> Output:
-    (name,) = (name for name in system.metrics.marker.inputs if name.startswith("floor"))
-    return chain.parent(system.metrics, name)
 
 
 def test_tables_are_read_without_ray(system: chain.Chain) -> None:
@@ -115,8 +113,8 @@ def test_tables_are_read_without_ray(system: chain.Chain) -> None:
 def test_the_number_of_workers_changes_no_byte(system: chain.Chain, tmp_path: Path) -> None:
     found = []
     for workers in (1, 2):
-        settings = usage.Settings(Audio(), chain.RECIPE.inference, Worker(), workers)
-        step = embed.clips(system.base, system.clips, settings, silent)
+        changed = config.load("tiny", (*chain.SETTINGS, f"resources.embed_workers={workers}"))
+        step = embed.clips(usage.planned(system.base, changed, system.clips), system.clips, silent)
         found.append(steps.ensure(step, str(tmp_path / str(workers))))
     assert found[0].marker.digest == found[1].marker.digest
     assert chain.contents(found[0]) == chain.contents(found[1])
@@ -130,19 +128,15 @@ def test_the_number_of_workers_changes_no_byte(system: chain.Chain, tmp_path: Pa
 def test_a_recording_that_was_lost_or_changed_is_named(tmp_path: Path) -> None:
     fleet = simulate.Fleet(machines=("fan",), train_source=2, train_target=1, test=1, seconds=1.0)
     simulate.write(fleet, str(tmp_path / "fleet"))
-    root = str(tmp_path / "root")
-    clips = chain.ingested(str(tmp_path / "fleet"), root)
-    victim = Path(clips.table(Folder.CLIPS)["uri"][3].as_py())
-    step = embed.clips(None, clips, usage.Settings.of(Usage(), Audio()), silent)
-    content = victim.read_bytes()
-    spoils: list[tuple[Any, str]] = [
-        (victim.unlink, f"^missing: {victim}$"),
-        (lambda: victim.write_bytes(content[:-100]), f"^{victim}: the recording has changed since it was ingested"),
-    ]
-    for spoil, message in spoils:
-        spoil()
-        with pytest.raises(StageError, match=message) as caught:
-            steps.ensure(step, root)
-        assert "\n" not in str(caught.value)
-    victim.write_bytes(content)
-    assert steps.ensure(step, root).marker.counts == {"clips": 7}
+    clips = chain.ingested(str(tmp_path / "fleet"), str(tmp_path / "root"))
+    lost, changed = (Path(uri) for uri in clips.table(Folder.CLIPS)["uri"].to_pylist()[2:4])
+    lost.unlink()
+    changed.write_bytes(changed.read_bytes()[:-100])
+    output = steps.ensure(embed.clips(usage.features(usage.SPECTRAL), clips, silent), str(tmp_path / "root"))
+    told = {(row["reason"], row["detail"]) for row in output.table(Folder.UNSCORED).to_pylist()}
+    assert told == {
+        ("recording_gone", f"missing: {lost}"),
+        ("recording_changed", f"{changed}: the recording has changed since it was ingested; ingest it again"),
+    }
+    assert output.marker.counts["clips"] == 5
+    assert (output.marker.counts["unscored"], output.marker.counts["unscored_recording_gone"]) == (2, 1)

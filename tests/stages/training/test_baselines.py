@@ -18,10 +18,10 @@ from ray_asd.models.autoencoder import AutoEncoder, Covariances, Reconstruction
 from ray_asd.models.card import CARD, WEIGHTS, read_card
 from ray_asd.models.mobilenet import anomaly_score, patches
 from ray_asd.stages.comparison import evaluate
-from ray_asd.stages.detection import score
-from ray_asd.stages.detection.baseline_scores import load
+from ray_asd.stages.detection.baselines import load
 from ray_asd.stages.training import systems, usage
 from ray_asd.stages.training.baseline_objectives import PatchModel
+from ray_asd.stages.training.usage import Used
 from ray_asd.tables import Folder
 from stages import chain
 
@@ -42,10 +42,13 @@ def trained(system: chain.Chain, chosen: Recipe) -> Output:
     return steps.ensure(systems.system(chosen, system.clips, silent), system.root)
 
 
+def used(model: Output, chosen: Recipe, clips: Output) -> Used:
+    return usage.planned(model, chosen, clips)
+
+
 def scored(system: chain.Chain, chosen: Recipe) -> Output:
-    model = trained(system, chosen)
-    step = score.step(model, system.clips, system.clips, chosen, chosen.audio, silent, chosen.method)
-    return steps.ensure(step, system.root)
+    detector = chain.enrolled([used(trained(system, chosen), chosen, system.clips)], system.clips, system.root)
+    return chain.scored(detector, system.clips, system.root)
 
 
 @pytest.mark.parametrize("method", ["autoencoder", "mobilenet"])
@@ -61,9 +64,9 @@ def test_a_baseline_gives_scores_thresholds_and_metrics(system: chain.Chain, met
     assert [(row["machine_type"], row["num_clips"]) for row in thresholds] == [("fan", 2), ("valve", 2)]
     metrics = steps.ensure(evaluate.step([output], silent), system.root)
     name = {"autoencoder": "AutoEncoder (MSE)", "mobilenet": "MobileNet"}[method]
-    assert [found["system"] for found in metrics.marker.summary["systems"]] == [name, score.FLOOR_SYSTEM]
-    floor = next(uri for key, uri in metrics.marker.inputs.items() if key.startswith("floor"))
-    assert floor == next(source for key, source in system.metrics.marker.inputs.items() if key.startswith("floor"))
+    assert [found["system"] for found in metrics.marker.summary["systems"]] == [name, "spectral"]
+    floor = next(uri for key, uri in metrics.marker.inputs.items() if key.startswith("baseline"))
+    assert floor == next(source for key, source in system.metrics.marker.inputs.items() if key.startswith("baseline"))
 
 
 def test_an_autoencoders_scores_are_those_of_its_saved_weights(system: chain.Chain) -> None:
@@ -120,8 +123,10 @@ def test_the_true_class_is_the_clips_own_or_the_best_fitting(system: chain.Chain
     own = anomaly_score(logits, [card.conditions.index(clip["condition"])])
     of_machine = [n for n, name in enumerate(card.conditions) if name.split("|")[0] == clip["machine_type"]]
     best = anomaly_score(logits, of_machine)
-    recorded = load(model, recipe("mobilenet", "scoring.mobilenet_class=recorded"))
-    nearest = load(model, recipe("mobilenet", "scoring.mobilenet_class=nearest"))
+    recorded, nearest = (
+        load(used(model, recipe("mobilenet", f"scoring.mobilenet_class={name}"), system.clips))
+        for name in ("recorded", "nearest")
+    )
     assert recorded(wave, clip) == pytest.approx(own, rel=1e-5)
     assert recorded(wave, clip | {"condition": "fan|never=seen"}) == pytest.approx(best, rel=1e-5)
     assert nearest(wave, clip) == pytest.approx(best, rel=1e-5)
@@ -133,7 +138,8 @@ def test_the_true_class_is_the_clips_own_or_the_best_fitting(system: chain.Chain
 
 
 def test_a_machine_type_without_an_autoencoder_is_named(system: chain.Chain) -> None:
-    scorer = load(trained(system, recipe("autoencoder")), recipe("autoencoder"))
+    chosen = recipe("autoencoder")
+    scorer = load(used(trained(system, chosen), chosen, system.clips))
     with pytest.raises(UserError, match=r"^x: no AutoEncoder was trained on 'pump'; allowed: fan, valve$"):
         scorer(np.zeros(16_000, np.float32), {"clip_id": "x", "machine_type": "pump", "condition": None})
 

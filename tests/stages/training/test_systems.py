@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -14,7 +15,9 @@ from ray_asd.build.steps import Step, ensure, plan
 from ray_asd.data.training_set import held_out
 from ray_asd.engine.progress import silent
 from ray_asd.errors import UserError
-from ray_asd.stages.training import systems
+from ray_asd.models import model_folder
+from ray_asd.models.card import CARD, WEIGHTS, read_card
+from ray_asd.stages.training import systems, usage
 from ray_asd.store.lease import Fence
 from ray_asd.tables import Folder
 from stages import chain
@@ -81,7 +84,7 @@ def test_a_rerun_trains_nothing(system: chain.Chain) -> None:
     [
         "training.checkpoint_every=7",
         "inference.mode=whole",
-        "scoring.neighbours=5",
+        "scoring.backend.neighbours=5",
         "resources.train.cpus=2",
         "name=other",
     ],
@@ -135,3 +138,26 @@ def test_clips_that_cannot_be_told_apart_are_refused_before_ray(
     with pytest.raises(UserError, match=message):
         step(system).work(new_attempt(folder, Fence(folder, 1)), {"clips": system.clips, "originals": originals})
     assert not store.exists(folder)
+
+
+def test_a_frozen_backbone_hears_no_clip_and_decides_by_all_of_them(system: chain.Chain) -> None:
+    frozen = ("training=null", "augmentation=null", "transformer_pooling=null", "embedding.pooling=statistics")
+    chosen = config.load("tiny", (*chain.SETTINGS[:1], *frozen))
+    model = ensure(systems.system(chosen, system.clips, silent), system.root)
+    told = read_card(model.fetch(CARD))
+    assert (model.marker.inputs, told.steps, told.held_out, told.conditions) == ({}, 0, [], [])
+    assert chosen.system == told.system == "hubert+WS+frozen (random:tiny)"
+    loaded = model_folder.load(*(model.fetch(name) for name in (CARD, WEIGHTS)))
+    assert loaded.aam is None
+    wave = np.random.default_rng(0).normal(size=16_000).astype(np.float32)
+    with torch.inference_mode():
+        states = loaded.system.embedder.states(torch.from_numpy(wave)[None])
+        expected = torch.cat([states.mean(dim=1), states.std(dim=1, correction=0)], dim=1)
+    (found,) = loaded.system.embed([wave])
+    np.testing.assert_allclose(found, (expected / expected.norm()).squeeze(), atol=1e-6)
+
+    made = chain.enrolled([usage.use(model.uri)], system.clips, system.root)
+    assert set(made.table("members/0/healthy")["role"].to_pylist()) == {"bank"}
+    limits = made.table(Folder.THRESHOLDS).to_pylist()
+    assert [(row["source"], row["num_clips"]) for row in limits] == [("leave_one_out", 20)] * 2
+    assert all(row["threshold"] is not None for row in limits)

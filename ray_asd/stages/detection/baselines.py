@@ -7,28 +7,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ray_asd.build import Output
-from ray_asd.config import Scoring, Usage
+from ray_asd.config import Scoring
 from ray_asd.data import layouts
 from ray_asd.data.features import log_mel
 from ray_asd.errors import UserError
 from ray_asd.models import autoencoder, mobilenet, model_folder
-from ray_asd.models.card import CARD, WEIGHTS, ModelCard
+from ray_asd.models.card import ModelCard
 from ray_asd.stages.training.baseline_objectives import PatchModel, ResidualModel, long_enough
+from ray_asd.stages.training.usage import Used
 
 Clip = Mapping[str, Any]
 """A CLIPS row."""
 
 
-def load(model: Output, usage: Usage) -> "Reconstructions | Patches":
-    """The scorer of a ``train`` output, on the device that ``usage`` asks for."""
-    torch.set_num_threads(usage.inference.threads)
-    card, tensors = model_folder.load_tensors(model.fetch(CARD), model.fetch(WEIGHTS))
-    device = "cuda" if usage.resources.embed.gpus else "cpu"
-    with model_folder.fitting(model.fetch(WEIGHTS), model.fetch(CARD)):
+class NeverTrained(UserError):
+    """A clip of a machine type that the baseline was not trained on."""
+
+
+def load(used: Used) -> "Reconstructions | Patches":
+    """The scorer of a worker, on the device that its settings ask for."""
+    torch.set_num_threads(used.usage.inference.threads)
+    card_file, weights = used.files()
+    card, tensors = model_folder.load_tensors(card_file, weights)
+    device = "cuda" if used.usage.resources.embed.gpus else "cpu"
+    with model_folder.fitting(weights, card_file):
         if card.recipe.method == "autoencoder":
-            return Reconstructions(card, tensors, usage.scoring, device)
-        return Patches(card, tensors, usage.scoring, device)
+            return Reconstructions(card, tensors, used.usage.scoring, device)
+        return Patches(card, tensors, used.usage.scoring, device)
 
 
 class Reconstructions:
@@ -49,7 +54,7 @@ class Reconstructions:
         machine_type = clip["machine_type"]
         if machine_type not in self._of:
             known = ", ".join(self._of)
-            raise UserError(f"{clip['clip_id']}: no AutoEncoder was trained on {machine_type!r}; allowed: {known}")
+            raise NeverTrained(f"{clip['clip_id']}: no AutoEncoder was trained on {machine_type!r}; allowed: {known}")
         features = log_mel(long_enough(waveform, autoencoder.FRAMES))
         try:
             return self._of[machine_type].score(features, self._settings)
@@ -85,5 +90,5 @@ class Patches:
             if layouts.machine_type_of(name) == clip["machine_type"]
         ]
         if not own:
-            raise UserError(f"{clip['clip_id']}: the MobileNet knows no condition of {clip['machine_type']!r}")
+            raise NeverTrained(f"{clip['clip_id']}: the MobileNet knows no condition of {clip['machine_type']!r}")
         return own

@@ -1,0 +1,9 @@
+"""Make a detector: ``ray-asd enroll`` as a Ray job.
+
+ray job submit --working-dir . -- /usr/bin/python3 jobs/enroll.py --help
+"""
+
+from ray_asd.cli import job
+
+if __name__ == "__main__":
+    job(__file__)

@@ -1,0 +1,33 @@
+"""Why a recording is not taken, or a clip not scored: the words of REJECTS and UNSCORED, and what they mean."""
+
+REJECTED = {
+    "unreadable": "the object or file could not be read",
+    "not_audio": "no audio decoder recognises the content",
+    "unsupported_codec": "the content is neither WAV nor FLAC",
+    "truncated": "the header promises more samples than the file holds",
+    "false_header": "what the header says of its samples contradicts itself or the samples",
+    "no_samples": "the file holds no samples",
+    "not_finite": "a sample is NaN or infinite",
+    "silent": "all samples are equal",
+    "too_short": "shorter than the shortest clip taken",
+    "too_long": "longer than the longest clip taken",
+    "absurd_format": "sample rate or channel count out of bounds",
+    "name_fits_no_layout": "the path does not follow the layout's naming",
+    "missing": "listed, but not there",
+    "duplicate": "the same content as another clip, and duplicates were not wanted",
+    "renamed": "an anonymous clip of a machine whose test clips lie named in test_rename/ beside it",
+    "not_an_archive": "called a zip file, but without a directory that can be read",
+    "archive_escape": "an archive member whose name or link would leave the archive's folder",
+    "archive_bomb": "an archive or member that expands beyond a limit, or a member that shares bytes with another",
+    "archive_member": "an archive member that is encrypted, oddly compressed, damaged, or there twice",
+}
+
+UNSCORED = {
+    "recording_gone": "the recording is not where CLIPS says",
+    "recording_changed": "the recording is not the one that was ingested",
+    "recording_damaged": "the recording cannot be decoded",
+    "no_channel": "the recording lacks the channel that is heard",
+    "no_vector": "its embedding is not finite, or has no direction to compare",
+    "no_bank": "the detector holds nothing of its machine type and section",
+    "learning": "the detector holds too few clips of its machine type and section to compare with",
+}
