@@ -15,8 +15,6 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources as package
-from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
@@ -24,7 +22,8 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from ray_asd import config
 from ray_asd.config import Family, Recipe, Section
-from ray_asd.errors import UserError, unknown
+from ray_asd.config.loading import packaged, text_of
+from ray_asd.errors import UserError
 
 _SWITCHES = {"SA": "augmentation", "TFP": "transformer_pooling"}
 _Value = TypeVar("_Value")
@@ -66,8 +65,7 @@ class Cell:
 
 def packaged_grids() -> list[str]:
     """Names that ``load`` finds without a path."""
-    folder = package.files("ray_asd") / "grids"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return packaged("grid")
 
 
 def load(name: str, recipe: str, overrides: tuple[str, ...] = (), seeds: Sequence[int] = ()) -> list[Cell]:
@@ -90,15 +88,7 @@ def load(name: str, recipe: str, overrides: tuple[str, ...] = (), seeds: Sequenc
 
 
 def _rows(name: str) -> list[_Row]:
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise UserError(f"no grid file {name!r}")
-        text = path.read_text()
-    elif name in packaged_grids():
-        text = (package.files("ray_asd") / "grids" / f"{name}.yaml").read_text()
-    else:
-        raise unknown("grid", name, [*packaged_grids(), "a path ending in .yaml"])
+    text = text_of("grid", name)
     try:
         rows = TypeAdapter(list[_Row]).validate_python(yaml.safe_load(text))
     except yaml.YAMLError as error:

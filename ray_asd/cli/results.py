@@ -8,7 +8,7 @@ from ray_asd.cli.app import command, dry_run_option, existing, json_option, out_
 from ray_asd.cli.console import Progress, bring, summary
 from ray_asd.errors import UserError
 from ray_asd.scoring.protocols import CHOICES as PROTOCOLS
-from ray_asd.stages.training.usage import FEATURES
+from ray_asd.stages.training.usage import FEATURES, Features
 
 
 @command("evaluate --scores runs/score/hubert-WS-seed0-0123456789ab --out runs")
@@ -41,7 +41,7 @@ def evaluate(
     scores: tuple[str, ...],
     truth: str | None,
     protocol: str,
-    baselines: tuple[str, ...],
+    baselines: tuple[Features, ...],
     root: str,
     dry_run: bool,
     as_json: bool,

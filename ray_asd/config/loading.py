@@ -12,10 +12,31 @@ from ray_asd.config.sections import Audio, Recipe, Usage
 from ray_asd.errors import UserError, unknown
 
 
+def packaged(kind: str) -> list[str]:
+    """Names of the files of a kind (recipe, grid) that come with the program."""
+    folder = package.files("ray_asd") / f"{kind}s"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def text_of(kind: str, name: str) -> str:
+    """The text of the packaged file of that name, or of the file at a path.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"no {kind} file {name!r}")
+        return path.read_text()
+    if name not in packaged(kind):
+        raise unknown(kind, name, [*packaged(kind), "a path ending in .yaml"])
+    return (package.files("ray_asd") / f"{kind}s" / f"{name}.yaml").read_text()
+
+
 def packaged_recipes() -> list[str]:
     """Names that ``load`` finds without a path."""
-    folder = package.files("ray_asd") / "recipes"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return packaged("recipe")
 
 
 def load(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
@@ -24,15 +45,7 @@ def load(name: str, overrides: tuple[str, ...] = ()) -> Recipe:
     Raises:
         UserError: no such recipe, not YAML, an unknown key, or a value or combination that cannot be.
     """
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise UserError(f"no recipe file {name!r}")
-        text = path.read_text()
-    elif name in packaged_recipes():
-        text = (package.files("ray_asd") / "recipes" / f"{name}.yaml").read_text()
-    else:
-        raise unknown("recipe", name, [*packaged_recipes(), "a path ending in .yaml"])
+    text = text_of("recipe", name)
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:

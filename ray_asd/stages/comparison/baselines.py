@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ray_asd import store
 from ray_asd.build import Output, archive
 from ray_asd.build.steps import Step
 from ray_asd.config import Audio, Recipe, Scoring, Usage
@@ -10,20 +11,19 @@ from ray_asd.models.card import CARD, read_card
 from ray_asd.stages.detection import detector as detectors
 from ray_asd.stages.detection import enroll, score
 from ray_asd.stages.detection.enroll import Withheld
-from ray_asd.stages.training.usage import FEATURES, SPECTRAL, features
+from ray_asd.stages.training.usage import SPECTRAL, Features, features
 
 DEFAULT = (SPECTRAL,)
-CHOICES = FEATURES
 
 
-def of_recipe(recipe: Recipe, clips: Output, progress: Progress, names: Sequence[str] = DEFAULT) -> list[Step]:
+def of_recipe(recipe: Recipe, clips: Output, progress: Progress, names: Sequence[Features] = DEFAULT) -> list[Step]:
     """SCORES of the baselines beside a system that ``recipe`` trains on ``clips`` and enrols them with."""
     cpus = recipe.resources.embed.model_copy(update={"gpus": 0})  # features need none
     used = Usage(scoring=recipe.scoring, resources=recipe.resources.model_copy(update={"embed": cpus}))
     return _scored(names, clips, clips, withheld(recipe), recipe.audio, used, progress)
 
 
-def of_scores(scores: Output, progress: Progress, names: Sequence[str] = DEFAULT) -> list[Step]:
+def of_scores(scores: Output, progress: Progress, names: Sequence[Features] = DEFAULT) -> list[Step]:
     """SCORES of the baselines beside SCORES that are there: of the same clips, by the bank of the same detector.
 
     There are none where the detector was extended, or what it was enrolled with is not there any more.
@@ -55,13 +55,13 @@ def _withheld(detector: Output) -> Withheld | None:
     inputs = detector.marker.inputs
     for name, source in inputs.items():
         if name.startswith("trained_on_") and source.digest == inputs["clips"].digest:
-            model = f"members/{name.removeprefix('trained_on_')}/{CARD}"
-            return withheld(read_card(detector.fetch(model)).recipe)
+            folder = detectors.member_folder(int(name.removeprefix("trained_on_")))
+            return withheld(read_card(detector.fetch(store.join(folder, CARD))).recipe)
     return None
 
 
 def _scored(
-    names: Sequence[str],
+    names: Sequence[Features],
     clips: Output,
     bank: Output,
     apart: Withheld | None,
@@ -72,8 +72,7 @@ def _scored(
     """By features of these names, with the thresholds and resources of ``usage``."""
     found = []
     for name in names:
-        plain = features(name)  # type: ignore[arg-type]
-        scoring = Scoring(backend=plain.backend, threshold=usage.scoring.threshold)
-        used = features(name, usage.model_copy(update={"scoring": scoring}), audio)  # type: ignore[arg-type]
+        scoring = Scoring(backend=features(name).backend, threshold=usage.scoring.threshold)
+        used = features(name, usage.model_copy(update={"scoring": scoring}), audio)
         found.append(score.step(enroll.step([used], bank, progress, apart), clips, usage.resources, progress))
     return found

@@ -19,6 +19,7 @@ from ray_asd.engine.progress import Progress
 from ray_asd.errors import UserError, unknown
 from ray_asd.scoring import bootstrap, comparison, metrics, protocols, submission
 from ray_asd.stages.comparison import baselines
+from ray_asd.stages.training.usage import Features
 from ray_asd.tables import Folder
 
 CODE_VERSION = 5
@@ -31,11 +32,11 @@ _SCORES, _BASELINE = (
 
 
 def step(
-    scores: Sequence[Output], progress: Progress, protocol: str = "auto", names: Sequence[str] = baselines.DEFAULT
+    scores: Sequence[Output], progress: Progress, protocol: str = "auto", names: Sequence[Features] = baselines.DEFAULT
 ) -> Step:
     """METRICS of one or more SCORES, and of the baselines on the same clips with the same banks.
 
-    ``protocol`` is one of ``scoring.protocols.CHOICES``, ``names`` are some of ``baselines.CHOICES``.
+    ``protocol`` is one of ``scoring.protocols.CHOICES``, ``names`` those of the baselines' features.
 
     Raises:
         UserError: they are not.

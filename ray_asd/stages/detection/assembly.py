@@ -107,12 +107,10 @@ class _Member:
     def __init__(self, attempt: Attempt, number: int, used: Used, found: Healthy, local: Path) -> None:
         self.used, self.healthy, self.ranges = used, found, found.ranges()
         self._attempt, self._number, self._local = attempt, number, local
-        self._folder = f"members/{number}"
         self.banks: dict[Group, bank.Bank] = {}
         self._fleet: Scatter | None = None
         if used.has_bank:
-            for group, made, fleet in bank.fitted(found, self.ranges, used.usage.scoring):
-                self.banks[group], self._fleet = made, fleet
+            self.banks, self._fleet = bank.fitted(found, self.ranges, used.usage.scoring)
         self.recalls: dict[Group, float] = {}
 
     @property
@@ -122,7 +120,7 @@ class _Member:
 
     def saved(self) -> list[File]:
         """Its files."""
-        put, where = self._attempt, self._folder
+        put, where = self._attempt, detector.member_folder(self._number)
         files = [put.put_table(store.join(where, f"{Folder.HEALTHY}/00000.parquet"), self.healthy.rows)]
         if self.used.home:
             for name, local in zip((MODEL_CARD, WEIGHTS), self.used.files(), strict=True):
@@ -133,8 +131,7 @@ class _Member:
                 files.append(put.put_table(store.join(where, _TRAINED), table))
         if self.used.has_bank:
             files.append(put.put_file(store.join(where, healthy.VECTORS), self._local / healthy.VECTORS))
-            scoring = self.used.usage.scoring
-            more, self.recalls = bank.saved(put, where, self.banks, self.healthy, scoring, self._local)
+            more, self.recalls = bank.saved(put, where, self.banks, self.used.usage.scoring, self._local)
             files += more
         return files
 

@@ -21,7 +21,7 @@ from ray_asd.scoring import backend, knn
 from ray_asd.scoring.backend import Fitted
 from ray_asd.scoring.bank import open_vectors
 from ray_asd.scoring.whitening import MIN_CLIPS, Scatter
-from ray_asd.stages.detection.detector import DetectorCard, MemberCard
+from ray_asd.stages.detection.detector import DetectorCard, MemberCard, member_folder
 from ray_asd.stages.detection.healthy import VECTORS, Group, Healthy, Range
 from ray_asd.tables import Folder
 
@@ -71,18 +71,20 @@ class Bank:
 
 def fitted(
     healthy: Healthy, ranges: Mapping[Group, Range], scoring: Scoring
-) -> Iterator[tuple[Group, Bank, Scatter | None]]:
+) -> tuple[dict[Group, Bank], Scatter | None]:
     """The bank of each group that has enough clips, in order, and the scatter of the fleet that small groups take."""
     settings = scoring.backend
     assert healthy.vectors is not None
     fleet = _fleet(healthy.vectors, ranges, scoring)
     clip_ids, domains = healthy.rows["clip_id"], healthy.rows["domain"]
+    banks: dict[Group, Bank] = {}
     for group, own in ranges.items():
         if own.size < backend.needed(settings):
             continue
         vectors, here = healthy.vectors[own.start : own.bank], slice(own.start, own.bank)
         made = backend.fit(vectors, domains[here].to_pylist(), settings, fleet)
-        yield group, Bank(made, clip_ids[here].to_pylist()), fleet
+        banks[group] = Bank(made, clip_ids[here].to_pylist())
+    return banks, fleet
 
 
 def _fleet(vectors: np.ndarray, ranges: Mapping[Group, Range], scoring: Scoring) -> Scatter | None:
@@ -94,10 +96,9 @@ def _fleet(vectors: np.ndarray, ranges: Mapping[Group, Range], scoring: Scoring)
 
 
 def saved(
-    attempt: Attempt, folder: str, banks: Mapping[Group, Bank], healthy: Healthy, scoring: Scoring, local: Path
+    attempt: Attempt, folder: str, banks: Mapping[Group, Bank], scoring: Scoring, local: Path
 ) -> tuple[list[File], dict[Group, float]]:
-    """Write vectors, back-ends and approximate indexes below ``folder``; and the recall of each such index."""
-    assert healthy.vectors is not None
+    """Write back-ends and approximate indexes below ``folder``; and the recall of each such index."""
     tensors = {
         f"{number}.{name}": np.ascontiguousarray(value)
         for number, bank in enumerate(banks.values())
@@ -197,7 +198,7 @@ def _loaded(
     detector: Output, card: DetectorCard, number: int, member: MemberCard, wanted: set[int], device: int | None
 ) -> Iterator[tuple[int, Bank]]:
     """The banks of the wanted groups of a member, in order of the groups."""
-    folder = card.folder(number)
+    folder = member_folder(number)
     rows = detector.table(store.join(folder, Folder.HEALTHY))
     vectors = open_vectors(detector.fetch(store.join(folder, VECTORS)), member.dim)
     settings = member.scoring.backend

@@ -32,7 +32,7 @@ class Judge:
         healthy: dict[Group, list[float]] = {}
         for row in detector.table(Folder.CALIBRATION, tables.CALIBRATION).to_pylist():
             healthy.setdefault(_group(row), []).append(row["score"])
-        calibration = {group: np.sort(values) for group, values in healthy.items()}
+        calibration = {group: np.array(values) for group, values in healthy.items()}
         return cls(card, detector.marker.digest, limits, calibration)
 
     def __call__(self, rows: pa.Table, members: list[np.ndarray], nearest: Compared | None) -> pa.Table:

@@ -63,10 +63,6 @@ class DetectorCard(_Part):
     threshold: Threshold
     sources: dict[str, str]  # digests of what it was made of, by name
 
-    def folder(self, member: int) -> str:
-        """Of a member's files."""
-        return f"members/{member}"
-
     @cached_property
     def numbers(self) -> dict[tuple[str, str], int]:
         """Of each group, by machine type and section."""
@@ -75,6 +71,11 @@ class DetectorCard(_Part):
     def number(self, machine_type: str, section: str) -> int:
         """Of a group; -1 where it is not known."""
         return self.numbers.get((machine_type, section), -1)
+
+
+def member_folder(number: int) -> str:
+    """Of a member's files."""
+    return f"members/{number}"
 
 
 def read(detector: Output) -> DetectorCard:
@@ -103,7 +104,7 @@ def members(detector: Output, card: DetectorCard, resources: Resources) -> list[
         if member.method in FEATURES:
             found.append(Used(member.method, member.audio, usage, label=member.system))
             continue
-        folder = card.folder(number)
+        folder = member_folder(number)
         recipe = read_card(detector.fetch(store.join(folder, MODEL_CARD))).recipe
         found.append(Used(member.method, member.audio, usage, detector, folder, recipe, label=member.system))
     return found

@@ -9,7 +9,6 @@ from ray_asd.config import Resources
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import UserError
 from ray_asd.stages.detection import detector, embed, healthy
-from ray_asd.stages.detection.detector import DetectorCard
 from ray_asd.stages.detection.healthy import Source
 from ray_asd.stages.training.usage import Used, leading
 from ray_asd.tables import Folder
@@ -69,7 +68,7 @@ def extension(
     card = detector.read(before)
     inputs: dict[str, Step | Output] = {"detector": before}
     members = detector.members(before, card, resources)
-    rows = [_kept(before, card, number).rows for number in range(len(members))]
+    rows = [_kept(before, number).rows for number in range(len(members))]
     known = {clip_id for table in rows for clip_id in table["clip_id"].to_pylist()}
     unknown = [clip_id for clip_id in withdrawn if clip_id not in known]
     if unknown:
@@ -123,7 +122,7 @@ def _extended(
 
     before = inputs["detector"]
     card = detector.read(before)
-    sources = [[_kept(before, card, number)] for number in range(len(members))]
+    sources = [[_kept(before, number)] for number in range(len(members))]
     unheard = 0
     if "clips" in inputs:
         for number, member in enumerate(members):
@@ -138,5 +137,5 @@ def _extended(
     return assembly.made(attempt, plan)
 
 
-def _kept(before: Output, card: DetectorCard, number: int) -> Source:
-    return healthy.kept(before, card.folder(number))
+def _kept(before: Output, number: int) -> Source:
+    return healthy.kept(before, detector.member_folder(number))

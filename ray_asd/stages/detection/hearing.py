@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from ray_asd import tables
+from ray_asd.data.recordings import Unheard, heard
 from ray_asd.errors import UserError
 from ray_asd.stages.training.usage import Used, embedding
 
@@ -24,7 +25,7 @@ class Heard:
 
     positions: np.ndarray
     values: np.ndarray
-    unheard: dict[int, Any] = field(default_factory=dict)
+    unheard: dict[int, Unheard] = field(default_factory=dict)
 
 
 class Model:
@@ -42,8 +43,6 @@ class Model:
 
     def __call__(self, clips: pa.Table) -> Heard:
         """CLIPS rows -> what is said of each."""
-        from ray_asd.data.recordings import Unheard, heard
-
         rows = clips.select(_WHERE).to_pylist()
         unheard: dict[int, Unheard] = {}
         positions: list[int] = []
@@ -64,8 +63,6 @@ class Model:
         return Heard(np.array(list(usable), np.int64), values, unheard)
 
     def _embeddings(self, waves: Iterator[np.ndarray]) -> list[Any]:
-        from ray_asd.data.recordings import Unheard
-
         assert self._embed is not None
         useless = Unheard("no_vector", "its embedding is zero or not finite")
         return [
@@ -75,7 +72,6 @@ class Model:
 
     def _scores(self, waves: Iterator[np.ndarray], rows: list[dict[str, Any]], positions: list[int]) -> list[Any]:
         """``positions`` ends with that of the waveform taken last."""
-        from ray_asd.data.recordings import Unheard
         from ray_asd.stages.detection.baselines import NeverTrained
 
         found: list[Any] = []
@@ -90,7 +86,7 @@ class Model:
         return found
 
 
-def unscored(clips: pa.Table, unheard: dict[int, Any]) -> pa.Table:
+def unscored(clips: pa.Table, unheard: dict[int, Unheard]) -> pa.Table:
     """UNSCORED rows of those of ``clips`` (by position) that could not be heard or compared."""
     positions = sorted(unheard)
     rows = clips.select(["clip_id", "machine_type", "section"]).take(pa.array(positions, pa.int64())).to_pylist()

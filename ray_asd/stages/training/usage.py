@@ -111,9 +111,10 @@ class Used:
 
     def provenance(self) -> "Provenance":
         """Which clips its training has seen."""
-        if self.home is None or not self.card().recipe.is_trained:
+        card = self.card() if self.home else None
+        if card is None or not card.recipe.is_trained:
             return Provenance(frozenset(), frozenset())
-        held_out = frozenset(self.card().held_out)
+        held_out = frozenset(card.held_out)
         if self.trained_on is not None:
             clips = self.trained_on
             parts = [clips.part(file.path, ["clip_id", "split"]) for file in clips.files(Folder.CLIPS)]
@@ -141,7 +142,7 @@ class Provenance:
     trained: frozenset[str] | None
 
     def roles(self, clips: pa.Table) -> list[str]:
-        """Of each healthy clip one of ``tables.ROLES``; where nobody knows, a clip was trained on."""
+        """Of each healthy clip its role in ``tables.HEALTHY``; where nobody knows, a clip was trained on."""
         return [
             "unseen"
             if split == "calibration" or clip_id in self.held_out
@@ -174,8 +175,7 @@ def use(model: str, recipe: str | None = None, overrides: tuple[str, ...] = ()) 
     for name in FEATURES:
         if name == model:
             base = config.load(recipe) if recipe else None
-            heard = tuple(override for override in overrides if override.startswith("audio."))
-            others = tuple(override for override in overrides if override not in heard)
+            heard, others = _apart(overrides)
             audio = config.heard(base.audio if base else Audio(), heard)
             return features(name, config.usage(base or Usage(scoring=_plain(name)), others), audio)
     try:
@@ -194,14 +194,19 @@ def use_together(models: Sequence[str], recipe: str | None, overrides: tuple[str
     Raises:
         UserError: see ``use``.
     """
-    heard = tuple(override for override in overrides if override.startswith("audio."))
-    others = tuple(override for override in overrides if override not in heard)
+    heard, others = _apart(overrides)
     found = [use(model, recipe, overrides if model in FEATURES else others) for model in models]
     if heard and not any(model in FEATURES for model in models):
         raise UserError(f"--set {heard[0]}: a model hears what it was trained on; allowed: with spectral or log-mel")
     audio = leading(found).audio
     told = bool(heard) or recipe is not None
     return [used if told or used.home else replace(used, audio=audio) for used in found]
+
+
+def _apart(overrides: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Overrides of what is heard, and the others."""
+    heard = tuple(override for override in overrides if override.startswith("audio."))
+    return heard, tuple(override for override in overrides if override not in heard)
 
 
 def leading(members: Sequence[Used]) -> Used:
