@@ -8,13 +8,15 @@ which shards are done, so that a killed stage goes on with the others.
 
 import json
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
+from uuid import uuid4
 
 import pyarrow as pa
 import ray
@@ -32,6 +34,7 @@ _NUMBER = "__shard__"
 NO_PROGRESS_SECONDS = 900  # a pipeline that stands still for so long fails instead of hanging
 SMALLEST, LARGEST = 32, 512  # clips of a shard
 SHARDS = 64  # as many as that, if none gets too small or too large
+KEPT_SECONDS = 10.0  # that an idle process holds what it made for its last shard
 _READERS = 16  # of receipts
 
 
@@ -100,10 +103,13 @@ class Reader:
         return self._table.slice(named["start"], named["stop"] - named["start"])
 
 
+@dataclass(frozen=True)
 class _ShardWorker:
-    def __init__(self, make: Callable[[], Shard], attempt: Attempt) -> None:
-        self.make = make
-        self.attempt = attempt
+    """Equal to all of its run, so that a process that has one needs no other."""
+
+    run: str
+    make: Callable[[], Shard] = field(compare=False)
+    attempt: Attempt = field(compare=False)
 
     @cached_property
     def work(self) -> Shard:
@@ -122,6 +128,29 @@ class _ShardWorker:
         except OSError as error:  # Ray would put words of its own where the file's name stood
             result = json.dumps({"error": "StageError", "message": first_line(error)})
         return pa.table({"number": [number], "done": [result]})
+
+
+class _Kept:
+    """The worker whose shards this process does, let go once it has had none for ``KEPT_SECONDS``."""
+
+    def __init__(self) -> None:
+        self._worker = lru_cache(maxsize=1)(lambda worker: worker)
+        self._letting_go = threading.Timer(0, self._worker.cache_clear)
+
+    def __call__(self, worker: _ShardWorker, block: pa.Table) -> pa.Table:
+        self._letting_go.cancel()
+        done: pa.Table = self._worker(worker)(block)
+        self._letting_go = threading.Timer(KEPT_SECONDS, self._worker.cache_clear)
+        self._letting_go.daemon = True
+        self._letting_go.start()
+        return done
+
+
+_kept = _Kept()
+
+
+def _in_task(block: pa.Table, worker: _ShardWorker) -> pa.Table:
+    return _kept(worker, block)
 
 
 def _as_json(done: Done) -> str:
@@ -158,23 +187,25 @@ def run(
     most = min(workers or len(blocks), len(blocks))
     try:
         with placement.budget.hold(worker, 1, most, beside) as grant, service or nullcontext():
-            pipeline = ray.data.from_arrow(blocks).map_batches(
-                _ShardWorker,
-                fn_constructor_args=(make, attempt),
-                batch_size=None,
-                batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(
-                    min_size=grant.workers,
-                    max_size=most if workers else grant.workers,
-                    max_tasks_in_flight_per_actor=2,
-                ),
-                **placement.options(worker),
-            )
+            at_once = most if workers else grant.workers
+            pipeline = _mapped(ray.data.from_arrow(blocks), _ShardWorker(uuid4().hex, make, attempt), worker, at_once)
             for row in pipeline.iter_rows():
                 sum_.add(row["number"], json.loads(row["done"]))
             return sum_.done(grant.held)
     except RayError as error:
         raise StageError(f"{what}: {first_line(error)}") from error
+
+
+def _mapped(shards: ray.data.Dataset, work: _ShardWorker, worker: Worker, workers: int) -> ray.data.Dataset:
+    """On CPUs by tasks, whose processes go on to the next run with all that they have imported; a GPU's memory is
+    free again only once its process ends, so there by actors."""
+    whole = {"batch_size": None, "batch_format": "pyarrow", **placement.options(worker)}
+    if not worker.gpus:
+        return shards.map_batches(_in_task, fn_args=(work,), compute=ray.data.TaskPoolStrategy(workers), **whole)
+    actors = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2)
+    return shards.map_batches(
+        _ShardWorker, fn_constructor_args=(work.run, work.make, work.attempt), compute=actors, **whole
+    )
 
 
 class _Sum:

@@ -4,8 +4,6 @@ Shapes: B batch, T samples at 16 kHz, F frames (50 per second), H hidden size, L
 """
 
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from ray_asd.config import Backbone
 from ray_asd.errors import UserError
 from ray_asd.models import checkpoints
 from ray_asd.models.checkpoints import Checkpoint
+from ray_asd.models.seeding import seeded
 
 MODELS: dict[str, type[PreTrainedModel]] = {
     "wav2vec2": Wav2Vec2Model,
@@ -43,14 +42,6 @@ MODELS: dict[str, type[PreTrainedModel]] = {
 
 DROPOUTS = ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout")
 MASK_VECTOR = "masked_spec_embed"
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Random initialisation within depends on ``seed`` alone and leaves torch's random state as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
 
 
 class SpeechBackbone(nn.Module):

@@ -7,7 +7,7 @@ Shapes: B batch, T samples at 16 kHz, F frames, H hidden size, L layers, C chunk
 
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,8 @@ from ray_asd.models.checkpoints import Checkpoint
 from ray_asd.models.low_pass import LowPass
 from ray_asd.models.packed import Packed, pack
 from ray_asd.models.passes import Passes
-from ray_asd.models.pooling import POOLINGS, TransformerPooling
+from ray_asd.models.pooling import POOLINGS, TransformerPooling, padded
+from ray_asd.models.seeding import seeded
 
 _TRIED = 3  # windows of noise, to see whether a row's place in a pass changes its last bits
 BATCH_SECONDS = 64.0  # of audio in one forward pass when embedding; another one is another result, to the last bit
@@ -231,7 +232,7 @@ def build(recipe: Recipe, checkpoint: Checkpoint) -> ClipEmbedder:
 def assemble(recipe: Recipe, backbone: SpeechBackbone) -> ClipEmbedder:
     """``backbone`` and the parts that ``recipe`` puts on it, these with random weights drawn from its seed."""
     settings = recipe.transformer_pooling
-    with backbones.seeded(recipe.seed):
+    with seeded(recipe.seed):
         low_pass = LowPass.against(recipe.augmentation)
         weighted_sum = recipe.backbone.weighted_sum
         embedder = Embedder(backbone, recipe.embedding, weighted_sum, low_pass, recipe.is_trained)
@@ -256,10 +257,3 @@ def windows(waveform: Tensor, chunking: Chunking) -> list[Tensor]:
     last = total - chunking.window
     starts = [min(index * chunking.hop, last) for index in range(math.ceil(last / chunking.hop) + 1)]
     return [waveform[start : start + chunking.window] for start in starts]
-
-
-def padded(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Chunk embeddings [C, E] of each clip -> zero-padded [B, C, E] and the mask [B, C], True where valid."""
-    lengths = torch.tensor([len(clip) for clip in clips], device=clips[0].device)
-    chunks = nn.utils.rnn.pad_sequence(list(clips), batch_first=True)
-    return chunks, torch.arange(chunks.shape[1], device=lengths.device) < lengths[:, None]

@@ -4,6 +4,7 @@ Shapes: B batch, F frames, H hidden size, C chunks, E embedding size.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -88,3 +89,10 @@ class TransformerPooling(nn.Module):
         encoded: Tensor = self.encoder(scaled, src_key_padding_mask=~valid)
         encoded = encoded.masked_fill(~valid[..., None], 0)
         return encoded.sum(dim=1) / valid.sum(dim=1, keepdim=True)
+
+
+def padded(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Chunk embeddings [C, E] of each clip -> zero-padded [B, C, E] and the mask [B, C], True where valid."""
+    lengths = torch.tensor([len(clip) for clip in clips], device=clips[0].device)
+    chunks = nn.utils.rnn.pad_sequence(list(clips), batch_first=True)
+    return chunks, torch.arange(chunks.shape[1], device=lengths.device) < lengths[:, None]

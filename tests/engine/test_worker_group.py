@@ -18,7 +18,7 @@ from ray_asd.engine.objective import Objective
 from ray_asd.engine.progress import Progress, silent
 from ray_asd.errors import LeaseLost, StageError, UserError
 from ray_asd.models import checkpoints
-from ray_asd.stages.training import objectives
+from ray_asd.stages.training import objectives, pooling_objective
 from ray_asd.store.lease import Fence
 from training_clips import hums, recipe, training_set
 
@@ -77,7 +77,8 @@ def task(name: str, clips: Output, folder: Path, workers: int) -> Objective:
     """Fine-tuning of the family of that name, or pooling."""
     settings = {"steps": STEPS, "checkpoint_every": 10, "workers": workers}
     if name == "pooling":
-        return objectives.Pooling(recipe(transformer_pooling=POOLING | settings), chunk_set(str(folder / "chunks")))
+        pooled = recipe(transformer_pooling=POOLING | settings)
+        return pooling_objective.Pooling(pooled, chunk_set(str(folder / "chunks")))
     return fine_tuning(clips, recipe(backbone={"family": name}, training=TRAINING | settings))
 
 

@@ -15,7 +15,8 @@ from ray_asd.config import Inference, Recipe
 from ray_asd.errors import UserError
 from ray_asd.models import embedder
 from ray_asd.models.checkpoints import resolve
-from ray_asd.models.embedder import WHOLE, Chunking, ClipEmbedder, WeightedSum, normalise, padded, windows
+from ray_asd.models.embedder import WHOLE, Chunking, ClipEmbedder, WeightedSum, normalise, windows
+from ray_asd.models.pooling import padded
 from ray_asd.models.products import has_bf16
 from small_models import ARCHITECTURES, TINY, make_recipe, noise, reference_model, save, states_of
 

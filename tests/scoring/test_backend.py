@@ -69,7 +69,7 @@ def test_scores_are_the_reference(settings: Backend, count: int, dim: int, ties:
     bank, queries = drawn(count, dim, ties=ties), drawn(30, dim, seed=1)
     fitted = backend.fit(bank, [None] * count, settings)
     found = fitted.search(queries, none(queries))
-    np.testing.assert_allclose(found.scores, reference(queries, bank, settings), rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(found.scores, reference(queries, bank, settings), rtol=1e-10, atol=1e-14)
     assert found.rows.shape == found.values.shape == (30, settings.neighbours)
     np.testing.assert_array_equal(found.scores, found.values.mean(axis=1))
 
@@ -95,7 +95,7 @@ def test_left_out_is_as_if_it_had_never_been_there(settings: Backend, ties: bool
     for row in range(2 if ties else 0, 24):  # what stands in for no density is of the whole group
         without = np.delete(bank, row, axis=0)
         expected = reference(bank[row : row + 1], without, settings)
-        np.testing.assert_allclose(scores[row : row + 1], expected, rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(scores[row : row + 1], expected, rtol=1e-10, atol=1e-14)
 
 
 @pytest.mark.parametrize(("count", "folds"), [(30, 30), (130, 50)])
@@ -107,7 +107,7 @@ def test_whitening_is_fitted_anew_for_each_fold(count: int, folds: int) -> None:
     for fold in range(folds):
         apart = np.sort(order[fold::folds])
         expected = reference(bank[apart], np.delete(bank, apart, axis=0), settings)
-        np.testing.assert_allclose(scores[apart], expected, rtol=1e-9)
+        np.testing.assert_allclose(scores[apart], expected, rtol=1e-10)
 
 
 def test_the_smaller_of_two_standardised_domains_counts() -> None:
@@ -123,7 +123,7 @@ def test_the_smaller_of_two_standardised_domains_counts() -> None:
         own = backend.left_out(part, [None] * len(part), [f"{n:02d}" for n in range(len(part))], pooled)[1]
         centre, spread = backend.standard(own)
         parts.append((reference(queries, part, pooled) - centre) / spread)
-    np.testing.assert_allclose(found.scores, np.minimum(*parts), rtol=1e-9)
+    np.testing.assert_allclose(found.scores, np.minimum(*parts), rtol=1e-10)
     assert (found.rows[:5] < 20).all()
     assert (found.rows[5:] >= 20).all()
     few = ["source"] * 29 + ["target"]
@@ -135,7 +135,7 @@ def test_small_groups_are_whitened_by_the_fleet() -> None:
     settings = Backend(density="none")
     ours = backend.fit(few, [None] * 6, settings, fleet)
     covariance = shrunk_covariance(fleet.covariance, shrinkage=0.5)
-    np.testing.assert_allclose(ours.root, fractional_matrix_power(covariance, -0.5), rtol=1e-9)
+    np.testing.assert_allclose(ours.root, fractional_matrix_power(covariance, -0.5), rtol=1e-10)
     alike = backend.fit(np.ones((6, 5), np.float32), [None] * 6, Backend())
     assert np.isfinite(alike.search(few, none(few)).scores).all()
 
@@ -148,7 +148,7 @@ def test_a_large_group_is_searched_exactly() -> None:
     around = fitted.domains[0].points.surroundings
     assert around is not None
     expected = (distances(asked, points, "euclidean") / around.means).min(axis=1)
-    np.testing.assert_allclose(fitted.search(queries, none(queries)).scores, expected, rtol=1e-9)
+    np.testing.assert_allclose(fitted.search(queries, none(queries)).scores, expected, rtol=1e-10)
 
 
 def test_no_direction_is_refused_in_a_bank() -> None:

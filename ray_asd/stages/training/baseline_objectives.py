@@ -20,8 +20,8 @@ from ray_asd.data.sampling import Draw
 from ray_asd.data.training_set import TrainingSet
 from ray_asd.engine.objective import Measured
 from ray_asd.models import autoencoder, mobilenet
-from ray_asd.models.backbones import seeded
-from ray_asd.stages.training.objectives import accuracy
+from ray_asd.models.seeding import seeded
+from ray_asd.stages.training.classification import accuracy
 
 
 class Pieces:

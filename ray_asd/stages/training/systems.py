@@ -148,15 +148,16 @@ def _fine_tune(
     from ray_asd.engine import worker_group
     from ray_asd.models import embedder
     from ray_asd.models.model_folder import Training
-    from ray_asd.stages.training import objectives
+    from ray_asd.stages.training.classification import new_head
+    from ray_asd.stages.training.objectives import FineTuning
 
     clips = inputs["clips"].table(Folder.CLIPS)
     kept_back = held_out(clips, recipe.calibration_fraction, recipe.seed)
     sets = [inputs[name] for name in ("originals", "variants") if name in inputs]
     conditions = TrainingSet(sets, kept_back).conditions
     with _assembling:
-        aam = objectives.new_head(recipe, len(conditions))
-    task = objectives.FineTuning(recipe, checkpoint, sets, kept_back)
+        aam = new_head(recipe, len(conditions))
+    task = FineTuning(recipe, checkpoint, sets, kept_back)
     state = worker_group.fit("train", task, recipe.resources.train, attempt, progress)
     training = Training(checkpoint, conditions, kept_back, recipe.fine_tuning.steps)
     with _assembling:
@@ -170,25 +171,26 @@ def _train_pooling(attempt: Attempt, inputs: Mapping[str, Output], recipe: Recip
     from ray_asd.models import model_folder
     from ray_asd.models.embedder import ClipEmbedder
     from ray_asd.models.pooling import TransformerPooling
-    from ray_asd.stages.training import objectives
+    from ray_asd.stages.training.classification import new_head
+    from ray_asd.stages.training.pooling_objective import Pooling
 
     card = read_card(inputs["model"].fetch(CARD))
     # What the backbone was fine-tuned with stands: an equal stage of another recipe may have done it.
     ours = ("transformer_pooling", "aam", *Usage.model_fields)
     recipe = card.recipe.model_copy(update={name: getattr(recipe, name) for name in ours})
-    task = objectives.Pooling(recipe, inputs["chunks"])
+    task = Pooling(recipe, inputs["chunks"])
     state = worker_group.fit("train pooling", task, recipe.resources.train, attempt, progress)
     training = model_folder.Training(card.checkpoint, card.conditions, card.held_out, task.settings.steps)
     with _assembling:
         base = model_folder.load(inputs["model"].fetch(CARD), inputs["model"].fetch(WEIGHTS))
-        aam = objectives.new_head(recipe, len(card.conditions))
+        aam = new_head(recipe, len(card.conditions))
         pooling = TransformerPooling(recipe.embedding.dim, task.settings)
         _take_over(pooling, aam, state)
         return _saved(attempt, ClipEmbedder(base.system.embedder, pooling, recipe), aam, training, state)
 
 
 def _take_over(encoder: Any, aam: "AAMSoftmax", state: "Fitted") -> None:
-    from ray_asd.stages.training.objectives import Classifier
+    from ray_asd.stages.training.classification import Classifier
 
     Classifier(encoder, aam).load_state_dict(state.model)
 

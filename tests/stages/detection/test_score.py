@@ -34,7 +34,7 @@ from ray_asd.tables import Folder
 from stages import chain
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "1"))
-ACTOR, WORKER = b"ray::Holder", b"ray::MapWorker"
+ACTOR, WORKER = b"ray::Holder", b"ray::MapBatches(_in_task)"
 K = 2
 WITH_ACTORS = ("resources.index_workers=1",)
 

@@ -16,7 +16,7 @@ from ray_asd.engine.objective import Prepared
 from ray_asd.errors import UserError
 from ray_asd.models import checkpoints
 from ray_asd.models.embedder import Chunking
-from ray_asd.stages.training import objectives
+from ray_asd.stages.training import objectives, pooling_objective
 from training_clips import hums, recipe, training_set
 
 FAMILIES = ("wav2vec2", "unispeech", "hubert", "wavlm")
@@ -148,7 +148,7 @@ def chunk_set(folder: Path) -> Output:
 
 
 def test_a_pooling_batch_is_padded_chunks_and_their_mask(tmp_path: Path) -> None:
-    prepared = objectives.Pooling(recipe(transformer_pooling=POOLING), chunk_set(tmp_path)).prepare()
+    prepared = pooling_objective.Pooling(recipe(transformer_pooling=POOLING), chunk_set(tmp_path)).prepare()
     assert prepared.num_items == 3
     labels, _, chunks, valid = prepared.batch([Draw(0, 0.5), Draw(2, 0.5), Draw(1, 0.5)], step=0)  # a, c, b
     assert labels.tolist() == [0, 1, 1]
@@ -158,7 +158,7 @@ def test_a_pooling_batch_is_padded_chunks_and_their_mask(tmp_path: Path) -> None
 
 
 def test_all_of_transformer_pooling_is_trained(tmp_path: Path) -> None:
-    prepared = objectives.Pooling(recipe(transformer_pooling=POOLING), chunk_set(tmp_path)).prepare()
+    prepared = pooling_objective.Pooling(recipe(transformer_pooling=POOLING), chunk_set(tmp_path)).prepare()
     assert without_gradient(prepared) == ([], [])
 
 
@@ -166,7 +166,7 @@ def test_all_of_transformer_pooling_is_trained(tmp_path: Path) -> None:
 def test_two_halves_of_a_batch_are_the_whole_one(clips: Output, tmp_path: Path, pooling: bool) -> None:
     """However long the clips of each half are: two workers train as one does."""
     made = recipe(transformer_pooling=POOLING)
-    prepared = objectives.Pooling(made, chunk_set(tmp_path)).prepare() if pooling else fine_tuning(clips, made)
+    prepared = pooling_objective.Pooling(made, chunk_set(tmp_path)).prepare() if pooling else fine_tuning(clips, made)
     sampler = Sampler(prepared.num_items, 4, seed=0)
 
     def gradients(workers: int) -> list[torch.Tensor]:
