@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from ray_asd import config
 from ray_asd.benchmarks import measure, noise_set
 from ray_asd.benchmarks.measure import Work
 from ray_asd.config import AutoEncoder
@@ -34,7 +35,8 @@ def main(clips: int, seconds: float, repetitions: int, threads: int) -> None:
     settings = AutoEncoder(threads=threads)
     with tempfile.TemporaryDirectory() as folder:
         written = noise_set.write(folder, clips, seconds)
-        task = Reconstruction([written], [], noise_set.MACHINE_TYPE, settings, seed=0)
+        recipe = config.load("paper", ("method=autoencoder", f"autoencoder.threads={threads}"))
+        task = Reconstruction([written], [], noise_set.MACHINE_TYPE, recipe)
         prepared = task.prepare()
         vectors = prepared.num_items
         times = measure.alternate({"ray_asd": _ours(task, prepared), "DataLoader": _plain(task, prepared)}, repetitions)

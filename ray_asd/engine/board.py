@@ -10,6 +10,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ray_asd.build import Outcome
 from ray_asd.engine.progress import Progress
 
 _POLL_SECONDS = 1.0
@@ -24,6 +25,7 @@ class Board:
         self.point: dict[str, float] = {}
         self.stopping = False
         self.reason: str | None = None
+        self.outcome: Outcome | None = None
 
     def write(self, point: dict[str, float]) -> bool:
         """Returns whether to stop."""
@@ -38,6 +40,13 @@ class Board:
 
     def give_up(self, reason: str) -> None:
         self.reason = reason
+
+    def end(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+    def ended(self) -> Outcome | None:
+        """What the training made; None before all its steps are done."""
+        return self.outcome
 
     def given_up(self) -> str | None:
         """Why there is no point in another try."""

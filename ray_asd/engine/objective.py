@@ -5,6 +5,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from ray_asd.build import Attempt, Outcome
 from ray_asd.config import Optimisation
 from ray_asd.data.sampling import Draw
 
@@ -26,6 +27,10 @@ class Prepared(Protocol):
 
     def finish(self) -> None:
         """Called after the last step, on rank 0, before the module's state is stored for good."""
+        ...
+
+    def save(self, attempt: Attempt) -> Outcome:
+        """What the training was for, written below ``attempt``; called on rank 0 once all steps are done."""
         ...
 
 

@@ -65,6 +65,11 @@ def latest(fence: Fence) -> Record | None:
     return None
 
 
+def steps(fence: Fence) -> int:
+    """After how many steps the newest state was recorded, whole or not."""
+    return max((int(name.split("-")[1]) for name in _records(fence)), default=0)
+
+
 def fetch(fence: Fence, record: Record) -> Path:
     """The state as a local file."""
     return store.fetch(_place(fence, record.path), record.sha256)

@@ -8,11 +8,12 @@ import math
 import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 import ray.train
 import torch
@@ -32,12 +33,12 @@ from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from ray_asd import store
-from ray_asd.build import Attempt, Held
+from ray_asd.build import Attempt, Outcome
 from ray_asd.config import Optimisation, Worker
 from ray_asd.data.sampling import Sampler
 from ray_asd.engine import connection, placement, training_state
 from ray_asd.engine.board import put_up, watch
-from ray_asd.engine.objective import Measured, Objective
+from ray_asd.engine.objective import Measured, Objective, Prepared
 from ray_asd.engine.progress import Progress
 from ray_asd.engine.shards import first_line
 from ray_asd.engine.stepping import Stepper, learning_rate_at
@@ -45,6 +46,7 @@ from ray_asd.errors import StageError
 from ray_asd.store.lease import Fence
 
 MAX_FAILURES = 3  # of workers, before the stage fails
+CURVE = "curve/curve.parquet"
 _POINTS = 200  # of the loss curve
 _SHOWN_SECONDS = 1.0  # between two looks at the board, which the whole world waits for
 
@@ -59,18 +61,10 @@ class State:
     curve: list[dict[str, float]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """The end of a training: all its steps done, and what it held while this process saw to it."""
-
-    step: int
-    model: dict[str, Any]
-    curve: list[dict[str, float]]
-    held: Held
-
-
-def fit(what: str, objective: Objective, worker: Worker, attempt: Attempt, progress: Progress) -> Fitted:
+def fit(what: str, objective: Objective, worker: Worker, attempt: Attempt, progress: Progress) -> Outcome:
     """Train ``objective`` to its last step, going on from the newest checkpoint beside ``attempt``.
+
+    Rank 0 saves what was trained below ``attempt``, and the loss curve with it.
 
     Raises:
         UserError: the cluster can never hold the workers.
@@ -83,21 +77,23 @@ def fit(what: str, objective: Objective, worker: Worker, attempt: Attempt, progr
     settings = objective.settings
     placement.check_fits(what, worker, settings.workers)
     with placement.budget.hold(worker, settings.workers, settings.workers) as grant:
-        _run(what, objective, worker, fence, progress)
-    state = _load(fence, training_state.latest(fence))
-    if state is None or state.step < settings.steps:
-        done = state.step if state else 0
+        outcome = _run(what, objective, worker, attempt, fence, progress)
+    if outcome is None:
+        done = training_state.steps(fence)
         raise StageError(f"{what}: stopped at step {done} of {settings.steps}; the same command goes on from there")
-    return Fitted(state.step, state.model, state.curve, grant.held)
+    return replace(outcome, held=grant.held)
 
 
-def _run(what: str, objective: Objective, worker: Worker, fence: Fence, progress: Progress) -> None:
-    """Train until the workers end by themselves, which may be before the last step."""
+def _run(
+    what: str, objective: Objective, worker: Worker, attempt: Attempt, fence: Fence, progress: Progress
+) -> Outcome | None:
+    """Train until the workers end by themselves; None where that was before the last step."""
     board = put_up()
     try:
         with connection.stopping(lambda: board.stop.remote()):
             for failures in range(MAX_FAILURES + 1):
-                fitting = _start(_trainer(objective, worker, fence, board, training_state.run_name(fence, failures)))
+                run = training_state.run_name(fence, failures)
+                fitting = _start(_trainer(objective, worker, attempt, fence, board, run))
                 watch(board, fitting, what, objective.settings.steps, progress)
                 if not isinstance(fitting.exception(), WorkerGroupError) or failures == MAX_FAILURES:
                     break
@@ -111,6 +107,8 @@ def _run(what: str, objective: Objective, worker: Worker, fence: Fence, progress
     reason = ray.get(board.given_up.remote())
     if reason:
         raise StageError(f"{what}: {reason}")
+    outcome: Outcome | None = ray.get(board.ended.remote())
+    return outcome
 
 
 def _start(trainer: TorchTrainer) -> "Future[Result]":
@@ -121,10 +119,12 @@ def _start(trainer: TorchTrainer) -> "Future[Result]":
     return fitting
 
 
-def _trainer(objective: Objective, worker: Worker, fence: Fence, board: ActorHandle, run: str) -> TorchTrainer:
+def _trainer(
+    objective: Objective, worker: Worker, attempt: Attempt, fence: Fence, board: ActorHandle, run: str
+) -> TorchTrainer:
     filesystem, path = store.arrow(training_state.root(fence))
     return TorchTrainer(
-        lambda: _train(objective, fence, board, run),  # a config would be unpickled by the controller too
+        lambda: _train(objective, attempt, fence, board, run),  # a config would be unpickled by the controller too
         torch_config=TorchConfig(backend="nccl" if worker.gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=objective.settings.workers,
@@ -149,7 +149,7 @@ def _worker_error(error: TrainingFailedError) -> str:
     return first_line(next(iter(failures.values()), error))
 
 
-def _train(objective: Objective, fence: Fence, board: ActorHandle, run: str) -> None:
+def _train(objective: Objective, attempt: Attempt, fence: Fence, board: ActorHandle, run: str) -> None:
     """The loop of one worker."""
     settings, seed = objective.settings, objective.seed
     context = ray.train.get_context()
@@ -187,8 +187,16 @@ def _train(objective: Objective, fence: Fence, board: ActorHandle, run: str) -> 
                 prepared.finish()
             state.step = step + 1
             _checkpoint(_saved(worker, state), fence, run, rank)
-        if stop:
+        if stop and not last:
             return
+    if rank == 0:
+        ray.get(board.end.remote(_outcome(prepared, state, attempt)))
+
+
+def _outcome(prepared: Prepared, state: State, attempt: Attempt) -> Outcome:
+    saved = prepared.save(attempt)
+    files = [*saved.files, attempt.put_table(CURVE, pa.Table.from_pylist(state.curve))]
+    return replace(saved, files=files, summary={**saved.summary, "loss": state.curve[-1]["loss"]})
 
 
 def _restore(stepper: Stepper, state: State | None) -> State:

@@ -149,7 +149,8 @@ def test_what_was_done_before_a_failure_is_not_done_again(root: str, tmp_path: P
 
     with pytest.raises(StageError, match="thirteen"):
         squares(place, fail, workers=1)
-    processes.wait_for(lambda: not processes.below_this_one(b"ray::MapBatches(_in_task)"))  # the next shard was on its way
+    running = b"ray::MapBatches(_in_task)"
+    processes.wait_for(lambda: not processes.below_this_one(running))  # the next shard was on its way
     begun = [entry.path for entry in store.listing(place) if entry.path.startswith("receipts")]
     assert 1 <= len(begun) < 7
     done = squares(place, note)

@@ -7,18 +7,20 @@ import os
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from ray_asd import build, store
-from ray_asd.build import Attempt, Key, Outcome, Output
+from ray_asd.build import Attempt, Key, Outcome, Output, steps
 from ray_asd.config import Recipe, Worker
 from ray_asd.engine import training_state, worker_group
 from ray_asd.engine.objective import Objective
 from ray_asd.engine.progress import Progress, silent
 from ray_asd.errors import LeaseLost, StageError, UserError
 from ray_asd.models import checkpoints
-from ray_asd.stages.training import objectives, pooling_objective
+from ray_asd.models.card import CARD, WEIGHTS
+from ray_asd.stages.training import objectives, pooling_objective, systems
 from ray_asd.store.lease import Fence
 from training_clips import hums, recipe, training_set
 
@@ -45,31 +47,30 @@ def fine_tuning(clips: Output, recipe: Recipe) -> objectives.FineTuning:
     return objectives.FineTuning(recipe, checkpoints.resolve(recipe.backbone, recipe.seed), [clips], [])
 
 
-def fit(task: Objective, attempt: Attempt, progress: Progress = silent) -> worker_group.State:
-    return worker_group.fit("train", task, Worker(), attempt, progress)
-
-
-def curves(first: worker_group.State, second: worker_group.State) -> tuple[torch.Tensor, torch.Tensor]:
-    """Losses of both, of the same steps."""
-    assert [point["step"] for point in first.curve] == [point["step"] for point in second.curve]
-    losses = [torch.tensor([point["loss"] for point in state.curve]) for state in (first, second)]
-    return losses[0], losses[1]
+def fit(task: Objective, attempt: Attempt, progress: Progress = silent) -> pa.Table:
+    """The loss curve."""
+    outcome = worker_group.fit("train", task, Worker(), attempt, progress)
+    assert [file.path for file in outcome.files] == [CARD, WEIGHTS, worker_group.CURVE]
+    curve = pq.read_table(store.join(attempt.uri, worker_group.CURVE))
+    assert outcome.summary["loss"] == curve["loss"][-1].as_py()
+    assert curve["step"][-1].as_py() == task.settings.steps
+    return curve
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_two_workers_train_as_one_does(clips: Output, tmp_path: Path, name: str) -> None:
-    states = []
+    curves = []
     for workers in (1, 2):
         place = Fence(str(tmp_path / str(workers)), 1)
-        states.append(fit(task(name, clips, tmp_path, workers), Attempt(f"{place.folder}/attempt", place)))
+        curves.append(fit(task(name, clips, tmp_path, workers), Attempt(f"{place.folder}/attempt", place)))
         kept = [file for file in store.files(training_state.root(place)) if file.startswith("step-")]
         assert kept == ["step-00000020-000001.json", f"step-{STEPS:08d}-000001.json"]
-    alone, together = curves(*states)
+    assert curves[0]["step"].equals(curves[1]["step"])
+    alone, together = (torch.tensor(curve["loss"].to_pylist()) for curve in curves)
     torch.testing.assert_close(together[:10], alone[:10], rtol=1e-3, atol=1e-7)
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-2)  # each step makes more of the first ones' rounding
-    for state in states:
-        assert state.step == STEPS
-        assert min(point["accuracy"] for point in state.curve[-3:]) > 0.9  # learned
+    for curve in curves:
+        assert min(curve["accuracy"].to_pylist()[-3:]) > 0.9  # learned
     assert alone[-5:].mean() < 0.5 * alone[:5].mean()
 
 
@@ -78,7 +79,11 @@ def task(name: str, clips: Output, folder: Path, workers: int) -> Objective:
     settings = {"steps": STEPS, "checkpoint_every": 10, "workers": workers}
     if name == "pooling":
         pooled = recipe(transformer_pooling=POOLING | settings)
-        return pooling_objective.Pooling(pooled, chunk_set(str(folder / "chunks")))
+        base = steps.ensure(
+            systems.frozen(pooled.model_copy(update={"training": None, "transformer_pooling": None})),
+            str(folder / "root"),
+        )
+        return pooling_objective.Pooling(pooled, chunk_set(str(folder / "chunks")), base)
     return fine_tuning(clips, recipe(backbone={"family": name}, training=TRAINING | settings))
 
 

@@ -14,7 +14,8 @@ from ray_asd.models.aam import AAMSoftmax
 from ray_asd.models.card import CARD, WEIGHTS, read_card
 from ray_asd.models.checkpoints import resolve
 from ray_asd.models.embedder import ClipEmbedder
-from ray_asd.models.model_folder import SavedModel, Training
+from ray_asd.models.model_folder import SavedModel
+from ray_asd.models.saved import Training
 from small_models import make_recipe, noise, reference_model, save
 
 TFP = {"steps": 1, "batch_size": 1, "feedforward": 32, "window_seconds": 0.2, "hop_seconds": 0.1}

@@ -11,8 +11,9 @@ from ray_asd.config import Scoring
 from ray_asd.data import layouts
 from ray_asd.data.features import log_mel
 from ray_asd.errors import UserError
-from ray_asd.models import autoencoder, mobilenet, model_folder
+from ray_asd.models import autoencoder, mobilenet
 from ray_asd.models.card import ModelCard
+from ray_asd.models.saved import fitting, load_tensors
 from ray_asd.stages.training.baseline_objectives import PatchModel, ResidualModel, long_enough
 from ray_asd.stages.training.usage import Used
 
@@ -28,9 +29,9 @@ def load(used: Used) -> "Reconstructions | Patches":
     """The scorer of a worker, on the device that its settings ask for."""
     torch.set_num_threads(used.usage.inference.threads)
     card_file, weights = used.files()
-    card, tensors = model_folder.load_tensors(card_file, weights)
+    card, tensors = load_tensors(card_file, weights)
     device = "cuda" if used.usage.resources.embed.gpus else "cpu"
-    with model_folder.fitting(weights, card_file):
+    with fitting(weights, card_file):
         if card.recipe.method == "autoencoder":
             return Reconstructions(card, tensors, used.usage.scoring, device)
         return Patches(card, tensors, used.usage.scoring, device)

@@ -9,19 +9,22 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ray_asd.build import Output
-from ray_asd.config import AutoEncoder, MobileNet, Optimisation
+from ray_asd.build import Attempt, Outcome, Output
+from ray_asd.config import AutoEncoder, MobileNet, Optimisation, Recipe
 from ray_asd.data.features import HOP, NUM_MELS, log_mel
 from ray_asd.data.sampling import Draw
 from ray_asd.data.training_set import TrainingSet
 from ray_asd.engine.objective import Measured
 from ray_asd.models import autoencoder, mobilenet
+from ray_asd.models.saved import Training, save_tensors
 from ray_asd.models.seeding import seeded
 from ray_asd.stages.training.classification import accuracy
+from ray_asd.stages.training.model_output import AUTOENCODER, stored
 
 
 class Pieces:
@@ -76,18 +79,21 @@ class Reconstruction:
     sets: Sequence[Output]
     held_out: Sequence[str]
     machine_type: str
-    autoencoder: AutoEncoder
-    seed: int
+    recipe: Recipe
+
+    @property
+    def seed(self) -> int:
+        return self.recipe.seed
 
     @property
     def settings(self) -> Optimisation:
-        return _optimisation(self.autoencoder, len(self.vectors()[1]))
+        return _optimisation(self.recipe.autoencoder, len(self.vectors()[1]))
 
     def vectors(self) -> tuple[Pieces, np.ndarray]:
         """All vectors of the machine type's training clips, and which of them are trained on, in random order."""
         pieces = Pieces(TrainingSet(self.sets, self.held_out, self.machine_type), autoencoder.FRAMES, hop=1)
         order = np.random.default_rng([self.seed, 2]).permutation(len(pieces))
-        return pieces, order[round(self.autoencoder.validation_fraction * len(order)) :]
+        return pieces, order[round(self.recipe.autoencoder.validation_fraction * len(order)) :]
 
     def prepare(self) -> "PreparedReconstruction":
         return PreparedReconstruction(self)
@@ -113,7 +119,7 @@ class PreparedReconstruction:
     """Items are feature vectors [640]."""
 
     def __init__(self, task: Reconstruction) -> None:
-        self._settings = task.autoencoder
+        self._task, self._settings = task, task.recipe.autoencoder
         self._pieces, self._trained = task.vectors()
         self._is_target = np.equal(
             np.array(self._pieces.data.rows.column("domain").to_pylist(), dtype=object), "target"
@@ -131,6 +137,11 @@ class PreparedReconstruction:
         self.module.covariance_source.copy_(found.source)
         self.module.covariance_target.copy_(found.target)
 
+    def save(self, attempt: Attempt) -> Outcome:
+        """The tensors of one machine type, for the model folder of all."""
+        state = {name: tensor.cpu().contiguous() for name, tensor in self.module.state_dict().items()}
+        return Outcome([attempt.put(AUTOENCODER, safetensors.torch.save(state))], {"steps": self._task.settings.steps})
+
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         size = self._settings.batch_size
         for chosen in (self._trained[start : start + size] for start in range(0, self.num_items, size)):
@@ -146,17 +157,20 @@ class Patches:
 
     sets: Sequence[Output]
     held_out: Sequence[str]
-    mobilenet: MobileNet
-    seed: int
+    recipe: Recipe
+
+    @property
+    def seed(self) -> int:
+        return self.recipe.seed
 
     @property
     def settings(self) -> Optimisation:
-        return _optimisation(self.mobilenet, len(self.patches()[1]))
+        return _optimisation(self.recipe.mobilenet, len(self.patches()[1]))
 
     def patches(self) -> tuple[TrainingSet, Pieces]:
         """The training clips and all their patches."""
         data = TrainingSet(self.sets, self.held_out)
-        return data, Pieces(data, self.mobilenet.frames, self.mobilenet.hop_frames)
+        return data, Pieces(data, self.recipe.mobilenet.frames, self.recipe.mobilenet.hop_frames)
 
     def prepare(self) -> "PreparedPatches":
         return PreparedPatches(self)
@@ -178,11 +192,12 @@ class PreparedPatches:
     """Items are patches [128, W]."""
 
     def __init__(self, task: Patches) -> None:
-        data, self._pieces = task.patches()
-        self._labels = data.labels[self._pieces.clips]
+        self._task = task
+        self._data, self._pieces = task.patches()
+        self._labels = self._data.labels[self._pieces.clips]
         self.num_items = len(self._pieces)
         with seeded(task.seed):
-            self.module = PatchModel(len(data.conditions), task.mobilenet)
+            self.module = PatchModel(len(self._data.conditions), task.recipe.mobilenet)
 
     def batch(self, draws: Sequence[Draw], step: int) -> tuple[Tensor | float, ...]:
         items = [draw.item for draw in draws]
@@ -190,3 +205,10 @@ class PreparedPatches:
 
     def finish(self) -> None:
         """There is nothing left to do."""
+
+    def save(self, attempt: Attempt) -> Outcome:
+        """The model folder."""
+        task = self._task
+        training = Training(None, self._data.conditions, task.held_out, task.settings.steps)
+        state = self.module.state_dict()
+        return stored(attempt, lambda folder: save_tensors(folder, state, task.recipe, training))

@@ -6,28 +6,20 @@ so that they train at the same time; one model folder then holds them all.
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.build.steps import Step
 from ray_asd.config import Recipe
-from ray_asd.data.training_set import TrainingSet, held_out
+from ray_asd.data.training_set import held_out
 from ray_asd.engine.progress import Progress
-from ray_asd.models.card import CARD, WEIGHTS
 from ray_asd.stages.recordings import augment
+from ray_asd.stages.training.model_output import AUTOENCODER, stored
 from ray_asd.tables import Folder
 
-if TYPE_CHECKING:
-    from ray_asd.models.model_folder import Training
-
 CODE_VERSION = 4
-CURVE = "curve/curve.parquet"
-_PART = "autoencoder.safetensors"
 _NOT_IN_DIGEST = {"checkpoint_every"}
 
 
@@ -102,69 +94,35 @@ def _kept_back(recipe: Recipe, inputs: Mapping[str, Output]) -> list[str]:
 
 def _train_mobilenet(attempt: Attempt, inputs: Mapping[str, Output], recipe: Recipe, progress: Progress) -> Outcome:
     from ray_asd.engine import worker_group
-    from ray_asd.models.model_folder import Training
-    from ray_asd.stages.training import baseline_objectives
+    from ray_asd.stages.training.baseline_objectives import Patches
 
-    kept_back = _kept_back(recipe, inputs)
-    sets = [inputs["originals"]]
-    task = baseline_objectives.Patches(sets, kept_back, recipe.mobilenet, recipe.seed)
-    state = worker_group.fit("train MobileNet", task, recipe.resources.train, attempt, progress)
-    training = Training(None, TrainingSet(sets, kept_back).conditions, kept_back, state.step)
-    outcome = _saved(attempt, state.model, recipe, training)
-    files = [*outcome.files, attempt.put_table(CURVE, pa.Table.from_pylist(state.curve))]
-    summary = {**outcome.summary, "loss": state.curve[-1]["loss"]}
-    return Outcome(files, outcome.counts, summary, held=state.held)
+    task = Patches([inputs["originals"]], _kept_back(recipe, inputs), recipe)
+    return worker_group.fit("train MobileNet", task, recipe.resources.train, attempt, progress)
 
 
 def _train_autoencoder(
     attempt: Attempt, inputs: Mapping[str, Output], machine_type: str, recipe: Recipe, progress: Progress
 ) -> Outcome:
-    import safetensors.torch
-
     from ray_asd.engine import worker_group
-    from ray_asd.stages.training import baseline_objectives
+    from ray_asd.stages.training.baseline_objectives import Reconstruction
 
-    kept_back = _kept_back(recipe, inputs)
-    task = baseline_objectives.Reconstruction(
-        [inputs["originals"]], kept_back, machine_type, recipe.autoencoder, recipe.seed
-    )
-    state = worker_group.fit(f"train AutoEncoder {machine_type}", task, recipe.resources.train, attempt, progress)
-    files = [
-        attempt.put(_PART, safetensors.torch.save(state.model)),
-        attempt.put_table(CURVE, pa.Table.from_pylist(state.curve)),
-    ]
-    summary = {"loss": state.curve[-1]["loss"]}
-    return Outcome(files, {"steps": state.step}, summary, held=state.held)
+    task = Reconstruction([inputs["originals"]], _kept_back(recipe, inputs), machine_type, recipe)
+    return worker_group.fit(f"train AutoEncoder {machine_type}", task, recipe.resources.train, attempt, progress)
 
 
 def _gather(attempt: Attempt, inputs: Mapping[str, Output], recipe: Recipe) -> Outcome:
     """One model folder of the machine types' AutoEncoders, whose tensors are told apart by a number."""
     import safetensors.torch
 
-    from ray_asd.models.model_folder import Training
+    from ray_asd.models.saved import Training, save_tensors
 
     parts = {name.removeprefix("machine "): output for name, output in inputs.items() if name != "clips"}
     tensors = {
         f"{number}.{name}": value
         for number, machine_type in enumerate(sorted(parts))
-        for name, value in safetensors.torch.load(parts[machine_type].read(_PART)).items()
+        for name, value in safetensors.torch.load(parts[machine_type].read(AUTOENCODER)).items()
     }
     steps = sum(part.marker.counts["steps"] for part in parts.values())
     training = Training(None, [], _kept_back(recipe, inputs), steps)
-    return _saved(attempt, tensors, recipe, training, {"machine_types": sorted(parts)})
-
-
-def _saved(
-    attempt: Attempt,
-    tensors: Mapping[str, Any],
-    recipe: Recipe,
-    training: "Training",
-    facts: Mapping[str, Any] | None = None,
-) -> Outcome:
-    from ray_asd.models import model_folder
-
-    with TemporaryDirectory() as folder:
-        card = model_folder.save_tensors(Path(folder), tensors, recipe, training, facts or {})
-        files = [attempt.put_file(name, Path(folder) / name) for name in (CARD, WEIGHTS)]
-    counts = {"conditions": len(card.conditions), "held_out": len(card.held_out)}
-    return Outcome(files, counts, {"system": card.system, "seed": recipe.seed})
+    facts = {"machine_types": sorted(parts)}
+    return stored(attempt, lambda folder: save_tensors(folder, tensors, recipe, training, facts))

@@ -10,20 +10,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ray_asd.build import Output
+from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.config import Recipe, TransformerPooling
 from ray_asd.data.sampling import Draw
 from ray_asd.models import pooling
+from ray_asd.models.card import CARD, WEIGHTS
+from ray_asd.models.saved import Training
 from ray_asd.models.seeding import seeded
 from ray_asd.stages.training.classification import Classification, Classifier, new_head
+from ray_asd.stages.training.model_output import stored
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """Chunk embeddings of the training clips, made by the fine-tuned backbone, through the pooling transformer."""
+    """Chunk embeddings of the training clips, made by the fine-tuned backbone, through the pooling transformer.
+
+    ``base`` is that backbone's stage.
+    """
 
     recipe: Recipe
     chunks: Output
+    base: Output
 
     @property
     def seed(self) -> int:
@@ -43,6 +50,7 @@ class PreparedPooling(Classification):
 
     def __init__(self, task: Pooling) -> None:
         super().__init__(task.recipe.aam, task.settings)
+        self._task = task
         table = task.chunks.table("chunks").sort_by([("clip_id", "ascending")])
         conditions = table.column("condition").to_pylist()
         self.conditions = sorted(set(conditions))
@@ -53,10 +61,22 @@ class PreparedPooling(Classification):
         self._values = flat.values.values.to_numpy().reshape(-1, dim)
         self.num_items = table.num_rows
         with seeded(task.recipe.seed):
-            encoder = pooling.TransformerPooling(dim, task.settings)
-        self.module = Classifier(encoder, new_head(task.recipe, len(self.conditions)))
+            self._pooling = pooling.TransformerPooling(dim, task.settings)
+        self.module = Classifier(self._pooling, new_head(task.recipe, len(self.conditions)))
 
     def batch(self, draws: Sequence[Draw], step: int) -> tuple[Tensor | float, ...]:
         ends = [self._offsets[draw.item : draw.item + 2] for draw in draws]
         chunks = [torch.tensor(self._values[start:end]) for start, end in ends]
         return self._batch(draws, step, pooling.padded(chunks))
+
+    def save(self, attempt: Attempt) -> Outcome:
+        """The fine-tuned backbone with its trained pooling."""
+        from ray_asd.models import model_folder
+        from ray_asd.models.embedder import ClipEmbedder
+
+        task = self._task
+        base = model_folder.load(task.base.fetch(CARD), task.base.fetch(WEIGHTS))
+        card = base.card
+        training = Training(card.checkpoint, card.conditions, card.held_out, task.settings.steps)
+        system = ClipEmbedder(base.system.embedder, self._pooling, task.recipe)
+        return stored(attempt, lambda folder: model_folder.save(folder, system, self.module.aam, training))

@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from ray_asd.build import Output
-from ray_asd.config import AutoEncoder, MobileNet
 from ray_asd.data.features import log_mel
 from ray_asd.data.sampling import Draw
 from ray_asd.data.training_set import TrainingSet
 from ray_asd.stages.training.baseline_objectives import Patches, Pieces, Reconstruction, long_enough
-from training_clips import hums, training_set
+from training_clips import hums, recipe, training_set
 
 CLIPS = hums(6, 0.5)  # half a second: 16 frames
 
@@ -49,7 +48,7 @@ def test_a_clip_shorter_than_a_piece_is_repeated(clips: Output) -> None:
 
 
 def reconstruction(clips: Output, **settings: float) -> Reconstruction:
-    return Reconstruction([clips], [], "fan", AutoEncoder(**settings), seed=3)  # type: ignore[arg-type]
+    return Reconstruction([clips], [], "fan", recipe(autoencoder=settings, seed=3))
 
 
 def test_a_share_of_the_vectors_is_never_trained_on(clips: Output) -> None:
@@ -96,8 +95,8 @@ def test_the_start_depends_on_the_seed_alone(clips: Output) -> None:
 
 
 def test_patches_are_of_all_conditions(clips: Output) -> None:
-    settings = MobileNet(frames=8, hop_frames=4, epochs=2, batch_size=5)
-    task = Patches([clips], ["fleet/000.wav"], settings, seed=0)
+    settings = {"frames": 8, "hop_frames": 4, "epochs": 2, "batch_size": 5}
+    task = Patches([clips], ["fleet/000.wav"], recipe(mobilenet=settings))
     prepared = task.prepare()
     count = (len(frames(0)) - 8) // 4 + 1
     assert prepared.num_items == 5 * count

@@ -14,9 +14,11 @@ from ray_asd.config import Recipe
 from ray_asd.data.sampling import Draw, Sampler
 from ray_asd.engine.objective import Prepared
 from ray_asd.errors import UserError
-from ray_asd.models import checkpoints
+from ray_asd.models import checkpoints, model_folder
+from ray_asd.models.card import CARD, WEIGHTS
 from ray_asd.models.embedder import Chunking
 from ray_asd.stages.training import objectives, pooling_objective
+from ray_asd.stages.training.classification import Classifier
 from training_clips import hums, recipe, training_set
 
 FAMILIES = ("wav2vec2", "unispeech", "hubert", "wavlm")
@@ -147,8 +149,16 @@ def chunk_set(folder: Path) -> Output:
     return build.run(str(folder), Key("embed", "chunks", 1, {}, {}), work)
 
 
-def test_a_pooling_batch_is_padded_chunks_and_their_mask(tmp_path: Path) -> None:
-    prepared = pooling_objective.Pooling(recipe(transformer_pooling=POOLING), chunk_set(tmp_path)).prepare()
+def pooled(clips: Output, recipe: Recipe, folder: Path) -> pooling_objective.PreparedPooling:
+    """On a backbone that was trained on as many conditions as there are among the chunks."""
+    held_out = [name for name, condition, _ in CLIPS if condition == "machine2"]
+    tuned = fine_tuning(clips, recipe.model_copy(update={"transformer_pooling": None}), held_out)
+    base = build.run(str(folder / "root"), Key("train", "base", 1, {}, {}), tuned.save)
+    return pooling_objective.Pooling(recipe, chunk_set(folder), base).prepare()
+
+
+def test_a_pooling_batch_is_padded_chunks_and_their_mask(clips: Output, tmp_path: Path) -> None:
+    prepared = pooled(clips, recipe(transformer_pooling=POOLING), tmp_path)
     assert prepared.num_items == 3
     labels, _, chunks, valid = prepared.batch([Draw(0, 0.5), Draw(2, 0.5), Draw(1, 0.5)], step=0)  # a, c, b
     assert labels.tolist() == [0, 1, 1]
@@ -157,16 +167,37 @@ def test_a_pooling_batch_is_padded_chunks_and_their_mask(tmp_path: Path) -> None
     torch.testing.assert_close(chunks, expected[..., None].expand(3, 3, 16))
 
 
-def test_all_of_transformer_pooling_is_trained(tmp_path: Path) -> None:
-    prepared = pooling_objective.Pooling(recipe(transformer_pooling=POOLING), chunk_set(tmp_path)).prepare()
+def test_all_of_transformer_pooling_is_trained(clips: Output, tmp_path: Path) -> None:
+    prepared = pooled(clips, recipe(transformer_pooling=POOLING), tmp_path)
     assert without_gradient(prepared) == ([], [])
+
+
+@pytest.mark.parametrize("pooling", [False, True])
+def test_what_was_trained_is_saved_as_it_is(clips: Output, tmp_path: Path, pooling: bool) -> None:
+    made = recipe(transformer_pooling=POOLING if pooling else None)
+    prepared = pooled(clips, made, tmp_path) if pooling else fine_tuning(clips, made, held_out=[CLIPS[0][0]])
+    with torch.no_grad():
+        for value in prepared.module.parameters():
+            value.add_(0.01)
+    attempt = Attempt(str(tmp_path / "attempt"))
+    outcome = prepared.save(attempt)
+    loaded = model_folder.load(*(Path(attempt.uri) / name for name in (CARD, WEIGHTS)))
+    assert loaded.aam is not None
+    encoder = loaded.system.pooling if pooling else loaded.system.embedder
+    found = Classifier(encoder, loaded.aam).state_dict()  # type: ignore[arg-type]
+    expected = prepared.module.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert [file.path for file in outcome.files] == [CARD, WEIGHTS]
+    assert outcome.counts == {"conditions": 2 if pooling else 3, "held_out": 2 if pooling else 1}
+    assert loaded.card.steps == (1 if pooling else 6)
 
 
 @pytest.mark.parametrize("pooling", [False, True])
 def test_two_halves_of_a_batch_are_the_whole_one(clips: Output, tmp_path: Path, pooling: bool) -> None:
     """However long the clips of each half are: two workers train as one does."""
     made = recipe(transformer_pooling=POOLING)
-    prepared = pooling_objective.Pooling(made, chunk_set(tmp_path)).prepare() if pooling else fine_tuning(clips, made)
+    prepared = pooled(clips, made, tmp_path) if pooling else fine_tuning(clips, made)
     sampler = Sampler(prepared.num_items, 4, seed=0)
 
     def gradients(workers: int) -> list[torch.Tensor]:
