@@ -59,8 +59,9 @@ class Found:
 @click.option("--train", default=54, show_default=True, help="Source training clips per machine.")
 @click.option("--train-target", default=6, show_default=True, help="Target training clips per machine.")
 @click.option("--test", default=10, show_default=True, help="Test clips per machine, domain and label.")
+@click.option("--train-uniform", default=240, show_default=True, help="Training clips where p-values are looked at.")
 @click.option("--seconds", default=6.0, show_default=True, help="Of each clip.")
-def main(seeds: int, train: int, train_target: int, test: int, seconds: float) -> None:
+def main(seeds: int, train: int, train_target: int, test: int, train_uniform: int, seconds: float) -> None:
     """Score simulated fleets and count."""
     click.echo(measure.hardware("ray", "scipy"))
     header = ["fleet", "back-end", "hmean, %", *(f"false alarms {domain}, %" for domain in DOMAINS)]
@@ -70,7 +71,7 @@ def main(seeds: int, train: int, train_target: int, test: int, seconds: float) -
             fleet = Fleet(train_source=train, train_target=train_target, test=test, seconds=seconds, seed=seed)
             found = _measured(fleet, BACKENDS)
             click.echo(measure.table(header, [_row(seed, name, found[name]) for name in BACKENDS]) + "\n")
-            of_source = replace(fleet, train_source=train + train_target - 1, train_target=1, test=30)
+            of_source = replace(fleet, train_source=train_uniform - 1, train_target=1, test=30)
             for name, uniform in _measured(of_source, BACKENDS).items():
                 of_all[name] += uniform.p_values
     rows = [[name, *_uniformity(machines)] for name, machines in of_all.items()]
