@@ -9,6 +9,13 @@ class StageError(Exception):
     """Work that was started and could not be finished. Exit code 1."""
 
 
+STOPPED = "stopped by SIGTERM; the same command goes on where it was"
+
+
+class Retryable(StageError):
+    """What the environment broke off: storage, credentials, nodes, SIGTERM. The same command goes on. Exit code 75."""
+
+
 class Rejected(StageError):
     """A recording or archive that is not taken; ``reason`` is a key of ``reasons.REJECTED``."""
 

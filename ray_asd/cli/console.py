@@ -14,12 +14,12 @@ import click
 from ray_asd import store
 from ray_asd.build import Output, steps
 from ray_asd.build.steps import Step
-from ray_asd.errors import StageError, UserError
+from ray_asd.errors import Retryable, StageError, UserError
 
 if TYPE_CHECKING:
     from ray_asd.build.estimates import Estimate
 
-FAILED, REFUSED, GATE = 1, 2, 3  # exit codes
+FAILED, REFUSED, GATE, TRY_AGAIN = 1, 2, 3, 75  # exit codes; the last one is sysexits' EX_TEMPFAIL
 _LINE_SECONDS = 5.0  # between progress lines where stderr is no terminal
 
 
@@ -59,8 +59,12 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
     except UserError as error:
         code = complain(str(error), REFUSED)
     except (StageError, KeyboardInterrupt, click.Abort) as error:
-        code = complain(str(error) or "interrupted", FAILED)
+        code = complain(str(error) or "interrupted", _code(error))
     sys.exit(code or 0)
+
+
+def _code(error: BaseException) -> int:
+    return TRY_AGAIN if isinstance(error, Retryable) else FAILED
 
 
 def complain(message: str, code: int) -> int:
@@ -103,7 +107,7 @@ def summary(command: str, root: str | None, as_json: bool) -> Iterator[Result]:
     except UserError as error:
         end("refused", REFUSED, str(error))
     except (StageError, KeyboardInterrupt) as error:
-        end("failed", FAILED, str(error) or "interrupted")
+        end("failed", _code(error), str(error) or "interrupted")
     if result.gate:
         end("gate", GATE, result.gate)
     end("done")

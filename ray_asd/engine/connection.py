@@ -18,11 +18,9 @@ from typing import Any
 
 import ray
 
-from ray_asd.errors import StageError, UserError
+from ray_asd.errors import STOPPED, Retryable, UserError
 
 _REPORT_SECONDS = "0.5"  # how often Ray Train's controller looks at its workers; its default makes each report wait 2 s
-
-STOPPED = "stopped by SIGTERM; the same command goes on where it was"
 
 _on_stop: list[Callable[[], None]] = []
 _stop_requested = threading.Event()
@@ -100,7 +98,7 @@ def stop_requested() -> bool:
 def _stoppable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         if not _on_stop:
-            raise StageError(STOPPED)
+            raise Retryable(STOPPED)
         _stop_requested.set()
         for action in [*_on_stop]:  # another thread may change it
             action()

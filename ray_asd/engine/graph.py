@@ -17,7 +17,7 @@ from typing import Literal
 from ray_asd import build
 from ray_asd.build import Output, steps
 from ray_asd.build.steps import Planned, Step
-from ray_asd.errors import StageError, UserError
+from ray_asd.errors import STOPPED, Retryable, StageError, UserError
 
 TRIES = 2  # of a step that fails; one that is refused would be refused again
 _SHOWN_SECONDS = 0.5  # between looks of whoever watches
@@ -114,7 +114,7 @@ class Engine:
 
         Raises:
             UserError: the cluster could never hold a step.
-            StageError: SIGTERM stopped the run, once every training had stored its state.
+            Retryable: SIGTERM stopped the run, once every training had stored its state.
         """
         with ExitStack() as stack:
             if any(step.on_ray for step in self.to_do):
@@ -124,7 +124,7 @@ class Engine:
                 self._collect()
             show()
             if self._stopped:
-                raise StageError("stopped by SIGTERM; the same command goes on where it was")
+                raise Retryable(STOPPED)
 
     @contextmanager
     def _on_ray(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ import ray
 from ray_asd.build import Held
 from ray_asd.config import Worker
 from ray_asd.engine import connection
-from ray_asd.errors import StageError, UserError
+from ray_asd.errors import STOPPED, Retryable, UserError
 
 _CAPACITY_SECONDS = 2.0  # how often a waiter looks whether the cluster has grown
 _ROUNDING = 1e-6  # of fractional CPUs and GPUs
@@ -67,7 +67,7 @@ class Budget:
         What goes ``beside`` them is held with them.
 
         Raises:
-            StageError: SIGTERM came first.
+            Retryable: SIGTERM came first.
         """
         ticket, asked = object(), time.monotonic()
         with self._changed:
@@ -76,7 +76,7 @@ class Budget:
                 while self._queue[0] is not ticket or self._fit(worker, least, beside) < least:
                     self._changed.wait(_CAPACITY_SECONDS)
                     if connection.stop_requested():
-                        raise StageError(connection.STOPPED)
+                        raise Retryable(STOPPED)
                 count = min(most, self._fit(worker, most, beside))
                 taken = Counter(needs(worker, count)) + Counter(beside)
                 self._held += taken

@@ -28,7 +28,7 @@ from ray_asd.build import RECEIPTS, Attempt, File, Held, Output
 from ray_asd.config import Worker
 from ray_asd.engine import placement
 from ray_asd.engine.progress import Progress
-from ray_asd.errors import StageError, UserError
+from ray_asd.errors import Retryable, StageError, UserError
 
 _NUMBER = "__shard__"
 NO_PROGRESS_SECONDS = 900  # a pipeline that stands still for so long fails instead of hanging
@@ -36,6 +36,7 @@ SMALLEST, LARGEST = 32, 512  # clips of a shard
 SHARDS = 64  # as many as that, if none gets too small or too large
 KEPT_SECONDS = 10.0  # that an idle process holds what it made for its last shard
 _READERS = 16  # of receipts
+_CARRIED = {"UserError": UserError, "Retryable": Retryable, "StageError": StageError}  # the narrower ones first
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class _ShardWorker:
             if self.attempt.is_shared:
                 store.write(store.join(self.attempt.uri, RECEIPTS, f"{number:05d}.json"), result.encode())
         except (UserError, StageError) as error:  # carried back as data: Ray would wrap and repeat it
-            kind = "UserError" if isinstance(error, UserError) else "StageError"
+            kind = next(name for name, kind in _CARRIED.items() if isinstance(error, kind))
             result = json.dumps({"error": kind, "message": str(error)})
         except OSError as error:  # Ray would put words of its own where the file's name stood
             result = json.dumps({"error": "StageError", "message": first_line(error)})
@@ -237,7 +238,7 @@ class _Sum:
     def add(self, number: int, done: dict[str, Any]) -> None:
         """Raises what the work raised."""
         if "error" in done:
-            raise (UserError if done["error"] == "UserError" else StageError)(done["message"])
+            raise _CARRIED[done["error"]](done["message"])
         del self._missing[number]
         self._files += [File(**file) for file in done["files"]]
         self._counts.update(done["counts"])

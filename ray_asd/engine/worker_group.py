@@ -42,7 +42,7 @@ from ray_asd.engine.objective import Measured, Objective, Prepared
 from ray_asd.engine.progress import Progress
 from ray_asd.engine.shards import first_line
 from ray_asd.engine.stepping import Stepper, learning_rate_at
-from ray_asd.errors import StageError
+from ray_asd.errors import Retryable, StageError
 from ray_asd.store.lease import Fence
 
 MAX_FAILURES = 3  # of workers, before the stage fails
@@ -69,8 +69,8 @@ def fit(what: str, objective: Objective, worker: Worker, attempt: Attempt, progr
     Raises:
         UserError: the cluster can never hold the workers.
         LeaseLost: another process took this run over.
-        StageError: workers failed more than ``MAX_FAILURES`` times, the loss is not finite, or SIGTERM stopped the run
-            at a checkpoint.
+        StageError: workers failed more than ``MAX_FAILURES`` times, or the loss is not finite.
+        Retryable: SIGTERM stopped the run at a checkpoint.
     """
     fence = attempt.fence
     assert fence is not None, "training is an exclusive stage"
@@ -80,7 +80,7 @@ def fit(what: str, objective: Objective, worker: Worker, attempt: Attempt, progr
         outcome = _run(what, objective, worker, attempt, fence, progress)
     if outcome is None:
         done = training_state.steps(fence)
-        raise StageError(f"{what}: stopped at step {done} of {settings.steps}; the same command goes on from there")
+        raise Retryable(f"{what}: stopped at step {done} of {settings.steps}; the same command goes on from there")
     return replace(outcome, held=grant.held)
 
 

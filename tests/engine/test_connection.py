@@ -157,7 +157,7 @@ def test_a_local_ray_of_one_cpu(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").iterdir())) == 7
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert last == "ray_asd.errors.StageError: stopped by SIGTERM; the same command goes on where it was"
+    assert last == "ray_asd.errors.Retryable: stopped by SIGTERM; the same command goes on where it was"
 
 
 def test_an_address_where_no_ray_answers(tmp_path: Path) -> None:
