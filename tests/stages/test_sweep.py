@@ -3,6 +3,7 @@
 ``SWEEP_KILLS`` (environment, 1 to 5, default 1) is the number of seeded random moments at which its driver is killed.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,14 +50,39 @@ def cells(path: Path, text: str = GRID) -> list[grid.Cell]:
     return grid.load(str(path), "tiny", SETTINGS)
 
 
-@pytest.fixture
-def root(system: chain.Chain, tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def root(system: chain.Chain, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A root that holds the chain of the other tests, and nothing else that they have made."""
-    place = str(tmp_path / "root")
+    place = str(tmp_path_factory.mktemp("sweep") / "root")
     for output in archive.lineage(system.metrics):
         if output.uri.startswith(system.root):
             shutil.copytree(output.uri, output.uri.replace(system.root, place, 1))
     return place
+
+
+@dataclass(frozen=True)
+class Added:
+    """A sweep whose last cell was there already, and one of whose cells is bad: what was there, what it told."""
+
+    root: str
+    before: dict[str, str]
+    cells: list[grid.Cell]
+    sweep: Sweep
+    told: list[str]
+    shown: str
+
+
+@pytest.fixture(scope="module")
+def added(system: chain.Chain, root: str, tmp_path_factory: pytest.TempPathFactory) -> Added:
+    before = attempts(root)
+    bad = "- {backbone: wavlm, set: {backbone.source: /no/such/folder}}\n"
+    chosen = cells(tmp_path_factory.mktemp("grid") / "grid.yaml", GRID + bad)
+    sweep = Sweep("test", chosen, system.clips, root)
+    stderr, shown = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stderr(stderr), live.live(sweep) as show:
+        sweep.run(show)
+    Console(file=shown, width=200).print(live._table(sweep))
+    return Added(root, before, chosen, sweep, stderr.getvalue().splitlines(), shown.getvalue())
 
 
 def swept(system: chain.Chain, root: str, chosen: list[grid.Cell]) -> Sweep:
@@ -71,24 +98,9 @@ def attempts(root: str) -> dict[str, str]:
 
 
 def test_a_sweep_adds_what_is_missing_and_a_bad_cell_harms_no_other(
-    system: chain.Chain, root: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    system: chain.Chain, added: Added, tmp_path: Path
 ) -> None:
-    """The last cell is there already."""
-    before = attempts(root)
-    bad = "- {backbone: wavlm, set: {backbone.source: /no/such/folder}}\n"
-    chosen = cells(tmp_path / "grid.yaml", GRID + bad)
-    sweep = Sweep("test", chosen, system.clips, root)
-    with live.live(sweep) as show:
-        sweep.run(show)
-    told = capsys.readouterr().err.splitlines()
-    for cell in chosen[:2]:
-        own = [line.removeprefix(f"{cell.label}: ").split("  ")[0] for line in told if line.startswith(cell.label)]
-        assert own[-1] == "done"
-        assert own.index("train") < own.index("done")
-    shown = io.StringIO()
-    Console(file=shown, width=200).print(live._table(sweep))
-    assert all(cell.label in shown.getvalue() for cell in chosen[:-1])
-    assert f"{sweep.counts['stages']} of {sweep.counts['stages']} stages done" in shown.getvalue()
+    sweep, before, root = added.sweep, added.before, added.root
     ((row, error),) = sweep.failed
     assert row.cell.system == "wavlm+WS+SA+TFP (/no/such/folder) [backbone.source=/no/such/folder]"
     assert error.startswith("/no/such/folder: no config.json")
@@ -118,6 +130,17 @@ def test_a_sweep_adds_what_is_missing_and_a_bad_cell_harms_no_other(
     assert again.reused
     assert again.engine.to_do == []
     assert again.shared[system.base.uri] == 0, "what lies below finished cells is not looked at"
+
+
+def test_the_way_is_told(added: Added) -> None:
+    for cell in added.cells[:2]:
+        lines = [line.removeprefix(f"{cell.label}: ") for line in added.told if line.startswith(cell.label)]
+        stages = [line.split("  ")[0] for line in lines]
+        assert stages[-1] == "done"
+        assert stages.index("train") < stages.index("done")
+    assert all(cell.label in added.shown for cell in added.cells[:-1])
+    stages_done = f"{added.sweep.counts['stages']} of {added.sweep.counts['stages']} stages done"
+    assert stages_done in added.shown
 
 
 def test_clips_that_cannot_be_swept(system: chain.Chain, tmp_path: Path) -> None:
@@ -163,45 +186,6 @@ def test_a_failed_cell_is_told_after_the_table_of_the_others(
     assert "/no/such/folder: no config.json" in text
 
 
-class Submission:
-    """A sweep below a root of its own, as often as a test likes."""
-
-    def __init__(self, system: chain.Chain, folder: Path) -> None:
-        folder.mkdir()
-        text = "- method: mobilenet\n- {backbone: hubert, WS: true, SA: false, TFP: false}\n"
-        (folder / "grid.yaml").write_text(text)
-        self.root, self.grid, self.log = str(folder / "root"), str(folder / "grid.yaml"), folder / "log"
-        self.clips = store.join(self.root, system.clips.uri.removeprefix(f"{system.root}/"))
-        for entry in store.listing(system.clips.uri):
-            store.write(store.join(self.clips, entry.path), store.read(store.join(system.clips.uri, entry.path)))
-        command = [str(Path(sys.executable).with_name("ray-asd")), "sweep", "--recipe", "tiny", "--json"]
-        command += ["--grid", self.grid, "--clips", self.clips, "--out", self.root]
-        self.command = [*command, *(part for setting in SETTINGS for part in ("--set", setting))]
-
-    def start(self) -> "subprocess.Popen[bytes]":
-        """``ray-asd sweep`` in a process of its own, on a Ray of its own."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AD")}
-        with self.log.open("w") as stderr:
-            return subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=stderr, env=environment)
-
-    def end(self) -> Sweep:
-        """The same in this process, whose Ray is up."""
-        chosen = grid.load(self.grid, "tiny", SETTINGS)
-        sweep = Sweep("test", chosen, build.resolve(self.clips, "ingest"), self.root)
-        sweep.run(lambda: None)
-        assert not sweep.failed
-        return sweep
-
-    def figures(self) -> dict[str, pa.Table]:
-        """METRICS and SCORES by the name of their stage's folder."""
-        return {
-            f"{stage}/{name}": output.table(folder)
-            for stage, folder in (("evaluate", Folder.METRICS), ("score", Folder.SCORES))
-            for name in store.folders(f"{self.root}/{stage}")
-            if (output := build.find(f"{self.root}/{stage}/{name}"))
-        }
-
-
 _ONE_CPU = """
 import sys
 from ray_asd import build, grid
@@ -215,29 +199,50 @@ print(sweep.counts["made"], sweep.failed)
 """
 
 
-def on_one_cpu(submission: Submission) -> str:
-    """What such a run has to say: how many stages it made, and the cells that failed."""
-    arguments = [submission.grid, submission.clips, submission.root, *SETTINGS]
-    command = [sys.executable, "-c", _ONE_CPU, *arguments]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-    assert process.returncode == 0, process.stderr
-    return process.stdout.splitlines()[-1]
+class Submission:
+    """A sweep below a root of its own, as often as a test likes, in processes with a Ray of a single CPU."""
+
+    def __init__(self, system: chain.Chain, folder: Path) -> None:
+        folder.mkdir()
+        text = "- method: mobilenet\n- {backbone: hubert, WS: true, SA: true, TFP: false}\n"
+        (folder / "grid.yaml").write_text(text)
+        self.root, self.log = str(folder / "root"), folder / "log"
+        clips = store.join(self.root, system.clips.uri.removeprefix(f"{system.root}/"))
+        for entry in store.listing(system.clips.uri):
+            store.write(store.join(clips, entry.path), store.read(store.join(system.clips.uri, entry.path)))
+        self.command = [sys.executable, "-c", _ONE_CPU, str(folder / "grid.yaml"), clips, self.root, *SETTINGS]
+
+    def start(self) -> "subprocess.Popen[bytes]":
+        with self.log.open("w") as stderr:
+            return subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=stderr)
+
+    def end(self) -> str:
+        """How many stages it made, and the cells that failed."""
+        process = subprocess.run(self.command, capture_output=True, text=True, timeout=400, check=False)
+        assert process.returncode == 0, process.stderr
+        return process.stdout.splitlines()[-1]
+
+
+def figures(root: str) -> dict[str, pa.Table]:
+    """METRICS and SCORES by the name of their stage's folder."""
+    return {
+        f"{stage}/{name}": output.table(folder)
+        for stage, folder in (("evaluate", Folder.METRICS), ("score", Folder.SCORES))
+        for name in store.folders(f"{root}/{stage}")
+        if (output := build.find(f"{root}/{stage}/{name}"))
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900 + 300 * KILLS)
-def test_a_killed_sweep_ends_as_one_that_nothing_happened_to(system: chain.Chain, tmp_path: Path) -> None:
-    """That one has a single CPU: trainings and Ray Data pipelines wait for each other instead of for ever.
+def test_a_killed_sweep_ends_as_one_that_nothing_happened_to(system: chain.Chain, added: Added, tmp_path: Path) -> None:
+    """On a single CPU, where trainings and Ray Data pipelines wait for each other instead of for ever.
 
-    The other is killed with a part of its stages done, which are not made again.
+    It is killed with a part of its stages done, which are not made again. Another sweep has made the same cells.
     """
-    undisturbed = Submission(system, tmp_path / "undisturbed")
-    told = on_one_cpu(undisturbed)
-    total = len(attempts(undisturbed.root))
-    assert told == f"{total - 1} []"  # CLIPS were there
     killed = Submission(system, tmp_path / "killed")
     draw = random.Random(0)
-    for done in sorted(draw.sample(range(2, total - 7), KILLS)):  # the last eight take no time, but for two embeddings
+    for done in sorted(draw.sample(range(2, 10), KILLS)):  # of 18
         before = attempts(killed.root)
         process = killed.start()
         while process.poll() is None and len(attempts(killed.root)) < done:
@@ -247,12 +252,12 @@ def test_a_killed_sweep_ends_as_one_that_nothing_happened_to(system: chain.Chain
         assert process.wait() == -signal.SIGKILL, killed.log.read_text()
         assert attempts(killed.root).items() >= before.items()
     before = attempts(killed.root)
-    assert 2 < len(before) < total
-    ended = killed.end()
-    assert attempts(killed.root).items() >= before.items()
-    assert ended.counts["cells"] == 2
-    assert not ended.reused
-    expected, found = undisturbed.figures(), killed.figures()
-    assert sorted(found) == sorted(expected)
-    assert all(found[name].equals(expected[name]) for name in expected)
-    assert killed.end().reused
+    made, failed = killed.end().split(" ", 1)
+    total = attempts(killed.root)
+    assert total.items() >= before.items()
+    assert (int(made), failed) == (len(total) - len(before), "[]")
+    assert 2 < len(before) < len(total)
+    expected, found = figures(added.root), figures(killed.root)
+    assert len(found) == 5  # METRICS of both, and SCORES of the baseline too
+    assert all(found[name].equals(expected[name]) for name in found)
+    assert killed.end() == "0 []"

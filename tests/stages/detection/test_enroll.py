@@ -20,7 +20,7 @@ from ray_asd.stages.detection import calibrate, detector, enroll
 from ray_asd.stages.detection.bank import Banks
 from ray_asd.stages.detection.calibrate import Strangers
 from ray_asd.stages.detection.healthy import VECTORS
-from ray_asd.stages.training import systems, usage
+from ray_asd.stages.training import usage
 from ray_asd.tables import Folder
 from stages import chain
 
@@ -161,16 +161,19 @@ def test_a_fusion_is_the_mean_of_standardised_scores(
     assert fused.table(Folder.THRESHOLDS)["num_clips"].to_pylist() == [24, 24]
 
 
-def test_what_cannot_be_fused(system: chain.Chain) -> None:
-    nothing_kept = config.load("tiny", (*chain.SETTINGS, "calibration_fraction=0", "transformer_pooling=null"))
-    model = steps.ensure(systems.system(nothing_kept, system.clips, silent), system.root)
-    used = usage.planned(model, nothing_kept, system.clips)
-    alone = chain.enrolled([used], system.clips, system.root)
+def test_what_cannot_be_fused(system: chain.Chain, tmp_path: Path) -> None:
+    """Of the fleet without the clips that were held out, all were trained on."""
+    held_out, fleet, root = system.used.card().held_out, tmp_path / "fleet", str(tmp_path / "root")
+    shutil.copytree(system.recordings, fleet)
+    for clip_id in held_out:
+        (tmp_path / clip_id).unlink()
+    clips = chain.ingested(str(fleet), root, dataset="fleet")
+    alone = chain.enrolled([system.used], clips, root)
     assert set(alone.marker.summary["learning"].values()) == {
         "none: every normal clip was trained on (calibration_fraction 0)"
     }
     with pytest.raises(UserError, match=r"cannot be fused: fan 00: no healthy scores to standardise hubert\+WS\+SA"):
-        chain.enrolled([usage.features(usage.SPECTRAL), used], system.clips, system.root)
+        chain.enrolled([usage.features(usage.SPECTRAL), system.used], clips, root)
 
 
 def test_members_without_healthy_scores_say_why() -> None:
