@@ -1,20 +1,22 @@
 """What every command shares: its result, told to a person or a machine; progress; the plan of a dry run."""
 
 import json
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NoReturn
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from ray_asd import store
-from ray_asd.build import Output, steps
+from ray_asd.build import Output, records, steps
 from ray_asd.build.steps import Step
-from ray_asd.errors import Retryable, StageError, UserError
+from ray_asd.errors import STOPPED, Retryable, StageError, UserError
 
 if TYPE_CHECKING:
     from ray_asd.build.estimates import Estimate
@@ -79,38 +81,82 @@ def summary(command: str, root: str | None, as_json: bool) -> Iterator[Result]:
 
     What went wrong is told before the summary, so that this is the last line of a job's log, which is one stream.
     """
-    begun, result = time.monotonic(), Result()
+    run = _Run(command, root, as_json)
+    try:
+        with _sigterm_raises():
+            yield run.result
+    except UserError as error:
+        run.end("refused", REFUSED, str(error), error)
+    except (StageError, KeyboardInterrupt) as error:
+        run.end("failed", _code(error), str(error) or "interrupted", error)
+    except Exception as error:
+        if not root:
+            raise
+        run.end("failed", FAILED, f"{type(error).__name__}: {error}; {run.record.uri} has the traceback", error)
+    if run.result.gate:
+        run.end("gate", GATE, run.result.gate)
+    run.end("done")
 
-    def end(status: str, code: int = 0, problem: str | None = None) -> None:
-        told = {
-            "command": command,
-            "status": status,
-            "outputs": result.outputs,
-            "counts": dict(result.counts),
-            "seconds": round(time.monotonic() - begun, 3),
-            "reused": result.reused,
-        } | ({"error": problem} if problem else {})
+
+class _Run:
+    """One run of a command: what is told of it at its end, and its record below the root."""
+
+    def __init__(self, command: str, root: str | None, as_json: bool) -> None:
+        self.result = Result()
+        self.record = records.Record(root or "", command)
+        self._command, self._root, self._as_json = command, root, as_json
+        self._begun = time.monotonic()
+        self._keep("running")
+
+    def end(self, status: str, code: int = 0, problem: str | None = None, error: BaseException | None = None) -> None:
+        told = self._told(status) | ({"error": problem} if problem else {})
         if problem:
             complain(problem, code)
-        if root and status != "refused":
-            name = f"{command}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}.json"
-            store.write(store.join(root, "status", name), json.dumps(told, indent=1).encode())
-        if as_json:
+        self._keep(status, told | {"exit_code": code}, error)
+        if self._as_json:
             click.echo(json.dumps(told))
         elif status in ("done", "gate"):
-            _show(result)
+            _show(self.result)
         if code:
             sys.exit(code)
 
+    def _told(self, status: str) -> dict[str, Any]:
+        return {
+            "command": self._command,
+            "status": status,
+            "outputs": self.result.outputs,
+            "counts": dict(self.result.counts),
+            "seconds": round(time.monotonic() - self._begun, 3),
+            "reused": self.result.reused,
+        }
+
+    def _keep(self, status: str, told: Mapping[str, Any] | None = None, error: BaseException | None = None) -> None:
+        """Below the root, if it is there: one that was only named, perhaps wrongly, is not made for this alone."""
+        if not self._root:
+            return
+        try:
+            if status not in ("running", "refused") or store.is_folder(self._root):
+                self.record.write(told or self._told(status), error)
+        except (UserError, StageError, OSError) as unkept:
+            if status in ("done", "gate"):  # else one line says already what went wrong
+                complain(f"{self.record.uri} could not be written: {unkept}", 0)
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """So that a run that is stopped before or after its time on Ray ends like any other."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Retryable(STOPPED)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
     try:
-        yield result
-    except UserError as error:
-        end("refused", REFUSED, str(error))
-    except (StageError, KeyboardInterrupt) as error:
-        end("failed", _code(error), str(error) or "interrupted")
-    if result.gate:
-        end("gate", GATE, result.gate)
-    end("done")
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _show(result: Result) -> None:

@@ -7,7 +7,7 @@ from ray_asd import grid as grids
 from ray_asd.cli import live
 from ray_asd.cli.app import clips_option, command, dry_run_option, json_option, out_option, set_option
 from ray_asd.cli.console import Progress, bring, summary
-from ray_asd.errors import StageError, UserError
+from ray_asd.errors import Retryable, StageError, UserError
 
 
 @command("train --recipe tiny --clips runs/ingest/fleet-0123456789ab --out runs")
@@ -70,7 +70,8 @@ def sweep(
         result.counts, result.reused = planned.counts, planned.reused
         click.echo(written.table, err=as_json)
         if failures:
-            raise StageError(f"{len(failures)} of {len(cells)} cells failed, the first one is {failures[0]}")
+            kind = Retryable if planned.retryable else StageError
+            raise kind(f"{len(failures)} of {len(cells)} cells failed, the first one is {failures[0]}")
 
 
 def _numbers(text: str | None) -> list[int]:

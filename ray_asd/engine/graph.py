@@ -15,11 +15,13 @@ from functools import cache
 from typing import Literal
 
 from ray_asd import build
-from ray_asd.build import Output, steps
+from ray_asd.build import Output, records, steps
 from ray_asd.build.steps import Planned, Step
 from ray_asd.errors import STOPPED, Retryable, StageError, UserError
 
-TRIES = 2  # of a step that fails; one that is refused would be refused again
+TRIES = 2  # of a step that fails without getting further; one that is refused would be refused again
+PATIENCE = 5  # tries of a step that the environment broke off
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  # seconds between tries, doubled each time
 _SHOWN_SECONDS = 0.5  # between looks of whoever watches
 
 State = Literal["waiting", "running", "done", "failed"]
@@ -33,7 +35,10 @@ class Node:
     state: State
     output: Output | None = None
     error: str | None = None
-    tries: int = 0
+    retryable: bool = False
+    tries: int = 0  # since it last got further
+    not_before: float = 0.0
+    reached: tuple[str, int] = ("", 0)  # task and units, when it last failed
     task: str = ""
     measured: str = ""
     done: int = 0
@@ -144,16 +149,19 @@ class Engine:
         return any(node.planned.step.exclusive for node in self._running())
 
     def _start_ready(self) -> bool:
-        """Start what can start; whether anything is running then."""
+        """Start what can start; whether anything is running then, or waits for its next try."""
+        now = time.monotonic()
         for node in self.nodes.values():
-            if node.state == "waiting" and not self._stopped:
+            if node.state == "waiting" and now >= node.not_before and not self._stopped:
                 parents = [self.nodes[uri] for uri in node.planned.waits_for]
                 failed = next((parent for parent in parents if parent.state == "failed"), None)
                 if failed:
-                    node.state, node.error = "failed", failed.error
+                    node.state, node.error, node.retryable = "failed", failed.error, failed.retryable
                 elif all(parent.state == "done" for parent in parents):
                     self._start(node)
-        return bool(self._running())
+        return bool(self._running()) or any(
+            node.state == "waiting" and node.not_before > now for node in self.nodes.values()
+        )
 
     def _start(self, node: Node) -> None:
         node.state, node.tries = "running", node.tries + 1
@@ -182,12 +190,33 @@ class Engine:
             return
         if isinstance(result, Output):
             node.state, node.output = "done", result
-        elif isinstance(result, (StageError, OSError)) and node.tries < TRIES and not self._stopped:
-            node.state = "waiting"
-        elif isinstance(result, (StageError, UserError, OSError)):
-            node.state, node.error = "failed", str(result)
-        else:
+        elif not isinstance(result, Exception):
             raise result
+        elif self._worth_another(node, result):
+            node.state = "waiting"
+        else:
+            self._fail(node, result)
+
+    def _worth_another(self, node: Node, error: Exception) -> bool:
+        """Whether to try again, and when: what was done before is not done again, so getting further is a new start."""
+        most = PATIENCE if isinstance(error, Retryable) else TRIES if isinstance(error, (StageError, OSError)) else 1
+        if node.task == node.reached[0] and node.done > node.reached[1]:
+            node.tries = 1
+        node.reached = (node.task, node.done)
+        node.not_before = time.monotonic() + min(_FIRST_WAIT * 2 ** (node.tries - 1), _LONGEST_WAIT)
+        return node.tries < most and not self._stopped
+
+    def _fail(self, node: Node, error: Exception) -> None:
+        node.state, node.retryable = "failed", isinstance(error, Retryable)
+        node.error = (
+            str(error) if isinstance(error, (StageError, UserError, OSError)) else f"{type(error).__name__}: {error}"
+        )
+        step = node.planned.step
+        record = records.Record(self.root, f"failed-{step.stage}-{step.name}")
+        try:
+            record.write({"step": node.planned.uri, "tries": node.tries, "error": node.error}, error)
+        except (UserError, StageError, OSError) as unkept:
+            node.error += f" ({record.uri} could not be written: {unkept})"
 
 
 def _least(step: Step) -> int:

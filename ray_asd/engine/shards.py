@@ -6,6 +6,7 @@ grows with the number of shards, not of recordings. Where the attempt is shared 
 which shards are done, so that a killed stage goes on with the others.
 """
 
+import hashlib
 import json
 import logging
 import threading
@@ -21,7 +22,7 @@ from uuid import uuid4
 import pyarrow as pa
 import ray
 import ray.data
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from ray_asd import store
 from ray_asd.build import RECEIPTS, Attempt, File, Held, Output
@@ -30,9 +31,9 @@ from ray_asd.engine import placement
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import Retryable, StageError, UserError
 
-_NUMBER = "__shard__"
-NO_PROGRESS_SECONDS = 900  # a pipeline that stands still for so long fails instead of hanging
+_SHARD = "__shard__"  # its number and part of the digest of its rows: what its receipt is called
 SMALLEST, LARGEST = 32, 512  # clips of a shard
+MOST_SECONDS = 3600.0  # of sound in a shard
 SHARDS = 64  # as many as that, if none gets too small or too large
 KEPT_SECONDS = 10.0  # that an idle process holds what it made for its last shard
 _READERS = 16  # of receipts
@@ -61,9 +62,13 @@ class Service(AbstractContextManager["Service"]):
     count: int
 
 
-def shard_size(total: int) -> int:
-    """Clips of a shard, a multiple of 32: few enough to spread the work and lose little, enough to be worth a file."""
-    return min(max(-(-total // SHARDS), SMALLEST), LARGEST) // SMALLEST * SMALLEST
+def shard_size(total: int, seconds: float = 0.0) -> int:
+    """Clips of a shard, a multiple of 32: few enough to spread the work and lose little, enough to be worth a file.
+
+    Fewer where they would be more than an hour of sound; ``seconds`` is that of all clips.
+    """
+    clips = min(max(-(-total // SHARDS), SMALLEST), LARGEST) // SMALLEST * SMALLEST
+    return clips if clips * seconds <= MOST_SECONDS * total else max(1, int(MOST_SECONDS * total / seconds))
 
 
 def rows(table: pa.Table, size: int) -> list[pa.Table]:
@@ -81,13 +86,10 @@ def spans(output: Output, folder: str, size: int) -> list[pa.Table]:
     for file in output.files(folder):
         if file.rows is None:
             raise StageError(f"{output.uri} was written by an older version; make it anew")
-        starts = range(0, file.rows, size)
-        found += [_span(file.path, start, min(start + size, file.rows)) for start in starts]
+        for start in range(0, file.rows, size):
+            stop = min(start + size, file.rows)
+            found.append(pa.table({"path": [file.path], "start": [start], "stop": [stop]}))
     return found
-
-
-def _span(path: str, start: int, stop: int) -> pa.Table:
-    return pa.table({"path": [path], "start": [start], "stop": [stop]})
 
 
 class Reader:
@@ -117,12 +119,13 @@ class _ShardWorker:
         return self.make()
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        number = block.column(_NUMBER)[0].as_py()
+        name = block.column(_SHARD)[0].as_py()
+        number = int(name.partition("-")[0])
         try:
-            done = self.work(block.drop_columns(_NUMBER), self.attempt, f"{number:05d}")
+            done = self.work(block.drop_columns(_SHARD), self.attempt, f"{number:05d}")
             result = _as_json(done)
             if self.attempt.is_shared:
-                store.write(store.join(self.attempt.uri, RECEIPTS, f"{number:05d}.json"), result.encode())
+                store.write(store.join(self.attempt.uri, RECEIPTS, f"{name}.json"), result.encode())
         except (UserError, StageError) as error:  # carried back as data: Ray would wrap and repeat it
             kind = next(name for name, kind in _CARRIED.items() if isinstance(error, kind))
             result = json.dumps({"error": kind, "message": str(error)})
@@ -171,11 +174,11 @@ def run(
 ) -> Done:
     """Do ``make()``'s work on every shard, at most ``workers`` at a time (None: as many as are free).
 
-    ``service`` is up while they work. Where more workers are asked for than are free, an autoscaling cluster may bring
-    them.
+    ``service`` is up while they work.
 
     Raises:
-        StageError, UserError: as the work raised them; or Ray could not bring the work to its end.
+        StageError, UserError: as the work raised them.
+        Retryable: Ray lost workers or nodes more often than it tries again.
     """
     sum_ = _Sum(what, shards, progress)
     sum_.add_receipts(attempt)
@@ -184,7 +187,7 @@ def run(
     beside = placement.needs(service.worker, service.count) if service else {}
     placement.check_fits(what, worker, beside=beside)
     _configure_ray_data()
-    blocks = [_numbered(shards[number], number) for number in sum_.missing]
+    blocks = [_named(shards[number], sum_.names[number]) for number in sum_.missing]
     most = min(workers or len(blocks), len(blocks))
     try:
         with placement.budget.hold(worker, 1, most, beside) as grant, service or nullcontext():
@@ -193,13 +196,16 @@ def run(
             for row in pipeline.iter_rows():
                 sum_.add(row["number"], json.loads(row["done"]))
             return sum_.done(grant.held)
-    except RayError as error:
-        raise StageError(f"{what}: {first_line(error)}") from error
+    except (UserError, StageError):
+        raise
+    except Exception as error:  # Ray Data has errors of its own that are no RayErrors
+        lost = isinstance(error, RayError) and not isinstance(error, (RayTaskError, OutOfMemoryError))
+        raise (Retryable if lost else StageError)(f"{what}: {first_line(error)}") from error
 
 
 def _mapped(shards: ray.data.Dataset, work: _ShardWorker, worker: Worker, workers: int) -> ray.data.Dataset:
-    """On CPUs by tasks, whose processes go on to the next run with all that they have imported; a GPU's memory is
-    free again only once its process ends, so there by actors."""
+    """By tasks, whose processes go on to the next run with all that they imported; on GPUs, which are free again once a
+    process ends, by actors."""
     whole = {"batch_size": None, "batch_format": "pyarrow", **placement.options(worker)}
     if not worker.gpus:
         return shards.map_batches(_in_task, fn_args=(work,), compute=ray.data.TaskPoolStrategy(workers), **whole)
@@ -215,6 +221,7 @@ class _Sum:
     def __init__(self, what: str, shards: Sequence[pa.Table], progress: Progress) -> None:
         self._what, self._progress = what, progress
         self._sizes = [_size(shard) for shard in shards]
+        self.names = [_name(number, shard) for number, shard in enumerate(shards)]
         self._files: list[File] = []
         self._counts: Counter[str] = Counter()
         self._missing = dict.fromkeys(range(len(shards)))
@@ -229,11 +236,12 @@ class _Sum:
         if not attempt.is_shared:
             return
         folder = store.join(attempt.uri, RECEIPTS)
-        names = store.files(folder)
+        there = set(store.files(folder))
+        done = [number for number, name in enumerate(self.names) if f"{name}.json" in there]
         with ThreadPoolExecutor(_READERS) as pool:
-            receipts = pool.map(lambda name: store.read(store.join(folder, name)), names)
-            for name, data in zip(names, receipts, strict=True):
-                self.add(int(name.partition(".")[0]), json.loads(data))
+            receipts = pool.map(lambda number: store.read(store.join(folder, f"{self.names[number]}.json")), done)
+            for number, data in zip(done, receipts, strict=True):
+                self.add(number, json.loads(data))
 
     def add(self, number: int, done: dict[str, Any]) -> None:
         """Raises what the work raised."""
@@ -261,8 +269,16 @@ def _size(shard: pa.Table) -> int:
     return int(shard.num_rows)
 
 
-def _numbered(rows: pa.Table, number: int) -> pa.Table:
-    return rows.append_column(_NUMBER, pa.array([number] * rows.num_rows, pa.int64()))
+def _named(rows: pa.Table, name: str) -> pa.Table:
+    return rows.append_column(_SHARD, pa.array([name] * rows.num_rows, pa.string()))
+
+
+def _name(number: int, rows: pa.Table) -> str:
+    """Of a receipt: one of a plan that cut its shards otherwise is nobody's."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as stream:
+        stream.write_table(rows.combine_chunks())
+    return f"{number:05d}-{hashlib.sha256(sink.getvalue()).hexdigest()[:12]}"
 
 
 def first_line(error: BaseException) -> str:
@@ -278,5 +294,5 @@ def _configure_ray_data() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.raise_original_map_exception = True
-    context.execution_no_progress_timeout_s = NO_PROGRESS_SECONDS
+    context.execution_no_progress_timeout_s = -1  # a shard takes as long as it takes
     logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -112,6 +112,11 @@ class Sweep:
         return [(row, error) for row in self.rows if (error := self.error(row))]
 
     @property
+    def retryable(self) -> bool:
+        """Whether the environment broke off every cell that failed."""
+        return all(row.error is None and self._nodes(row)[-1].retryable for row, _ in self.failed)
+
+    @property
     def counts(self) -> dict[str, int]:
         """Cells and stages, and how many of them were made now or could not be."""
         nodes = self.engine.nodes.values()

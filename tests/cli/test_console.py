@@ -1,13 +1,18 @@
 """How commands end: codes, the summary line, what is kept of it, and progress where nobody watches a terminal."""
 
 import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import click
 import pytest
 
 from ray_asd import store
 from ray_asd.cli import console
-from ray_asd.errors import StageError, UserError
+from ray_asd.errors import STOPPED, Retryable, StageError, UserError
 
 
 def end_with(error: BaseException | None, root: str | None, as_json: bool = True, gate: str | None = None) -> int:
@@ -29,6 +34,7 @@ def end_with(error: BaseException | None, root: str | None, as_json: bool = True
         (None, "too many", 3, "gate", "ray-asd: too many\n"),
         (UserError("not\n  this"), None, 2, "refused", "ray-asd: not this\n"),
         (StageError("full"), None, 1, "failed", "ray-asd: full\n"),
+        (Retryable("the store is away"), None, 75, "failed", "ray-asd: the store is away\n"),
         (KeyboardInterrupt(), None, 1, "failed", "ray-asd: interrupted\n"),
     ],
 )
@@ -54,7 +60,10 @@ def test_every_end_has_its_code_its_line_and_its_summary(
     kept = store.files(f"{root}/status")
     assert len(kept) == (status != "refused"), "what did not begin leaves nothing behind"
     if kept:
-        assert json.loads(store.read(f"{root}/status/{kept[0]}")) == told | {"seconds": seconds}
+        record = json.loads(store.read(f"{root}/status/{kept[0]}"))
+        assert record.items() >= (told | {"seconds": seconds, "exit_code": code}).items()
+        assert record["pid"] == os.getpid()
+        assert ("traceback" in record) == (error is not None)
 
 
 def test_a_person_reads_places_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,6 +76,44 @@ def test_a_person_reads_places_and_counts(capsys: pytest.CaptureFixture[str]) ->
 def test_what_nobody_foresaw_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         end_with(ZeroDivisionError(), None)
+
+
+def test_what_nobody_foresaw_has_its_traceback_below_the_root(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert end_with(ZeroDivisionError("by zero"), str(tmp_path)) == 1
+    (kept,) = (tmp_path / "status").iterdir()
+    assert capfd.readouterr().err == f"ray-asd: ZeroDivisionError: by zero; {kept} has the traceback\n"
+    assert "Traceback" in json.loads(kept.read_text())["traceback"]
+
+
+def code_of(root: Path, work: Callable[[], None]) -> int:
+    try:
+        with console.summary("try", str(root), True):
+            work()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
+
+
+def test_a_run_below_a_root_says_so_while_it_runs_and_a_refusal_stays(tmp_path: Path) -> None:
+    def work() -> None:
+        (kept,) = (tmp_path / "status").iterdir()
+        assert json.loads(kept.read_text())["status"] == "running"
+        raise UserError("not this")
+
+    assert code_of(tmp_path, work) == 2
+    assert [json.loads(entry.read_text())["status"] for entry in (tmp_path / "status").iterdir()] == ["refused"]
+
+
+def test_sigterm_ends_a_run_as_any_other_end(tmp_path: Path) -> None:
+    def work() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    assert code_of(tmp_path, work) == 75
+    (kept,) = (tmp_path / "status").iterdir()
+    assert json.loads(kept.read_text())["error"] == STOPPED
 
 
 @pytest.mark.parametrize(

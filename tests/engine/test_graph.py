@@ -1,21 +1,23 @@
 """The engine: every step once, as soon as its inputs are there; what fails holds up nothing else."""
 
+import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from ray_asd import build
+from ray_asd import build, store
 from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.build.steps import Step
 from ray_asd.config import Worker
-from ray_asd.engine import connection
+from ray_asd.engine import connection, graph
 from ray_asd.engine.graph import TRIES, Engine
-from ray_asd.errors import StageError, UserError
+from ray_asd.errors import Retryable, StageError, UserError
 
 Make = Callable[[Attempt, Mapping[str, Output]], Outcome]
 
@@ -99,14 +101,66 @@ def test_what_is_refused_is_not_tried_again(tmp_path: Path) -> None:
     assert len(tries) == 1
 
 
-def test_a_mistake_of_the_program_is_not_hidden(tmp_path: Path) -> None:
-    def broken(attempt: Attempt, inputs: Mapping[str, Output]) -> Outcome:
-        raise ZeroDivisionError("by zero")
+def failing(error: Exception, log: list[float], times: int = 1000) -> Make:
+    """Work that fails so often, and notes when it was tried."""
 
+    def work(attempt: Attempt, inputs: Mapping[str, Output]) -> Outcome:
+        log.append(time.monotonic())
+        if len(log) <= times:
+            raise error
+        return nothing(attempt, inputs)
+
+    return work
+
+
+def test_a_mistake_of_the_program_fails_its_step_and_no_other(tmp_path: Path) -> None:
+    """And leaves its traceback below the root."""
+    log: list[float] = []
     engine = Engine(str(tmp_path))
-    engine.add(step("broken", broken))
-    with pytest.raises(ZeroDivisionError):
-        run(engine)
+    (broken,) = engine.add(step("broken", failing(ZeroDivisionError("by zero"), log)))
+    engine.add(step("whole"))
+    run(engine)
+    assert states(engine) == {"broken": "failed", "whole": "done"}
+    assert len(log) == 1
+    node = engine.nodes[broken]
+    assert (node.error, node.retryable) == ("ZeroDivisionError: by zero", False)
+    (name,) = store.files(f"{tmp_path}/status")
+    assert name.startswith("failed-made-broken-")
+    record = json.loads(store.read(f"{tmp_path}/status/{name}"))
+    assert (record["step"], record["error"], record["tries"]) == (broken, node.error, 1)
+    assert "raise error" in record["traceback"]
+
+
+def test_what_the_environment_broke_off_is_tried_again_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "_FIRST_WAIT", 0.2)
+    lost = Retryable("the store is away")
+    healed, never = list[float](), list[float]()
+    engine = Engine(str(tmp_path))
+    engine.add(step("healed", failing(lost, healed, times=3)))
+    (gone,) = engine.add(step("gone", failing(lost, never)))
+    run(engine)
+    assert states(engine) == {"healed": "done", "gone": "failed"}
+    assert engine.nodes[gone].retryable
+    assert len(never) == graph.PATIENCE
+    waits = [after - before for before, after in pairwise(healed)]
+    assert all(waited >= 0.2 * 2**number for number, waited in enumerate(waits))
+
+
+def test_tries_are_counted_anew_once_a_step_gets_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graph, "_FIRST_WAIT", 0.0)
+    engine = Engine(str(tmp_path))
+    log: list[int] = []
+
+    def slowly(attempt: Attempt, inputs: Mapping[str, Output]) -> Outcome:
+        log.append(len(log))
+        engine.progress("train", min(len(log), 5), 10)
+        raise StageError("again")
+
+    engine.add(step("slow", slowly))
+    run(engine)
+    assert len(log) == 5 + TRIES - 1
 
 
 def test_progress_belongs_to_the_step_that_makes_it(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
+import ray.data
 from ray import cloudpickle
 
 import processes
@@ -155,11 +158,44 @@ def test_what_was_done_before_a_failure_is_not_done_again(root: str, tmp_path: P
     assert 1 <= len(begun) < 7
     done = squares(place, note)
     again = {int(line) // 3 for line in log.read_text().splitlines()}
-    assert again == set(range(7)) - {int(path[-10:-5]) for path in begun}
+    assert again == set(range(7)) - {int(store.name(path).partition("-")[0]) for path in begun}
     assert done.counts == {"rows": 20, "shards of 3": 6, "shards of 2": 1}
     whole = squares(store.join(root, "elsewhere", build.PARTS))
     assert sorted(done.files, key=lambda file: file.path) == sorted(whole.files, key=lambda file: file.path)
     assert squares(place, fail).counts == done.counts  # nothing is left that could fail
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_receipts_of_another_plan_are_nobodys(tmp_path: Path) -> None:
+    place = store.join(str(tmp_path), build.PARTS)
+    for size in (3, 4, 3):
+        cut = shards.rows(ROWS, size)
+        done = shards.run("square", Squares, cut, Attempt(place), worker=Worker(), progress=silent)
+        assert done.counts["rows"] == 20
+        assert done.counts[f"shards of {size}"] == 20 // size
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_shard_takes_as_long_as_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever limit Ray Data has for pipelines that stand still."""
+    context = ray.data.DataContext.get_current()
+    monkeypatch.setattr(context, "execution_no_progress_timeout_s", 1)
+    done = squares(str(tmp_path), lambda number: time.sleep(0.9))
+    assert done.counts["rows"] == 20
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_what_ray_data_says_is_one_line(tmp_path: Path) -> None:
+    """Its errors are no RayErrors: here a worker that is nothing for it."""
+    with pytest.raises(StageError, match=r"^square: \w+: ") as caught:
+        shards.run("square", Squares, [ROWS], Attempt(str(tmp_path)), worker=Impossible(), progress=silent)
+    assert "\n" not in str(caught.value)
+
+
+class Impossible(Worker):
+    """Passes where resources are counted, and not where Ray Data reads them."""
+
+    labels: Any = 7
 
 
 @pytest.mark.usefixtures("ray_session")

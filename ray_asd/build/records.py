@@ -1,0 +1,37 @@
+"""What every run leaves below its root, however it ends: one JSON file under ``status/``, the newest of them last.
+
+While a run is under way its record says ``running``, and that of one that was killed without a word says so for ever.
+"""
+
+import json
+import os
+import socket
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ray_asd import store
+
+STATUS = "status"
+
+
+class Record:
+    """The record of one run of ``what``, a command or a step, below ``root``."""
+
+    def __init__(self, root: str, what: str) -> None:
+        self.uri = store.join(root, STATUS, f"{what}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}.json")
+        self._about = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "begun": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        }
+
+    def write(self, told: Mapping[str, Any], error: BaseException | None = None) -> None:
+        """Write ``told``, and the traceback of ``error``, with those of workers that Ray has put into it.
+
+        Raises:
+            UserError, StageError: as ``store.write``.
+        """
+        traced = {"traceback": "".join(traceback.format_exception(error))} if error else {}
+        store.write(self.uri, json.dumps({**told, **self._about, **traced}, indent=1).encode())
