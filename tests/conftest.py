@@ -136,6 +136,7 @@ def ray_session(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # as of any local Ray of the program
         patch.setenv("RAY_enable_metrics_collection", "0")
         ray.init(
+            "local",
             num_cpus=2,
             include_dashboard=False,
             log_to_driver=False,

@@ -18,7 +18,7 @@ from ray_asd import config
 from ray_asd.benchmarks import measure
 from ray_asd.build import Attempt
 from ray_asd.config import SAMPLE_RATE, Backbone, Worker
-from ray_asd.engine import connection, shards
+from ray_asd.engine import connection, cutting, shards
 from ray_asd.engine.progress import silent
 from ray_asd.engine.shards import Done
 from ray_asd.models import backbones, checkpoints
@@ -69,7 +69,7 @@ def _timed(folder: str, clips: int, repetitions: int) -> float:
 
     def work() -> None:
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            parts = shards.rows(rows, shards.shard_size(clips))
+            parts = cutting.rows(rows, cutting.shard_size(clips))
             shards.run("nothing", _Nothing, parts, Attempt(place), worker=Worker(), progress=silent)
 
     return measure.alternate({"nothing": work}, repetitions)["nothing"].median

@@ -21,7 +21,7 @@ from ray.exceptions import RayError
 from ray_asd.benchmarks import measure
 from ray_asd.build import PARTS, Attempt
 from ray_asd.config import Worker
-from ray_asd.engine import connection, shards
+from ray_asd.engine import connection, cutting, shards
 from ray_asd.engine.progress import silent
 from ray_asd.engine.shards import Done
 from ray_asd.errors import StageError
@@ -85,17 +85,17 @@ def _seconds(run: Any, folder: str, clips: int, flag: str = "") -> float:
 
 
 def _receipts(folder: str, clips: int, flag: str) -> int:
-    parts = shards.rows(pa.table({"clip": range(clips)}), shards.shard_size(clips))
+    parts = cutting.rows(pa.table({"clip": range(clips)}), cutting.shard_size(clips))
     attempt = Attempt(f"{folder}/{PARTS}")
     done = shards.run("copy", lambda: _Copy(flag, clips // 2), parts, attempt, worker=Worker(), progress=silent)
     return done.counts["clips"]
 
 
 def _checkpoints(folder: str, clips: int, flag: str) -> int:
-    manifest, size = Path(folder, "manifest"), shards.shard_size(clips)
+    manifest, size = Path(folder, "manifest"), cutting.shard_size(clips)
     if not manifest.exists():
         manifest.mkdir(parents=True)
-        for number, shard in enumerate(shards.rows(pa.table({"clip": range(clips)}), size)):
+        for number, shard in enumerate(cutting.rows(pa.table({"clip": range(clips)}), size)):
             pq.write_table(shard, manifest / f"{number:05d}.parquet")
     context = ray.data.DataContext.get_current()
     context.checkpoint_config = CheckpointConfig(

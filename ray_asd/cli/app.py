@@ -1,10 +1,12 @@
 """The root of the command line, and what its commands share."""
 
+import os
 from collections.abc import Callable
 
 import click
 
 from ray_asd import __version__, store
+from ray_asd.engine.patience import WAIT_VARIABLE
 from ray_asd.errors import UserError
 
 
@@ -17,8 +19,16 @@ class _InOrderOfUse(click.Group):
 
 @click.group(cls=_InOrderOfUse, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__)
-def cli() -> None:
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, min_open=True),
+    metavar="MINUTES",
+    help="For room on the cluster; then exit code 75.",
+)
+def cli(wait: float | None) -> None:
     """Anomalous sound detection with large pre-trained audio models, as distributed batch jobs on Ray."""
+    if wait is not None:
+        os.environ[WAIT_VARIABLE] = str(wait)
 
 
 def command(example: str) -> Callable[[Callable[..., None]], click.Command]:

@@ -3,6 +3,7 @@
 An actor in a module of its own, since importing the training loop takes seconds of a process that needs nothing of it.
 """
 
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -32,6 +33,9 @@ class Board:
         self.point = point
         return self.stopping
 
+    def wipe(self) -> None:
+        self.point = {}
+
     def read(self) -> dict[str, float]:
         return self.point
 
@@ -59,8 +63,10 @@ def put_up() -> ActorHandle:
     return Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 
-def watch(board: ActorHandle, training: "Future[Any]", what: str, steps: int, progress: Progress) -> None:
-    """Show what the board says until ``training`` ends."""
+def watch(
+    board: ActorHandle, training: "Future[Any]", what: str, steps: int, progress: Progress, look: Callable[[], None]
+) -> None:
+    """Show what the board says until ``training`` ends; ``look`` now and then as long as it says nothing."""
     shown: dict[str, float] = {}
     running = True
     while running:
@@ -70,3 +76,5 @@ def watch(board: ActorHandle, training: "Future[Any]", what: str, steps: int, pr
             shown = point
             measured = (f"{name} {value:.3f}" for name, value in point.items() if name not in _NOT_SHOWN)
             progress("  ".join([what, *measured]), int(point["step"]), steps)
+        elif not point:
+            look()

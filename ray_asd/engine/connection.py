@@ -47,7 +47,7 @@ def connected(cpus: int | None = None) -> Iterator[None]:
         options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": cpus}
     try:
         _knock(address)
-        ray.init(address=address, **options)
+        ray.init(address=address or "local", **options)  # whatever cluster a file of Ray's remembers
     except OSError as error:
         raise UserError(f"RAY_ADDRESS={address!r}: no Ray cluster answers there ({error})") from error
     try:

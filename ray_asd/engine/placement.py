@@ -13,28 +13,41 @@ import ray
 
 from ray_asd.build import Held
 from ray_asd.config import Worker
-from ray_asd.engine import connection
+from ray_asd.engine import connection, nodes
 from ray_asd.errors import STOPPED, Retryable, UserError
 
 _CAPACITY_SECONDS = 2.0  # how often a waiter looks whether the cluster has grown
 _ROUNDING = 1e-6  # of fractional CPUs and GPUs
-GIB = 1 << 30
+AT_ONCE = 16  # pieces of work of one driver on a cluster that grows
 
 
 def check_fits(what: str, worker: Worker, count: int = 1, beside: Mapping[str, float] = MappingProxyType({})) -> None:
     """Refuse work that this cluster could never run, instead of waiting for ever; ``beside`` is taken with it.
 
+    Where an autoscaler works nothing is refused: who waits is what it brings nodes for.
+
     Raises:
-        UserError: names what is asked for and what is there.
+        UserError: names what is asked for and the sizes of the nodes that are there.
     """
-    have = ray.cluster_resources()
-    for resource, amount in (Counter(needs(worker, count)) + Counter(beside)).items():
-        if amount > have.get(resource, 0):
-            with_it = " and what it uses" if beside.get(resource) else ""
-            raise UserError(
-                f"{what} needs {_amount(resource, amount)} ({count} worker(s){with_it}); "
-                f"the cluster has {_amount(resource, have.get(resource, 0))}"
-            )
+    there = nodes.alive()
+    enough = sum(node.room(needs(worker), worker.labels) for node in there) >= count
+    asked = Counter(needs(worker, count)) + Counter(beside)
+    if enough and all(sum(node.resources.get(name, 0) for node in there) >= value for name, value in asked.items()):
+        return
+    if nodes.grow():
+        return
+    names = list(asked)
+    labels = "".join(f" on nodes with {name}={value}" for name, value in worker.labels.items())
+    with_it = f" and {amounts(beside)} for what they use" if beside else ""
+    raise UserError(
+        f"{what} needs {count} x ({amounts(needs(worker))}){labels}{with_it}; "
+        f"the cluster has {nodes.described(there, names)}"
+    )
+
+
+def amounts(resources: Mapping[str, float]) -> str:
+    """``1 CPU, 0.5 GPU``."""
+    return ", ".join(nodes.amount(name, value) for name, value in resources.items()) or "nothing"
 
 
 @dataclass(frozen=True)
@@ -50,21 +63,30 @@ class Budget:
 
     Trainers and Ray Data pipelines know nothing of each other; whoever asks for more than is free would wait inside
     Ray with part of it in hand. Here work waits before it starts, and holds all it needs or nothing.
+
+    On a cluster that grows (``capacity`` is None) it must wait inside Ray, where the autoscaler sees it: ``AT_ONCE``
+    pieces of work do, since each training has processes of its own on the head.
     """
 
-    def __init__(self, capacity: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(self, capacity: Callable[[], Mapping[str, float] | None]) -> None:
         self._capacity = capacity
         self._held: Counter[str] = Counter()
+        self._holders = 0
         self._queue: deque[object] = deque()
         self._changed = threading.Condition()
 
     @contextmanager
     def hold(
-        self, worker: Worker, least: int, most: int, beside: Mapping[str, float] = MappingProxyType({})
+        self,
+        worker: Worker,
+        least: int,
+        most: int,
+        beside: Mapping[str, float] = MappingProxyType({}),
+        look: Callable[[], None] = lambda: None,
     ) -> Iterator["Grant"]:
         """Wait for ``least`` workers, then hold as many as are free up to ``most``; the block is told what it got.
 
-        What goes ``beside`` them is held with them.
+        What goes ``beside`` them is held with them. Who waits calls ``look`` every now and then.
 
         Raises:
             Retryable: SIGTERM came first.
@@ -77,23 +99,30 @@ class Budget:
                     self._changed.wait(_CAPACITY_SECONDS)
                     if connection.stop_requested():
                         raise Retryable(STOPPED)
+                    look()
                 count = min(most, self._fit(worker, most, beside))
                 taken = Counter(needs(worker, count)) + Counter(beside)
                 self._held += taken
+                self._holders += 1
             finally:
                 self._queue.remove(ticket)
                 self._changed.notify_all()
         try:
-            held = Held(cpus=taken["CPU"], gpus=taken["GPU"], waited=time.monotonic() - asked)
+            waited = time.monotonic() - asked
+            grows = self._capacity() is None  # then nobody knows beforehand how many workers there will be
+            held = Held(waited=waited) if grows else Held(cpus=taken["CPU"], gpus=taken["GPU"], waited=waited)
             yield Grant(count, held)
         finally:
             with self._changed:
                 self._held -= taken
+                self._holders -= 1
                 self._changed.notify_all()
 
     def _fit(self, worker: Worker, most: int, beside: Mapping[str, float]) -> int:
         """How many workers are free, at most ``most``, once what goes ``beside`` them is taken."""
         capacity = self._capacity()
+        if capacity is None:
+            return most if self._holders < AT_ONCE else 0
         free = {name: capacity.get(name, 0) - self._held[name] for name in {**needs(worker), **beside}}
         if any(amount > free[name] + _ROUNDING for name, amount in beside.items()):
             return 0
@@ -104,7 +133,7 @@ class Budget:
 
 def needs(worker: Worker, count: int = 1) -> dict[str, float]:
     """What so many such workers take of their nodes, by Ray's names; nothing that they take none of."""
-    amounts = {"CPU": worker.cpus, "GPU": worker.gpus, "memory": (worker.memory_gb or 0) * GIB}
+    amounts = {"CPU": worker.cpus, "GPU": worker.gpus, "memory": (worker.memory_gb or 0) * nodes.GIB}
     return {name: amount * count for name, amount in amounts.items() if amount}
 
 
@@ -112,21 +141,22 @@ def options(worker: Worker) -> dict[str, Any]:
     """What Ray is asked for so that such a worker gets its place."""
     asked: dict[str, Any] = {"num_cpus": worker.cpus, "num_gpus": worker.gpus}
     if worker.memory_gb:
-        asked["memory"] = worker.memory_gb * GIB
+        asked["memory"] = worker.memory_gb * nodes.GIB
     if worker.labels:
         asked["label_selector"] = worker.labels
     return asked
 
 
 def room(worker: Worker, count: int) -> int:
-    """How many groups of ``count`` such workers the whole cluster holds at once."""
-    have = ray.cluster_resources()
-    rooms = [have.get(name, 0) / amount for name, amount in (needs(worker, count) or {"CPU": count}).items()]
-    return int(min(rooms) + _ROUNDING)
+    """How many groups of ``count`` such workers run at once, of those nodes that are there or may come."""
+    if nodes.grow():
+        return AT_ONCE
+    wanted = needs(worker) or {"CPU": 1.0}
+    return int(sum(node.room(wanted, worker.labels) for node in nodes.alive()) // count)
 
 
-budget = Budget(lambda: ray.cluster_resources())
+def _capacity() -> Mapping[str, float] | None:
+    return None if nodes.grow() else ray.cluster_resources()
 
 
-def _amount(resource: str, amount: float) -> str:
-    return f"{amount / GIB:.1f} GiB memory" if resource == "memory" else f"{amount:g} {resource}"
+budget = Budget(_capacity)

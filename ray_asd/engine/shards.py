@@ -9,9 +9,11 @@ which shards are done, so that a killed stage goes on with the others.
 import hashlib
 import json
 import logging
+import queue
+import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -25,18 +27,19 @@ import ray.data
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from ray_asd import store
-from ray_asd.build import RECEIPTS, Attempt, File, Held, Output
+from ray_asd.build import RECEIPTS, Attempt, File, Held
 from ray_asd.config import Worker
-from ray_asd.engine import placement
+from ray_asd.engine import cutting, placement
+from ray_asd.engine.one_line import first_line
 from ray_asd.engine.progress import Progress
+from ray_asd.engine.waiting import Waiting
 from ray_asd.errors import Retryable, StageError, UserError
 
 _SHARD = "__shard__"  # its number and part of the digest of its rows: what its receipt is called
-SMALLEST, LARGEST = 32, 512  # clips of a shard
-MOST_SECONDS = 3600.0  # of sound in a shard
-SHARDS = 64  # as many as that, if none gets too small or too large
 KEPT_SECONDS = 10.0  # that an idle process holds what it made for its last shard
 _READERS = 16  # of receipts
+_LOOK_SECONDS = 2.0  # between looks of a driver to whom nothing comes
+_BEFORE, _BEGUN = "driver", "begun"  # beside the receipts: written by the driver, and by the first worker that works
 _CARRIED = {"UserError": UserError, "Retryable": Retryable, "StageError": StageError}  # the narrower ones first
 
 
@@ -62,50 +65,6 @@ class Service(AbstractContextManager["Service"]):
     count: int
 
 
-def shard_size(total: int, seconds: float = 0.0) -> int:
-    """Clips of a shard, a multiple of 32: few enough to spread the work and lose little, enough to be worth a file.
-
-    Fewer where they would be more than an hour of sound; ``seconds`` is that of all clips.
-    """
-    clips = min(max(-(-total // SHARDS), SMALLEST), LARGEST) // SMALLEST * SMALLEST
-    return clips if clips * seconds <= MOST_SECONDS * total else max(1, int(MOST_SECONDS * total / seconds))
-
-
-def rows(table: pa.Table, size: int) -> list[pa.Table]:
-    """Shards of ``size`` rows."""
-    return [table.slice(start, size) for start in range(0, table.num_rows, size)]
-
-
-def spans(output: Output, folder: str, size: int) -> list[pa.Table]:
-    """Shards that name at most ``size`` rows of one committed file each, to be read by a ``Reader``.
-
-    Raises:
-        StageError: the table was written by a version that did not count its rows.
-    """
-    found = []
-    for file in output.files(folder):
-        if file.rows is None:
-            raise StageError(f"{output.uri} was written by an older version; make it anew")
-        for start in range(0, file.rows, size):
-            stop = min(start + size, file.rows)
-            found.append(pa.table({"path": [file.path], "start": [start], "stop": [stop]}))
-    return found
-
-
-class Reader:
-    """Reads the rows that a shard of ``spans`` names; the file it read last is kept."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-        self._path, self._table = "", pa.table({})
-
-    def __call__(self, span: pa.Table) -> pa.Table:
-        (named,) = span.to_pylist()
-        if named["path"] != self._path:
-            self._path, self._table = named["path"], self._output.part(named["path"])
-        return self._table.slice(named["start"], named["stop"] - named["start"])
-
-
 @dataclass(frozen=True)
 class _ShardWorker:
     """Equal to all of its run, so that a process that has one needs no other."""
@@ -116,6 +75,11 @@ class _ShardWorker:
 
     @cached_property
     def work(self) -> Shard:
+        if self.attempt.is_shared:
+            if not store.exists(_place(self.attempt, _BEFORE)):
+                here = f"{socket.gethostname()} does not see what the driver wrote below {self.attempt.uri}"
+                raise Retryable(f"{here}; allowed: a folder that all nodes share, or s3://")
+            store.write(_place(self.attempt, _BEGUN), b"")
         return self.make()
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -125,7 +89,7 @@ class _ShardWorker:
             done = self.work(block.drop_columns(_SHARD), self.attempt, f"{number:05d}")
             result = _as_json(done)
             if self.attempt.is_shared:
-                store.write(store.join(self.attempt.uri, RECEIPTS, f"{name}.json"), result.encode())
+                store.write(_place(self.attempt, f"{name}.json"), result.encode())
         except (UserError, StageError) as error:  # carried back as data: Ray would wrap and repeat it
             kind = next(name for name, kind in _CARRIED.items() if isinstance(error, kind))
             result = json.dumps({"error": kind, "message": str(error)})
@@ -155,6 +119,10 @@ _kept = _Kept()
 
 def _in_task(block: pa.Table, worker: _ShardWorker) -> pa.Table:
     return _kept(worker, block)
+
+
+def _place(attempt: Attempt, name: str) -> str:
+    return store.join(attempt.uri, RECEIPTS, name)
 
 
 def _as_json(done: Done) -> str:
@@ -189,12 +157,20 @@ def run(
     _configure_ray_data()
     blocks = [_named(shards[number], sum_.names[number]) for number in sum_.missing]
     most = min(workers or len(blocks), len(blocks))
+    waiting = Waiting(what, worker, 1, progress)
+    if attempt.is_shared:
+        store.write(_place(attempt, _BEFORE), b"")
     try:
-        with placement.budget.hold(worker, 1, most, beside) as grant, service or nullcontext():
+        with placement.budget.hold(worker, 1, most, beside, waiting.look) as grant, service or nullcontext():
             at_once = most if workers else grant.workers
             pipeline = _mapped(ray.data.from_arrow(blocks), _ShardWorker(uuid4().hex, make, attempt), worker, at_once)
-            for row in pipeline.iter_rows():
-                sum_.add(row["number"], json.loads(row["done"]))
+            for row in _rows(pipeline):
+                if row:
+                    sum_.add(row["number"], json.loads(row["done"]))
+                elif attempt.is_shared and waiting.lasts and not store.exists(_place(attempt, _BEGUN)):
+                    waiting.look()
+                else:
+                    waiting.lasts = False
             return sum_.done(grant.held)
     except (UserError, StageError):
         raise
@@ -215,12 +191,47 @@ def _mapped(shards: ray.data.Dataset, work: _ShardWorker, worker: Worker, worker
     )
 
 
+def _rows(pipeline: ray.data.Dataset) -> Iterator[dict[str, Any] | None]:
+    """Rows as they come, each asked for once the one before is dealt with; None now and then while none come."""
+    found: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
+    left, taken = threading.Event(), threading.Semaphore(0)
+
+    def read() -> None:
+        try:
+            for row in pipeline.iter_rows():
+                found.put(row)
+                taken.acquire()
+                if left.is_set():
+                    return
+            found.put(None)
+        except BaseException as error:  # noqa: BLE001 - raised where the rows are taken
+            found.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        while True:
+            try:
+                row = found.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                yield None
+                continue
+            if row is None:
+                return
+            if isinstance(row, BaseException):
+                raise row
+            yield row
+            taken.release()
+    finally:
+        left.set()
+        taken.release()
+
+
 class _Sum:
     """What the shards did so far."""
 
     def __init__(self, what: str, shards: Sequence[pa.Table], progress: Progress) -> None:
         self._what, self._progress = what, progress
-        self._sizes = [_size(shard) for shard in shards]
+        self._sizes = [cutting.size(shard) for shard in shards]
         self.names = [_name(number, shard) for number, shard in enumerate(shards)]
         self._files: list[File] = []
         self._counts: Counter[str] = Counter()
@@ -263,12 +274,6 @@ class _Sum:
         self._progress(self._what, total - left, total)
 
 
-def _size(shard: pa.Table) -> int:
-    if shard.column_names == ["path", "start", "stop"]:
-        return int(shard["stop"][0].as_py() - shard["start"][0].as_py())
-    return int(shard.num_rows)
-
-
 def _named(rows: pa.Table, name: str) -> pa.Table:
     return rows.append_column(_SHARD, pa.array([name] * rows.num_rows, pa.string()))
 
@@ -279,15 +284,6 @@ def _name(number: int, rows: pa.Table) -> str:
     with pa.ipc.new_stream(sink, rows.schema) as stream:
         stream.write_table(rows.combine_chunks())
     return f"{number:05d}-{hashlib.sha256(sink.getvalue()).hexdigest()[:12]}"
-
-
-def first_line(error: BaseException) -> str:
-    """What went wrong at the bottom of Ray's chain of causes, without its traceback."""
-    while error.__cause__ is not None and not isinstance(error, RayTaskError):
-        error = error.__cause__
-    inner = error.cause if isinstance(error, RayTaskError) else error
-    lines = [line.strip() for line in str(inner).splitlines() if line.strip()]
-    return f"{type(inner).__name__}: {lines[0] if lines else 'no message'}"
 
 
 def _configure_ray_data() -> None:

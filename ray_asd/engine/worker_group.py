@@ -39,9 +39,10 @@ from ray_asd.data.sampling import Sampler
 from ray_asd.engine import connection, placement, training_state
 from ray_asd.engine.board import put_up, watch
 from ray_asd.engine.objective import Measured, Objective, Prepared
+from ray_asd.engine.one_line import first_line
 from ray_asd.engine.progress import Progress
-from ray_asd.engine.shards import first_line
 from ray_asd.engine.stepping import Stepper, learning_rate_at
+from ray_asd.engine.waiting import Waiting
 from ray_asd.errors import Retryable, StageError
 from ray_asd.store.lease import Fence
 
@@ -76,7 +77,8 @@ def fit(what: str, objective: Objective, worker: Worker, attempt: Attempt, progr
     assert fence is not None, "training is an exclusive stage"
     settings = objective.settings
     placement.check_fits(what, worker, settings.workers)
-    with placement.budget.hold(worker, settings.workers, settings.workers) as grant:
+    waiting = Waiting(what, worker, settings.workers, progress)
+    with placement.budget.hold(worker, settings.workers, settings.workers, look=waiting.look) as grant:
         outcome = _run(what, objective, worker, attempt, fence, progress)
     if outcome is None:
         done = training_state.steps(fence)
@@ -92,12 +94,14 @@ def _run(
     try:
         with connection.stopping(lambda: board.stop.remote()):
             for failures in range(MAX_FAILURES + 1):
+                waiting = Waiting(what, worker, objective.settings.workers, progress)
                 run = training_state.run_name(fence, failures)
                 fitting = _start(_trainer(objective, worker, attempt, fence, board, run))
-                watch(board, fitting, what, objective.settings.steps, progress)
+                watch(board, fitting, what, objective.settings.steps, progress, waiting.look)
                 if not isinstance(fitting.exception(), WorkerGroupError) or failures == MAX_FAILURES:
                     break
                 fence.check()
+                board.wipe.remote()
         fitting.result()
     except TrainingFailedError as error:
         fence.check()

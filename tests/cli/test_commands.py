@@ -391,7 +391,7 @@ REFUSED = {
     "seeds": ("{sweep} --seeds 0,one", "--seeds '0,one': whole numbers with commas between them are needed, e.g. 0,1"),
     "same seeds": ("{sweep} --seeds 1,1", "grid paper: AutoEncoder (MSE) seed 1 stands there more than once"),
     "sweep of scores": ("sweep --recipe tiny --clips {scores} --out {root}", "'score'; allowed: ingest"),
-    "too large": ("{sweep} --set resources.train.cpus=99", " needs 99 CPU (1 worker(s)); the cluster has 2 CPU"),
+    "too large": ("{sweep} --set resources.train.cpus=99", " needs 1 x (99 CPU); the cluster has 1 node of 2 CPU"),
     "method": ("{train} --set method=forest", "method: 'forest': Input should be 'backbone', 'autoencoder' or"),
     "machine": ("simulate {root} --machines fan,pump", "unknown machine"),
     "negative": ("simulate {root} --train -5", "-5"),

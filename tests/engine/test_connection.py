@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 import processes
 from ray_asd.config import Worker
 from ray_asd.engine import connection, placement
+from ray_asd.engine.nodes import GIB
 from ray_asd.errors import StageError, UserError
 
 
@@ -29,7 +30,7 @@ def test_a_ray_that_is_there_is_joined_and_left_running() -> None:
 @pytest.mark.usefixtures("ray_session")
 def test_what_can_never_fit_is_refused() -> None:
     placement.check_fits("training", Worker(cpus=1), 2)
-    with pytest.raises(UserError, match=r"^training needs 3 CPU \(3 worker\(s\)\); the cluster has 2 CPU$"):
+    with pytest.raises(UserError, match=r"^training needs 3 x \(1 CPU\); the cluster has 1 node of 2 CPU$"):
         placement.check_fits("training", Worker(cpus=1), 3)
 
 
@@ -50,7 +51,7 @@ def room(**resources: float) -> placement.Budget:
     ],
 )
 def test_work_holds_what_is_free(worker: Worker, workers: int) -> None:
-    budget = room(CPU=2, GPU=1, memory=3 * placement.GIB)
+    budget = room(CPU=2, GPU=1, memory=3 * GIB)
     for _ in range(3):  # and gives all of it back
         with budget.hold(worker, 1, 100) as grant:
             assert grant.workers == workers
@@ -113,7 +114,7 @@ _LOCAL = """
 import os, pathlib, signal, sys, ray, pyarrow as pa
 from ray_asd.build import Attempt
 from ray_asd.config import Worker
-from ray_asd.engine import connection, shards
+from ray_asd.engine import connection, cutting, shards
 from ray_asd.engine.progress import silent
 
 class Work:
@@ -124,7 +125,7 @@ try:
     with connection.connected(cpus=1):
         print(os.environ["RAY_AUTH_TOKEN_PATH"])
         print(oct(pathlib.Path(os.environ["RAY_AUTH_TOKEN_PATH"]).stat().st_mode & 0o777))
-        parts, attempt = shards.rows(pa.table({"number": range(20)}), 3), Attempt(sys.argv[1])
+        parts, attempt = cutting.rows(pa.table({"number": range(20)}), 3), Attempt(sys.argv[1])
         print(shards.run("t", Work, parts, attempt, worker=Worker(), progress=silent).counts)
         os.kill(os.getpid(), signal.SIGTERM)
         print("not stopped")

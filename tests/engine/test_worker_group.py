@@ -128,9 +128,9 @@ def test_a_worker_that_always_fails_is_named_in_one_line(
 
 def test_a_cluster_that_is_too_small_is_refused_at_once(clips: Output, attempt: Attempt) -> None:
     many = recipe(training=TRAINING | {"workers": 8})
-    with pytest.raises(UserError, match=r"train needs 8 CPU \(8 worker\(s\)\); the cluster has 2 CPU"):
+    with pytest.raises(UserError, match=r"train needs 8 x \(1 CPU\); the cluster has 1 node of 2 CPU"):
         fit(fine_tuning(clips, many), attempt)
-    with pytest.raises(UserError, match=r"train needs 1 GPU \(1 worker\(s\)\); the cluster has 0 GPU"):
+    with pytest.raises(UserError, match=r"train needs 1 x \(1 CPU, 1 GPU\); the cluster has 1 node of 2 CPU, 0 GPU"):
         worker_group.fit("train", fine_tuning(clips, recipe()), Worker(gpus=1), attempt, silent)
     assert not store.exists(store.parent(attempt.uri))
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from ray_asd.build import Output
 from ray_asd.config import Resources, Worker
-from ray_asd.engine import placement
 from ray_asd.engine.actors import Answer, Holders
+from ray_asd.engine.nodes import GIB
 from ray_asd.errors import UserError
 from ray_asd.stages.detection.bank import Banks, Compared, merged
 from ray_asd.stages.detection.detector import DetectorCard
@@ -66,13 +66,13 @@ def dealt(card: DetectorCard, resources: Resources) -> list[list[int]]:
     """Groups of each actor: the largest first, each to whom has least, so that loads are alike."""
     sizes = _sizes(card)
     memory = resources.index.memory_gb
-    most = None if memory is None else int(memory * placement.GIB)
+    most = None if memory is None else int(memory * GIB)
     largest = max(range(len(sizes)), key=sizes.__getitem__)
     if most is not None and sizes[largest] > most:
         too_large = card.groups[largest]
         raise UserError(
             f"resources.index.memory_gb={memory}: the bank of {too_large.machine_type} {too_large.section} takes "
-            f"{sizes[largest] / placement.GIB:.2f} GiB; allowed: that or more"
+            f"{sizes[largest] / GIB:.2f} GiB; allowed: that or more"
         )
     needed = 1 if most is None else -(-sum(sizes) // most)
     while True:

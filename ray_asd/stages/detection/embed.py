@@ -49,7 +49,7 @@ def clips(used: Used, clips: Output, progress: Progress, splits: Sequence[str] =
 def _work(
     attempt: Attempt, inputs: Mapping[str, Output], used: Used, splits: Sequence[str], progress: Progress
 ) -> Outcome:
-    from ray_asd.engine import shards
+    from ray_asd.engine import cutting, shards
 
     clips, resources = inputs["clips"], used.usage.resources
     if "model" in inputs:
@@ -58,7 +58,7 @@ def _work(
     done = shards.run(
         f"{'embed' if used.has_bank else 'score'} {used.name}",
         lambda: _Clips(used, clips, splits),
-        shards.spans(clips, Folder.CLIPS, shards.shard_size(clips.marker.counts["clips"])),
+        cutting.spans(clips, Folder.CLIPS, cutting.shard_size(clips.marker.counts["clips"])),
         attempt,
         worker=resources.embed,
         workers=resources.embed_workers,
@@ -74,7 +74,7 @@ class _Clips:
     """One shard of CLIPS to one file of EMBEDDINGS or DIRECT scores, and one of UNSCORED where there are such."""
 
     def __init__(self, used: Used, clips: Output, splits: Sequence[str]) -> None:
-        from ray_asd.engine.shards import Reader
+        from ray_asd.engine.cutting import Reader
         from ray_asd.stages.detection.hearing import Model
 
         self.rows = Reader(clips)

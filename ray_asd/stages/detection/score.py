@@ -42,7 +42,7 @@ def _splits(clips: Output) -> str:
 
 
 def _work(attempt: Attempt, inputs: Mapping[str, Output], resources: Resources, progress: Progress) -> Outcome:
-    from ray_asd.engine import shards
+    from ray_asd.engine import cutting, shards
     from ray_asd.stages.detection import stream
     from ray_asd.stages.detection.bank_actors import pool
     from ray_asd.stages.detection.decide import Judge
@@ -53,7 +53,7 @@ def _work(attempt: Attempt, inputs: Mapping[str, Output], resources: Resources, 
     done = shards.run(
         f"score {detector.marker.name}",
         lambda: stream.Clips(detector, card, clips, resources, judge, actors),
-        shards.spans(clips, Folder.CLIPS, shards.shard_size(clips.marker.counts["clips"])),
+        cutting.spans(clips, Folder.CLIPS, cutting.shard_size(clips.marker.counts["clips"])),
         attempt,
         worker=resources.embed,
         workers=resources.embed_workers,

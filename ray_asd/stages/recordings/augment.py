@@ -67,13 +67,13 @@ def _work(
     progress: Progress,
     variants: int,
 ) -> Outcome:
-    from ray_asd.engine import shards
+    from ray_asd.engine import cutting, shards
 
     clips = inputs["clips"]
     done = shards.run(
         "decode" if variants == 1 else "augment",
         lambda: _Decode(clips, Audio(**config["audio"]), config.get("augmentation")),
-        shards.spans(clips, Folder.CLIPS, SHARD_CLIPS),
+        cutting.spans(clips, Folder.CLIPS, SHARD_CLIPS),
         attempt,
         worker=worker,
         progress=progress,
@@ -88,7 +88,7 @@ class _Decode:
     """One shard: its waveforms one after the other in one file, and their TRAINING_SET rows in another."""
 
     def __init__(self, clips: Output, audio: Audio, augmentation: Mapping[str, Any] | None) -> None:
-        from ray_asd.engine.shards import Reader
+        from ray_asd.engine.cutting import Reader
 
         self.rows = Reader(clips)
         self.audio = audio

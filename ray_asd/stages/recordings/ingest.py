@@ -91,7 +91,7 @@ def _work(
 def _shards(listing: Listing, source: Source, pack: bool) -> list[pa.Table]:
     """The listed recordings in order of clip_id; those that go into one pack together."""
     from ray_asd.data import packs
-    from ray_asd.engine import shards
+    from ray_asd.engine import cutting
 
     uris, clips = list(listing.clips), list(listing.clips.values())
     columns: dict[str, list[Any]] = {"uri": uris, "clip_id": [listing.ids[uri] for uri in uris]}
@@ -100,10 +100,10 @@ def _shards(listing: Listing, source: Source, pack: bool) -> list[pa.Table]:
     columns["attributes"] = [list(pairs.items()) for pairs in columns["attributes"]]
     table = pa.table(columns, schema=_LISTED).sort_by([("clip_id", "ascending")])
     if not pack:
-        return shards.rows(table, shards.shard_size(table.num_rows))
+        return cutting.rows(table, cutting.shard_size(table.num_rows))
     sizes = {entry.path: entry.size for entry in listing.entries}
     sizes |= {store.join(source.uri, path): size for path, size in sizes.items()}
-    starts = packs.cuts([sizes[uri] for uri in table["uri"].to_pylist()], shards.LARGEST)
+    starts = packs.cuts([sizes[uri] for uri in table["uri"].to_pylist()], cutting.LARGEST)
     ends = [*starts[1:], table.num_rows]
     return [table.slice(start, end - start) for start, end in zip(starts, ends, strict=True) if end > start]
 

@@ -40,7 +40,7 @@ def _embed_chunks(
     attempt: Attempt, inputs: Mapping[str, Output], key: Mapping[str, Any], used: Used, progress: Progress
 ) -> Outcome:
     from ray_asd.data.training_set import TrainingSet
-    from ray_asd.engine import shards
+    from ray_asd.engine import cutting, shards
 
     model = inputs["model"]
     sets = [output for name, output in inputs.items() if name != "model"]
@@ -49,7 +49,7 @@ def _embed_chunks(
     done = shards.run(
         "embed chunks",
         lambda: _Chunks(used.at(model, ""), sets, held_out, key),
-        shards.rows(pa.table({"clip": np.arange(total)}), shards.shard_size(total)),
+        cutting.rows(pa.table({"clip": np.arange(total)}), cutting.shard_size(total)),
         attempt,
         worker=used.usage.resources.embed,
         workers=used.usage.resources.embed_workers,
