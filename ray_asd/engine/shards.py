@@ -122,12 +122,13 @@ class _ShardWorker:
             done = self.work(block.drop_columns(_NUMBER), self.attempt, f"{number:05d}")
             result = _as_json(done)
             if self.attempt.is_shared:
-                store.write(store.join(self.attempt.uri, RECEIPTS, f"{number:05d}.json"), result.encode())
+                store.write(_receipt(self.attempt, f"{number:05d}"), result.encode())
         except (UserError, StageError) as error:  # carried back as data: Ray would wrap and repeat it
             kind = next(name for name, kind in _CARRIED.items() if isinstance(error, kind))
             result = json.dumps({"error": kind, "message": str(error)})
         except OSError as error:  # Ray would put words of its own where the file's name stood
-            result = json.dumps({"error": "StageError", "message": first_line(error)})
+            blamed = "Retryable" if store.is_to_blame(error) else "StageError"
+            result = json.dumps({"error": blamed, "message": first_line(error)})
         return pa.table({"number": [number], "done": [result]})
 
 
@@ -152,6 +153,15 @@ _kept = _Kept()
 
 def _in_task(block: pa.Table, worker: _ShardWorker) -> pa.Table:
     return _kept(worker, block)
+
+
+def forget(attempt: Attempt, name: str) -> None:
+    """The shard that wrote under ``name`` is to be done again by the next try."""
+    store.remove(_receipt(attempt, name))
+
+
+def _receipt(attempt: Attempt, name: str) -> str:
+    return store.join(attempt.uri, RECEIPTS, f"{name}.json")
 
 
 def _as_json(done: Done) -> str:
