@@ -20,7 +20,7 @@ from ray_asd.build import Attempt
 from ray_asd.config import SAMPLE_RATE, Backbone, Worker
 from ray_asd.engine import connection, cutting, shards
 from ray_asd.engine.progress import silent
-from ray_asd.engine.shards import Done
+from ray_asd.engine.receipts import Done
 from ray_asd.models import backbones, checkpoints
 from ray_asd.models.packed import pack
 

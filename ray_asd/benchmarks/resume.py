@@ -23,7 +23,7 @@ from ray_asd.build import PARTS, Attempt
 from ray_asd.config import Worker
 from ray_asd.engine import connection, cutting, shards
 from ray_asd.engine.progress import silent
-from ray_asd.engine.shards import Done
+from ray_asd.engine.receipts import Done
 from ray_asd.errors import StageError
 
 

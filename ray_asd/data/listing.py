@@ -197,6 +197,9 @@ def _read_csv(source: Source) -> Listing:
             found = zips.stat_member(uri) if zips.is_member(uri) else store.stat(uri)
         except FileNotFoundError:
             found = None
+        except OSError as error:
+            listing.rejected.append(reject(uri, "unreadable", str(error), None))
+            continue
         except zips.BadMember as error:
             listing.rejected.append(reject(uri, error.reason, error.detail, None))
             continue

@@ -36,9 +36,25 @@ def at(uri: str) -> bytes:
 
     Raises:
         FileNotFoundError: there is none.
+        OSError: it may not be read, or is no file.
         BadMember: the archive's member cannot be had.
     """
     return zips.read(uri) if zips.is_member(uri) else store.read(uri)
+
+
+def is_there(uri: str) -> bool:
+    """Whether ``at`` would find something that it may read; of the content no more than a byte is."""
+    try:
+        if zips.is_member(uri):
+            zips.stat_member(uri)
+        else:
+            with store.open_read(uri) as file:
+                file.read(1)
+    except zips.BadMember:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def read(clip: Clip) -> bytes:

@@ -6,15 +6,12 @@ grows with the number of shards, not of recordings. Where the attempt is shared 
 which shards are done, so that a killed stage goes on with the others.
 """
 
-import hashlib
 import json
 import logging
 import queue
 import socket
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -27,29 +24,19 @@ import ray.data
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from ray_asd import store
-from ray_asd.build import RECEIPTS, Attempt, File, Held
+from ray_asd.build import Attempt, Held
 from ray_asd.config import Worker
-from ray_asd.engine import cutting, placement
+from ray_asd.engine import placement, receipts
 from ray_asd.engine.one_line import first_line
 from ray_asd.engine.progress import Progress
+from ray_asd.engine.receipts import Done
 from ray_asd.engine.waiting import Waiting
 from ray_asd.errors import Retryable, StageError, UserError
 
 _SHARD = "__shard__"  # its number and part of the digest of its rows: what its receipt is called
 KEPT_SECONDS = 10.0  # that an idle process holds what it made for its last shard
-_READERS = 16  # of receipts
 _LOOK_SECONDS = 2.0  # between looks of a driver to whom nothing comes
 _BEFORE, _BEGUN = "driver", "begun"  # beside the receipts: written by the driver, and by the first worker that works
-_CARRIED = {"UserError": UserError, "Retryable": Retryable, "StageError": StageError}  # the narrower ones first
-
-
-@dataclass(frozen=True)
-class Done:
-    """What one shard, or all of them together, wrote and counted; and what all of them held on Ray."""
-
-    files: list[File]
-    counts: dict[str, int]
-    held: Held = Held()
 
 
 class Shard(Protocol):
@@ -76,10 +63,10 @@ class _ShardWorker:
     @cached_property
     def work(self) -> Shard:
         if self.attempt.is_shared:
-            if not store.exists(_place(self.attempt, _BEFORE)):
+            if not store.exists(receipts.place(self.attempt, _BEFORE)):
                 here = f"{socket.gethostname()} does not see what the driver wrote below {self.attempt.uri}"
                 raise Retryable(f"{here}; allowed: a folder that all nodes share, or s3://")
-            store.write(_place(self.attempt, _BEGUN), b"")
+            store.write(receipts.place(self.attempt, _BEGUN), b"")
         return self.make()
 
     def __call__(self, block: pa.Table) -> pa.Table:
@@ -87,14 +74,14 @@ class _ShardWorker:
         number = int(name.partition("-")[0])
         try:
             done = self.work(block.drop_columns(_SHARD), self.attempt, f"{number:05d}")
-            result = _as_json(done)
+            result = receipts.as_json(done)
             if self.attempt.is_shared:
-                store.write(_place(self.attempt, f"{name}.json"), result.encode())
+                store.write(receipts.place(self.attempt, f"{name}.json"), result.encode())
         except (UserError, StageError) as error:  # carried back as data: Ray would wrap and repeat it
-            kind = next(name for name, kind in _CARRIED.items() if isinstance(error, kind))
-            result = json.dumps({"error": kind, "message": str(error)})
+            result = receipts.failed(error)
         except OSError as error:  # Ray would put words of its own where the file's name stood
-            result = json.dumps({"error": "StageError", "message": first_line(error)})
+            kind = Retryable if store.is_to_blame(error) else StageError
+            result = receipts.failed(kind(first_line(error)))
         return pa.table({"number": [number], "done": [result]})
 
 
@@ -121,14 +108,6 @@ def _in_task(block: pa.Table, worker: _ShardWorker) -> pa.Table:
     return _kept(worker, block)
 
 
-def _place(attempt: Attempt, name: str) -> str:
-    return store.join(attempt.uri, RECEIPTS, name)
-
-
-def _as_json(done: Done) -> str:
-    return json.dumps({"files": [file.model_dump() for file in done.files], "counts": done.counts})
-
-
 def run(
     what: str,
     make: Callable[[], Shard],
@@ -148,7 +127,7 @@ def run(
         StageError, UserError: as the work raised them.
         Retryable: Ray lost workers or nodes more often than it tries again.
     """
-    sum_ = _Sum(what, shards, progress)
+    sum_ = receipts.Sum(what, shards, progress)
     sum_.add_receipts(attempt)
     if not sum_.missing:
         return sum_.done(Held())
@@ -159,15 +138,15 @@ def run(
     most = min(workers or len(blocks), len(blocks))
     waiting = Waiting(what, worker, 1, progress)
     if attempt.is_shared:
-        store.write(_place(attempt, _BEFORE), b"")
+        store.write(receipts.place(attempt, _BEFORE), b"")
     try:
         with placement.budget.hold(worker, 1, most, beside, waiting.look) as grant, service or nullcontext():
             at_once = most if workers else grant.workers
-            pipeline = _mapped(ray.data.from_arrow(blocks), _ShardWorker(uuid4().hex, make, attempt), worker, at_once)
-            for row in _rows(pipeline):
+            work = _ShardWorker(uuid4().hex, make, attempt)
+            for row in _rows(lambda: _mapped(blocks, work, worker, at_once)):
                 if row:
                     sum_.add(row["number"], json.loads(row["done"]))
-                elif attempt.is_shared and waiting.lasts and not store.exists(_place(attempt, _BEGUN)):
+                elif attempt.is_shared and waiting.lasts and not store.exists(receipts.place(attempt, _BEGUN)):
                     waiting.look()
                 else:
                     waiting.lasts = False
@@ -179,9 +158,10 @@ def run(
         raise (Retryable if lost else StageError)(f"{what}: {first_line(error)}") from error
 
 
-def _mapped(shards: ray.data.Dataset, work: _ShardWorker, worker: Worker, workers: int) -> ray.data.Dataset:
+def _mapped(blocks: list[pa.Table], work: _ShardWorker, worker: Worker, workers: int) -> ray.data.Dataset:
     """By tasks, whose processes go on to the next run with all that they imported; on GPUs, which are free again once a
     process ends, by actors."""
+    shards = ray.data.from_arrow(blocks)
     whole = {"batch_size": None, "batch_format": "pyarrow", **placement.options(worker)}
     if not worker.gpus:
         return shards.map_batches(_in_task, fn_args=(work,), compute=ray.data.TaskPoolStrategy(workers), **whole)
@@ -191,14 +171,17 @@ def _mapped(shards: ray.data.Dataset, work: _ShardWorker, worker: Worker, worker
     )
 
 
-def _rows(pipeline: ray.data.Dataset) -> Iterator[dict[str, Any] | None]:
-    """Rows as they come, each asked for once the one before is dealt with; None now and then while none come."""
+def _rows(pipeline: Callable[[], ray.data.Dataset]) -> Iterator[dict[str, Any] | None]:
+    """Rows as they come, each asked for once the one before is dealt with; None now and then while none come.
+
+    Already making a pipeline of tables takes a CPU, which may have to be waited for.
+    """
     found: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue()
     left, taken = threading.Event(), threading.Semaphore(0)
 
     def read() -> None:
         try:
-            for row in pipeline.iter_rows():
+            for row in pipeline().iter_rows():
                 found.put(row)
                 taken.acquire()
                 if left.is_set():
@@ -226,64 +209,8 @@ def _rows(pipeline: ray.data.Dataset) -> Iterator[dict[str, Any] | None]:
         taken.release()
 
 
-class _Sum:
-    """What the shards did so far."""
-
-    def __init__(self, what: str, shards: Sequence[pa.Table], progress: Progress) -> None:
-        self._what, self._progress = what, progress
-        self._sizes = [cutting.size(shard) for shard in shards]
-        self.names = [_name(number, shard) for number, shard in enumerate(shards)]
-        self._files: list[File] = []
-        self._counts: Counter[str] = Counter()
-        self._missing = dict.fromkeys(range(len(shards)))
-        self._show()
-
-    @property
-    def missing(self) -> list[int]:
-        return list(self._missing)
-
-    def add_receipts(self, attempt: Attempt) -> None:
-        """Take what an earlier try has done already."""
-        if not attempt.is_shared:
-            return
-        folder = store.join(attempt.uri, RECEIPTS)
-        there = set(store.files(folder))
-        done = [number for number, name in enumerate(self.names) if f"{name}.json" in there]
-        with ThreadPoolExecutor(_READERS) as pool:
-            receipts = pool.map(lambda number: store.read(store.join(folder, f"{self.names[number]}.json")), done)
-            for number, data in zip(done, receipts, strict=True):
-                self.add(number, json.loads(data))
-
-    def add(self, number: int, done: dict[str, Any]) -> None:
-        """Raises what the work raised."""
-        if "error" in done:
-            raise _CARRIED[done["error"]](done["message"])
-        del self._missing[number]
-        self._files += [File(**file) for file in done["files"]]
-        self._counts.update(done["counts"])
-        self._show()
-
-    def done(self, held: Held) -> Done:
-        if self._missing:
-            raise StageError(f"{self._what}: {len(self._missing)} of {len(self._sizes)} shards never came back")
-        return Done(self._files, dict(self._counts), held)
-
-    def _show(self) -> None:
-        total = sum(self._sizes)
-        left = sum(self._sizes[number] for number in self._missing)
-        self._progress(self._what, total - left, total)
-
-
 def _named(rows: pa.Table, name: str) -> pa.Table:
     return rows.append_column(_SHARD, pa.array([name] * rows.num_rows, pa.string()))
-
-
-def _name(number: int, rows: pa.Table) -> str:
-    """Of a receipt: one of a plan that cut its shards otherwise is nobody's."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema) as stream:
-        stream.write_table(rows.combine_chunks())
-    return f"{number:05d}-{hashlib.sha256(sink.getvalue()).hexdigest()[:12]}"
 
 
 def _configure_ray_data() -> None:

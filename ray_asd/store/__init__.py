@@ -1,6 +1,7 @@
 """Files and objects, local or in an object store: places, conditional writes, local copies, leases."""
 
 from ray_asd.store.cache import CACHE_VARIABLE, fetch
+from ray_asd.store.environment import is_to_blame
 from ray_asd.store.uri import (
     Entry,
     absolute,
@@ -39,6 +40,7 @@ __all__ = [
     "folders",
     "is_folder",
     "is_remote",
+    "is_to_blame",
     "join",
     "last_write",
     "listing",

@@ -2,13 +2,13 @@
 
 s3fs is the only client. Endpoint, region and credentials come from the usual AWS environment variables. A write
 appears whole or not at all; ``create`` is the conditional write that two processes race for. All of them raise
-UserError for a bucket or credentials that are not there and StageError for a store that cannot be reached.
+UserError for a bucket or credentials that are wrong and Retryable where storage fails or cannot be reached, after
+having tried again; what remains of OSError says something of the very file that was asked for.
 """
 
 import glob
 import hashlib
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ import fsspec
 import pyarrow.fs
 
 from ray_asd.errors import UserError, unknown
+from ray_asd.store import local
+from ray_asd.store.environment import watched
 
 READ_AHEAD = 1 << 18  # bytes that a remote file opened for reading fetches beyond what was asked for
 
@@ -92,12 +94,16 @@ def arrow(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
 def exists(uri: str) -> bool:
     """Whether a file or folder is there."""
+    if not is_remote(uri):
+        return local.exists(uri)
     client, path = filesystem(uri)
     return bool(client.exists(path))
 
 
 def is_folder(uri: str) -> bool:
     """Whether a folder is there; on S3, whether objects lie below ``uri``."""
+    if not is_remote(uri):
+        return local.is_folder(uri)
     client, path = filesystem(uri)
     return bool(client.isdir(path))
 
@@ -108,6 +114,8 @@ def read(uri: str) -> bytes:
     Raises:
         FileNotFoundError: there is nothing at ``uri``.
     """
+    if not is_remote(uri):
+        return local.read(uri)
     client, path = filesystem(uri)
     return bytes(client.cat_file(path))
 
@@ -118,18 +126,19 @@ def open_read(uri: str) -> IO[bytes]:
     Raises:
         FileNotFoundError: there is nothing at ``uri``.
     """
+    if not is_remote(uri):
+        return local.open_read(uri)
     client, path = filesystem(uri)
-    options = {"block_size": READ_AHEAD} if is_remote(uri) else {}
-    return cast(IO[bytes], client.open(path, "rb", **options))
+    return cast(IO[bytes], client.open(path, "rb", block_size=READ_AHEAD))
 
 
 def write(uri: str, data: bytes) -> None:
     """Put ``data`` at ``uri``, over what may be there; a reader sees the old or the new content, never a part."""
+    if not is_remote(uri):
+        local.write(uri, data)
+        return
     client, path = filesystem(uri)
-    if is_remote(uri):
-        client.pipe_file(path, data)
-    else:
-        os.replace(_write_beside(path, data), path)
+    client.pipe_file(path, data)
 
 
 def create(uri: str, data: bytes) -> bool:
@@ -138,71 +147,63 @@ def create(uri: str, data: bytes) -> bool:
     ``data`` must hold something unique to the caller: a conditional write whose answer was lost is repeated and then
     refused because of itself, so on a refusal the content is read back and compared.
     """
-    client, path = filesystem(uri)
     try:
         if is_remote(uri):
+            client, path = filesystem(uri)
             client.pipe_file(path, data, mode="create")
         else:
-            draft = _write_beside(path, data)
-            try:
-                os.link(draft, path)
-            finally:
-                os.unlink(draft)
+            local.create(uri, data)
     except FileExistsError:
         return read(uri) == data
     return True
 
 
-def _write_beside(path: str, data: bytes) -> str:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    draft = _draft(path)
-    with open(draft, "xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    return draft
-
-
-def _draft(path: str) -> str:
-    folder, last = os.path.split(path)
-    return os.path.join(folder, f".{last}.{uuid.uuid4().hex}")
-
-
 def upload(source: Path, uri: str) -> None:
     """Copy one local file to ``uri`` without holding it in memory."""
+    if not is_remote(uri):
+        local.copy(uri, source)
+        return
     client, path = filesystem(uri)
-    if is_remote(uri):
+    with watched(str(source)):
         client.put_file(str(source), path)
-    else:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        draft = _draft(path)
-        client.cp_file(str(source), draft)
-        os.replace(draft, path)
 
 
 def listing(uri: str) -> Iterator[Entry]:
-    """All files below ``uri`` in order of path; hidden files and folders (leading dot) are left out."""
+    """All files below ``uri`` in order of path; hidden files and folders (leading dot) are left out.
+
+    Raises:
+        UserError: a folder may not be listed.
+    """
+    found = _remote_listing(uri) if is_remote(uri) else local.listing(uri)
+    for path, size, version in sorted(found):
+        if not path.startswith(".") and "/." not in path:
+            yield Entry(path, size, version)
+
+
+def _remote_listing(uri: str) -> Iterator[tuple[str, int, str]]:
     client, path = filesystem(uri)
     root = client._strip_protocol(path)
-    for found, info in sorted(client.find(path, detail=True).items()):
+    for found, info in client.find(path, detail=True).items():
         relative = found.removeprefix(root).lstrip("/")
-        if not relative or _is_folder_object(found) or relative.startswith(".") or "/." in relative:
-            continue
-        yield Entry(relative, int(info["size"]), _version(uri, info))
+        if relative and not _is_folder_object(found):
+            yield relative, int(info["size"]), _version(info)
 
 
 def stat(uri: str) -> Entry | None:
     """The file at ``uri``, its path being ``uri`` itself; None where there is no file."""
+    if not is_remote(uri):
+        found = local.stat(uri)
+        return Entry(*found) if found else None
     client, path = filesystem(uri)
     try:
         info = client.info(path)
     except FileNotFoundError:
         return None
-    return Entry(uri, int(info["size"]), _version(uri, info)) if info["type"] == "file" else None
+    return Entry(uri, int(info["size"]), _version(info)) if info["type"] == "file" else None
 
 
-def _version(uri: str, info: dict[str, Any]) -> str:
-    return str(info["ETag"]).strip('"') if is_remote(uri) else str(info["mtime"])
+def _version(info: dict[str, Any]) -> str:
+    return str(info["ETag"]).strip('"')
 
 
 def folders(uri: str) -> list[str]:
@@ -216,14 +217,17 @@ def files(uri: str) -> list[str]:
 
 
 def _children(uri: str, kind: str) -> list[str]:
+    names = _remote_children(uri, kind) if is_remote(uri) else local.children(uri, kind)
+    return [child for child in sorted(names) if not child.startswith(".")]
+
+
+def _remote_children(uri: str, kind: str) -> list[str]:
     client, path = filesystem(uri)
     try:
         entries = client.ls(path, detail=True)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return []
-    found = [entry["name"] for entry in entries if entry["type"] == kind and not _is_folder_object(entry["name"])]
-    names = sorted(name(entry) for entry in found)
-    return [child for child in names if not child.startswith(".")]
+    return [name(entry["name"]) for entry in entries if entry["type"] == kind and not _is_folder_object(entry["name"])]
 
 
 def _is_folder_object(path: str) -> bool:
@@ -232,11 +236,10 @@ def _is_folder_object(path: str) -> bool:
 
 def last_write(uri: str) -> float:
     """When something below ``uri`` was last written, in seconds since the epoch; 0 for an empty or missing folder."""
+    if not is_remote(uri):
+        return max((float(changed) for *_, changed in local.listing(uri)), default=0.0)
     client, path = filesystem(uri)
-    times = [
-        info["LastModified"].timestamp() if is_remote(uri) else info["mtime"]
-        for info in client.find(path, detail=True).values()
-    ]
+    times = [info["LastModified"].timestamp() for info in client.find(path, detail=True).values()]
     return max(times, default=0.0)
 
 
@@ -246,11 +249,10 @@ def remove(uri: str) -> None:
     Raises:
         UserError: ``uri`` is a whole bucket.
     """
-    client, path = filesystem(uri)
     if not is_remote(uri):
-        if client.exists(path):
-            client.rm(path, recursive=True)
+        local.remove(uri)
         return
+    client, path = filesystem(uri)
     if "/" not in path.strip("/"):
         raise UserError(f"{uri}: a whole bucket is never removed; allowed: s3://bucket/key")
     with suppress(FileNotFoundError):
@@ -259,6 +261,8 @@ def remove(uri: str) -> None:
 
 def sha256(uri: str) -> str:
     """Hex digest of the content, read in pieces."""
+    if not is_remote(uri):
+        return local.sha256(uri)
     client, path = filesystem(uri)
     with client.open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -254,6 +254,12 @@ def test_a_csv_file_names_members_of_archives_too(tmp_path: Path, bucket: str) -
     assert [entry.size for entry in listing.entries[1:]] == [3, 3]
 
 
+def test_a_recording_named_by_a_path_that_cannot_be_is_rejected(tmp_path: Path) -> None:
+    put(tmp_path, {"list.csv": f"uri,machine_type,split\n{'a' * 300}.wav,fan,train\n"})
+    (row,) = read_listing(Source(str(tmp_path / "list.csv"))).rejected
+    assert (row["reason"], "File name too long" in row["detail"]) == ("unreadable", True)
+
+
 @pytest.mark.parametrize("layout", ["dcase2020", "dcase2021", "dcase2022", "dcase2025", "mimii"])
 def test_each_file_with_a_changed_name_is_a_clip_or_a_reject(tmp_path: Path, layout: str) -> None:
     names = {

@@ -115,11 +115,12 @@ import os, pathlib, signal, sys, ray, pyarrow as pa
 from ray_asd.build import Attempt
 from ray_asd.config import Worker
 from ray_asd.engine import connection, cutting, shards
+from ray_asd.engine.receipts import Done
 from ray_asd.engine.progress import silent
 
 class Work:
     def __call__(self, rows, attempt, name):
-        return shards.Done([attempt.put(name, b"x")], {"rows": rows.num_rows})
+        return Done([attempt.put(name, b"x")], {"rows": rows.num_rows})
 
 try:
     with connection.connected(cpus=1):

@@ -2,15 +2,13 @@
 
 import os
 import secrets
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from ray_asd import build
 from ray_asd.engine import nodes, patience
 from ray_asd.engine.nodes import Node
 from ray_asd.errors import UserError
@@ -52,131 +50,97 @@ def test_patience_is_minutes(monkeypatch: pytest.MonkeyPatch, given: str) -> Non
 
 
 _WORK = """
-import sys, time
+import os, sys, threading, time
 import pyarrow as pa
 import ray
+from ray.cluster_utils import Cluster
 from ray_asd.build import Attempt
 from ray_asd.config import Worker
 from ray_asd.engine import connection, cutting, placement, shards, waiting
-from ray_asd.engine.shards import Done
+from ray_asd.engine.receipts import Done
 
 waiting._SAID_SECONDS = 3.0
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+for _ in range(2):
+    cluster.add_node(num_cpus=2, labels={"kind": "slow"})
 
 class Note:
     def __call__(self, rows, attempt, name):
+        time.sleep(0.5)
         return Done([attempt.put(name, ray.get_runtime_context().get_node_id().encode())], {"rows": len(rows)})
 
-def work(place):
-    table = pa.table({"number": range(8)})
-    tell = lambda what, done, total: print(what, done, flush=True)
-    return shards.run("note", Note, cutting.rows(table, 1), Attempt(place), worker=Worker(cpus=2), progress=tell)
+class Holder:
+    def ready(self):
+        return True
 
 def refused(**worker):
     begun = time.monotonic()
     try:
         placement.check_fits("train", Worker(**worker), 2)
     except Exception as error:
-        print(type(error).__name__, error, flush=True)
+        print(type(error).__name__, error)
     assert time.monotonic() - begun < 5
 
-class Holder:
-    def ready(self):
-        return True
+def work(place):
+    table = pa.table({"number": range(8)})
+    tell = lambda what, done, total: print(what, done)
+    try:
+        done = shards.run(
+            "note", Note, cutting.rows(table, 1), Attempt(place), worker=Worker(cpus=2), progress=tell
+        )
+        print(done.counts)
+    except Exception as error:
+        print(type(error).__name__, error)
 
+os.environ["RAY_ADDRESS"] = cluster.address
 with connection.connected():
-    if sys.argv[1] == "refused":
-        refused(cpus=3)
-        refused(cpus=1, labels={"kind": "quick"})
-        refused(cpus=1, labels={"kind": "slow"})
-    else:
-        hold = ray.remote(num_cpus=2)(Holder)
-        held = [hold.remote() for _ in range(2)]
-        ray.get([actor.ready.remote() for actor in held])
-        print("held", flush=True)
-        if sys.argv[1] == "freed":
-            import threading
-            threading.Timer(8, lambda: [ray.kill(actor) for actor in held]).start()
-        try:
-            print(work(sys.argv[2]).counts, flush=True)
-        except Exception as error:
-            print(type(error).__name__, error, flush=True)
+    refused(cpus=3)
+    refused(cpus=1, labels={"kind": "quick"})
+    refused(cpus=1, labels={"kind": "slow"})
+    hold = ray.remote(num_cpus=2)(Holder)
+    held = [hold.remote() for _ in range(2)]
+    ray.get([actor.ready.remote() for actor in held])
+    os.environ["RAY_ASD_WAIT_MINUTES"] = "0.1"
+    work(sys.argv[1])
+    del os.environ["RAY_ASD_WAIT_MINUTES"]
+    print("once more")
+    threading.Timer(8, lambda: [ray.kill(actor) for actor in held]).start()
+    work(sys.argv[2])
 """
 
 
-class Cluster:
-    """A head without CPUs and two nodes of two, as raylets of their own on loopback."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._started = folder, list[subprocess.Popen[bytes]]()
-        token = folder / "token"
-        token.touch(mode=0o600)
-        token.write_text(secrets.token_hex(32))
-        gone = ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH")
-        own = {name: value for name, value in os.environ.items() if name not in gone}
-        self.environment = own | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-        port = 20_300 + os.getpid() % 5_000
-        self._start("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false")
-        self.environment["RAY_ADDRESS"] = f"127.0.0.1:{port}"
-        for kind in ("slow", "slow"):
-            self._start(f"--address=127.0.0.1:{port}", "--num-cpus=2", f"--labels=kind={kind}")
-
-    def _start(self, *arguments: str) -> None:
-        command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--node-ip-address=127.0.0.1"]
-        command += ["--disable-usage-stats", *arguments]
-        with (self._folder / "log").open("ab") as log:
-            process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
-        self._started.append(process)
-
-    def run(self, *arguments: str, **environment: str) -> list[str]:
-        command = [sys.executable, "-c", _WORK, *arguments]
-        done = subprocess.run(
-            command, env=self.environment | environment, capture_output=True, text=True, timeout=240, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
-
-    def up(self) -> None:
-        code = (
-            "import ray, sys, time\\nray.init(log_to_driver=False, logging_level='ERROR')\\n"
-            "while sum(node['Alive'] for node in ray.nodes()) < 3: time.sleep(0.2)"
-        ).replace("\\n", "\n")
-        deadline = time.monotonic() + 120
-        while subprocess.run([sys.executable, "-c", code], env=self.environment, capture_output=True).returncode:
-            assert time.monotonic() < deadline, (self._folder / "log").read_text()[-2000:]
-
-    def end(self) -> None:
-        for process in reversed(self._started):
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    made = Cluster(tmp_path_factory.mktemp("nodes"))
-    try:
-        made.up()
-        yield made
-    finally:
-        made.end()
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
+    """What such work says on a head without CPUs and two nodes of two, and where its last run wrote."""
+    folder = tmp_path_factory.mktemp("nodes")
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_A")}
+    environment = own | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    places = [str(folder / name / build.PARTS) for name in ("held", "freed")]
+    command = [sys.executable, "-c", _WORK, *places]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines(), Path(places[1])
 
 
-def test_what_no_node_holds_is_refused_with_their_sizes(cluster: Cluster) -> None:
-    too_large, elsewhere, *rest = cluster.run("refused")
+def test_what_no_node_holds_is_refused_with_their_sizes(told: tuple[list[str], Path]) -> None:
+    too_large, elsewhere = told[0][:2]
     sizes = "the cluster has 1 node of 0 CPU and 2 nodes of 2 CPU"
     assert too_large == f"UserError train needs 2 x (3 CPU); {sizes}"
     assert elsewhere == f"UserError train needs 2 x (1 CPU) on nodes with kind=quick; {sizes}"
-    assert rest == []
+    assert told[0][2].startswith("note"), "the third one fits"
 
 
-def test_a_busy_cluster_is_waited_for_and_that_is_told(cluster: Cluster, tmp_path: Path) -> None:
-    held, *told, counts = cluster.run("freed", str(tmp_path / "parts"))
-    assert held == "held"
-    assert "note  waits for 1 x (2 CPU), free are 0 CPU 0" in told
-    assert counts == "{'rows': 8}"
-    nodes_used = {path.read_text() for path in (tmp_path / "parts").iterdir() if path.is_file()}
-    assert len(nodes_used) == 2, "both nodes worked"
-
-
-def test_a_wait_has_an_end(cluster: Cluster, tmp_path: Path) -> None:
-    *_, last = cluster.run("held", str(tmp_path / "parts"), **{patience.WAIT_VARIABLE: "0.1"})
+def test_a_wait_has_an_end(told: tuple[list[str], Path]) -> None:
+    last = told[0][told[0].index("once more") - 1]
     assert last == "Retryable note: waited 0.1 minutes for 1 x (2 CPU); free are 0 CPU"
+
+
+def test_a_busy_cluster_is_waited_for_and_that_is_told(told: tuple[list[str], Path]) -> None:
+    lines = told[0][told[0].index("once more") :]
+    assert "note  waits for 1 x (2 CPU), free are 0 CPU 0" in lines
+    assert lines[-1] == "{'rows': 8}"
+    worked_on = {path.read_text() for path in told[1].iterdir() if path.is_file()}
+    assert len(worked_on) == 2, "both nodes"

@@ -19,7 +19,7 @@ from ray_asd.build import Attempt
 from ray_asd.config import Worker
 from ray_asd.engine import cutting, shards
 from ray_asd.engine.progress import silent
-from ray_asd.engine.shards import Done
+from ray_asd.engine.receipts import Done
 from ray_asd.errors import StageError, UserError
 
 ROWS = pa.table({"number": range(20)})

@@ -13,7 +13,7 @@ from test_s3 import new_client
 
 import fault_proxy
 from ray_asd import store
-from ray_asd.errors import StageError
+from ray_asd.errors import Retryable
 
 DATA = os.urandom(300_000)
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -150,7 +150,7 @@ def test_a_store_that_never_answers_is_given_up(bucket: str, tmp_path: Path, opt
     with through("--rate", "1", *options, AWS_MAX_ATTEMPTS="3", **cache) as proxy:
         for use in (store.read, store.sha256, lambda uri: store.fetch(uri, DIGEST)):
             before = proxy.faults().total()
-            with pytest.raises(StageError, match=r"^s3://[^/ ]+: [^\n]+$"):
+            with pytest.raises(Retryable, match=r"^s3://[^/ ]+: [^\n]+$"):
                 use(f"{bucket}/a")
             assert 3 <= proxy.faults().total() - before <= 6  # aiohttp itself asks twice where a connection ended
     assert list((tmp_path / "cache").iterdir()) == []

@@ -2,6 +2,7 @@
 
 import http.client
 import http.server
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -11,10 +12,18 @@ from typing import ClassVar
 import pytest
 
 from ray_asd import store
-from ray_asd.errors import StageError, UserError
+from ray_asd.errors import Retryable, StageError, UserError
 from ray_asd.store import s3, uri
 
 FAILED_DELETION = "<DeleteResult><Error><Key>kept</Key><Code>{}</Code></Error></DeleteResult>"
+REFUSALS = {
+    "ExpiredToken": 400,
+    "RequestExpired": 400,
+    "TokenRefreshRequired": 400,
+    "InvalidToken": 400,
+    "InvalidAccessKeyId": 403,
+    "SignatureDoesNotMatch": 403,
+}
 
 
 class Proxy(http.server.BaseHTTPRequestHandler):
@@ -35,6 +44,9 @@ class Proxy(http.server.BaseHTTPRequestHandler):
             return
         if failure == "lost upload":
             self._answer(404, {}, b"<Error><Code>NoSuchUpload</Code></Error>")
+            return
+        if failure in REFUSALS:
+            self._answer(REFUSALS[failure], {}, f"<Error><Code>{failure}</Code><Message>no</Message></Error>".encode())
             return
         if failure in ("InternalError", "AccessDenied"):
             self._answer(200, {}, FAILED_DELETION.format(failure).encode())
@@ -160,7 +172,7 @@ def test_a_store_that_cannot_be_reached() -> None:
     with new_client() as environment:
         environment.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         environment.setenv("AWS_MAX_ATTEMPTS", "1")
-        with pytest.raises(StageError, match=r"cannot reach object storage: .*http://127.0.0.1:9") as caught:
+        with pytest.raises(Retryable, match=r"cannot reach object storage: .*http://127.0.0.1:9") as caught:
             store.read("s3://bucket/key")
     assert "\n" not in str(caught.value)
 
@@ -173,7 +185,7 @@ def test_a_bucket_name_that_cannot_be() -> None:
 
 def test_conflicts_without_end_are_a_failure(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
-    with failing(*["conflict"] * 3), pytest.raises(StageError, match=r"put_object \(attempt 3\).*Conflict") as caught:
+    with failing(*["conflict"] * 3), pytest.raises(Retryable, match=r"put_object \(attempt 3\).*Conflict") as caught:
         store.create(f"{bucket}/marker", b"mine")
     assert "\n" not in str(caught.value)
 
@@ -223,3 +235,132 @@ def test_files_that_are_written_know_the_same_errors() -> None:
         filesystem.open_output_stream(path) as sink,
     ):
         sink.write(b"1")
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "RequestExpired", "TokenRefreshRequired"])
+def test_expired_credentials_are_looked_for_again(bucket: str, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "3")
+    with failing(code, code):
+        store.write(f"{bucket}/a", b"1")
+    assert store.read(f"{bucket}/a") == b"1"
+    with (
+        failing(*[code] * 3),
+        pytest.raises(Retryable, match=rf"no credentials \(attempt 3\): {code}: .*no; set AWS_") as caught,
+    ):
+        store.write(f"{bucket}/a", b"2")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken"])
+def test_wrong_credentials_are_the_users(bucket: str, code: str) -> None:
+    with failing(code), pytest.raises(UserError, match=rf"^s3://[^/]+: access denied \({code}\): .*no$"):
+        store.write(f"{bucket}/a", b"1")
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    """A store whose every client has an expired token; it says so where an answer has a body."""
+
+    protocol_version = "HTTP/1.1"
+
+    def refuse(self) -> None:
+        body = b"" if self.command == "HEAD" else b"<Error><Code>ExpiredToken</Code><Message>no</Message></Error>"
+        self.send_response_only(400)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_HEAD = refuse  # noqa: N815
+
+
+class Metadata(http.server.BaseHTTPRequestHandler):
+    """A machine's metadata service: it answers ``busy`` requests with 503, then gives a role's credentials."""
+
+    busy: ClassVar[int] = 0
+    credentials: ClassVar[dict[str, str]] = {
+        "AccessKeyId": "role",
+        "SecretAccessKey": "role",
+        "Token": "role",
+        "Expiration": "2099-01-01T00:00:00Z",
+    }
+
+    def answer(self) -> None:
+        status, body = 200, json.dumps(self.credentials)
+        if type(self).busy:
+            type(self).busy -= 1
+            status, body = 503, "busy"
+        elif self.command == "PUT":
+            body = "token"
+        elif self.path.endswith("/security-credentials/"):
+            body = "role"
+        self.send_response_only(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    do_GET = do_PUT = answer  # noqa: N815
+
+
+@contextmanager
+def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.usefixtures("s3")
+def test_an_answer_without_words_is_asked_for_some() -> None:
+    with serving(Refusing) as address, new_client() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", address)
+        environment.setenv("AWS_MAX_ATTEMPTS", "2")
+        with pytest.raises(Retryable, match=r"^s3://bucket: no credentials \(attempt 2\): ExpiredToken: no; set AWS_"):
+            store.stat("s3://bucket/key")
+
+
+@contextmanager
+def role(attempts: int) -> Iterator[pytest.MonkeyPatch]:
+    """No credentials but a machine's role."""
+    with serving(Metadata) as address, new_client() as environment:
+        for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"):
+            environment.delenv(variable, raising=False)
+        environment.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", address)
+        environment.setenv("AWS_MAX_ATTEMPTS", str(attempts))
+        yield environment
+
+
+def test_a_role_whose_service_is_busy_is_asked_again(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write(f"{bucket}/a", b"1")
+    monkeypatch.setattr(Metadata, "busy", 3)
+    with role(10):
+        assert store.read(f"{bucket}/a") == b"1"
+    assert Metadata.busy == 0
+
+
+@pytest.mark.usefixtures("s3")
+def test_a_role_whose_service_stays_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Metadata, "busy", 1000)
+    message = (
+        r"^s3://bucket: no credentials \(attempt 2\): Unable to locate credentials; set AWS_ACCESS_KEY_ID and .* role$"
+    )
+    with role(2), pytest.raises(Retryable, match=message):
+        store.read("s3://bucket/key")
+
+
+@pytest.mark.usefixtures("s3")
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:9/"}, "Error when retrieving credentials from"),
+        ({"AWS_WEB_IDENTITY_TOKEN_FILE": "/no/token", "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/r"}, "/no/token"),
+    ],
+)
+def test_a_containers_role_that_cannot_be_had(variables: dict[str, str], said: str) -> None:
+    """A token's file that is not there is no object that is not there."""
+    with role(1) as environment:
+        for variable, value in variables.items():
+            environment.setenv(variable, value)
+        with pytest.raises(Retryable, match=rf"^s3://bucket: no credentials \(attempt 1\): .*{said}") as caught:
+            store.read("s3://bucket/key")
+    assert "\n" not in str(caught.value)

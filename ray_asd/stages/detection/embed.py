@@ -84,7 +84,7 @@ class _Clips:
         self.model = Model(used)
 
     def __call__(self, span: pa.Table, attempt: Attempt, name: str) -> Any:
-        from ray_asd.engine.shards import Done
+        from ray_asd.engine.receipts import Done
         from ray_asd.stages.detection.hearing import unscored
 
         rows = self.rows(span)

@@ -11,7 +11,7 @@ from ray_asd.build import Attempt, File, Output
 from ray_asd.config import Resources
 from ray_asd.data.recordings import Unheard
 from ray_asd.engine.cutting import Reader
-from ray_asd.engine.shards import Done
+from ray_asd.engine.receipts import Done
 from ray_asd.stages.detection import detector
 from ray_asd.stages.detection.bank import Compared, Comparer, Here
 from ray_asd.stages.detection.bank_actors import Pool

@@ -95,7 +95,7 @@ class _Decode:
         self.augmentation = Augmentation(**augmentation) if augmentation else None
 
     def __call__(self, span: pa.Table, attempt: Attempt, name: str) -> Any:
-        from ray_asd.engine.shards import Done
+        from ray_asd.engine.receipts import Done
 
         rows = self.rows(span).filter(pc.field("split") == "train").to_pylist()
         if not rows:

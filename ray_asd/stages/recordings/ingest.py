@@ -22,7 +22,7 @@ from ray_asd.data.layouts import ParsedClip
 from ray_asd.data.listing import Listing, Source, read_listing
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import Rejected, StageError
-from ray_asd.stages.recordings import duplicates
+from ray_asd.stages.recordings import duplicates, second_look
 from ray_asd.tables import Folder
 
 CODE_VERSION = 2
@@ -74,6 +74,7 @@ def _work(
         worker=worker,
         progress=progress,
     )
+    second_look.confirm(attempt, done)
     files, counts = duplicates.noted(attempt, done.files, options.reject_duplicates)
     counts.update(done.counts)
     if listing.rejected:
@@ -117,7 +118,7 @@ class _Check:
 
     def __call__(self, rows: pa.Table, attempt: Attempt, name: str) -> Any:
         from ray_asd.data import packs
-        from ray_asd.engine.shards import Done
+        from ray_asd.engine.receipts import Done
 
         clips: list[dict[str, Any]] = []
         rejected: list[dict[str, Any]] = []
@@ -151,7 +152,9 @@ class _Check:
             recording = recordings.at(row["uri"])
             size = len(recording)
             info = audio.inspect(recording)
-        except OSError as error:
+        except FileNotFoundError as error:
+            return reject(row["uri"], "missing", str(error), size), None
+        except OSError as error:  # the file's own: what the environment does wrong is none here
             return reject(row["uri"], "unreadable", str(error), size), None
         except Rejected as error:
             return reject(row["uri"], error.reason, error.detail, size), None

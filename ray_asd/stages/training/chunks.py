@@ -72,7 +72,7 @@ class _Chunks:
         self.chunking = Chunking.of_seconds(key["window_seconds"], key["hop_seconds"])
 
     def __call__(self, rows: pa.Table, attempt: Attempt, name: str) -> Any:
-        from ray_asd.engine.shards import Done
+        from ray_asd.engine.receipts import Done
 
         clips = rows.column("clip").to_pylist()
         chunks = self.system.embed_chunks([self.data.waveform(clip) for clip in clips], self.chunking)

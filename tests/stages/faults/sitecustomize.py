@@ -1,10 +1,15 @@
-"""Kills processes at exact points of a write, each point once; Python imports this from PYTHONPATH, before all else.
+"""Faults at exact points of the program; Python imports this from PYTHONPATH, before all else.
 
-``FAULTS`` holds lines of the form ``<event> <victim> <pattern>``: when this process, or a worker that inherited the
-variable, is about to create a file by renaming or linking whose path matches the pattern (``re.search``), the victim
-dies: ``self``, or ``driver`` and then itself. A folder named by ``FAULTS_DONE`` keeps which have happened.
+``FAULTS`` holds lines of the form ``<event> <fault> <pattern>``, for this process and the workers that inherit it.
+
+``os.rename`` and ``os.link``: about to create a file whose path matches the pattern (``re.search``), a process dies,
+once: the fault is ``self``, or ``driver`` and then itself. A folder named by ``FAULTS_DONE`` keeps which have happened.
+
+``open``: the fault is the name of an error, e.g. ``EIO``, or ``EIO@workers`` for all but the first process; opening a
+matching path raises it while the folder named by ``FAULTS_ON`` holds a file of the fault's name.
 """
 
+import errno
 import os
 import re
 import signal
@@ -14,14 +19,32 @@ from typing import Any
 
 
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if event not in ("os.rename", "os.link"):
+    if event not in ("os.rename", "os.link", "open"):
         return
-    for number, fault in enumerate(os.environ["FAULTS"].splitlines()):
-        kind, victim, pattern = fault.split()
-        if kind == event and re.search(pattern, str(arguments[1])) and _first_time(number):
-            if victim == "driver":
-                os.kill(int(os.environ["FAULTS_DRIVER"]), signal.SIGKILL)
-            os.kill(os.getpid(), signal.SIGKILL)
+    path = str(arguments[0] if event == "open" else arguments[1])
+    for number, line in enumerate(os.environ["FAULTS"].splitlines()):
+        kind, fault, pattern = line.split()
+        if kind != event or not re.search(pattern, path):
+            continue
+        if event == "open":
+            _fail(fault, path)
+        elif _first_time(number):
+            _kill(fault)
+
+
+def _fail(fault: str, path: str) -> None:
+    name, _, where = fault.partition("@")
+    if where == "workers" and os.environ["FAULTS_DRIVER"] == str(os.getpid()):
+        return
+    if os.path.exists(os.path.join(os.environ["FAULTS_ON"], fault)):
+        number = getattr(errno, name)
+        raise OSError(number, os.strerror(number), path)
+
+
+def _kill(victim: str) -> None:
+    if victim == "driver":
+        os.kill(int(os.environ["FAULTS_DRIVER"]), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _first_time(number: int) -> bool:

@@ -102,7 +102,7 @@ def test_each_file_is_a_clip_or_a_reject(tmp_path: Path) -> None:
         assert found == (rate, channels, rate // 2, len(data), audio.content_hash(data))
         assert (clip["uri"], clip["dataset"]) == (store.join(source, name), "fans")
     rejects = {row["uri"]: row for row in rows(output, Folder.REJECTS)}
-    expected = {name: reason for name, (_, reason) in BAD.items()} | {GONE: "unreadable"}
+    expected = {name: reason for name, (_, reason) in BAD.items()} | {GONE: "missing"}
     assert {uri: row["reason"] for uri, row in rejects.items()} == {
         store.join(source, name): reason for name, reason in expected.items()
     }

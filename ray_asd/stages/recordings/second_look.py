@@ -1,0 +1,56 @@
+"""The driver looks again at recordings that workers could not read: was it the recording, or the worker's machine?
+
+A source that is not mounted on one node, or belongs to another user there, looks to its workers as if files were
+missing or forbidden. What is committed as a reject stays one, so a reject for such a reason has to be so here too.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from ray_asd import store
+from ray_asd.build import Attempt
+from ray_asd.data import recordings
+from ray_asd.errors import Retryable
+from ray_asd.tables import Folder
+
+if TYPE_CHECKING:
+    from ray_asd.engine.receipts import Done
+
+_DOUBTFUL = ("missing", "unreadable")
+_READERS = 16
+_CHECK = "is the source mounted on every node, for the same user? The same command does their shards again"
+
+
+def confirm(attempt: Attempt, done: "Done") -> None:
+    """Return when the driver cannot read what its workers could not.
+
+    Raises:
+        Retryable: it can read some; the shards of these count as not done.
+    """
+    from ray_asd.engine import receipts
+
+    if not any(done.counts.get(f"reject_{reason}") for reason in _DOUBTFUL):
+        return
+    rows = list(_doubtful(attempt, done))
+    with ThreadPoolExecutor(_READERS) as pool:
+        readable = list(pool.map(lambda row: recordings.is_there(row["uri"]), rows))
+    wrong = [row for row, read in zip(rows, readable, strict=True) if read]
+    if not wrong:
+        return
+    receipts.forget(attempt, {row["shard"] for row in wrong})
+    first = f"first {wrong[0]['uri']} ({wrong[0]['reason']}: {wrong[0]['detail']})"
+    raise Retryable(f"{len(wrong)} recordings can be read here, but not on their workers, {first}; {_CHECK}")
+
+
+def _doubtful(attempt: Attempt, done: "Done") -> Iterator[dict[str, Any]]:
+    """The rows of REJECTS in question, with the name of their shard."""
+    for file in sorted(done.files, key=lambda file: file.path):
+        if not file.path.startswith(f"{Folder.REJECTS}/"):
+            continue
+        with store.open_read(store.join(attempt.uri, file.path)) as content:
+            rows = pq.read_table(content).to_pylist()
+        shard = store.name(file.path).partition(".")[0].partition("-")[0]
+        yield from (row | {"shard": shard} for row in rows if row["reason"] in _DOUBTFUL)

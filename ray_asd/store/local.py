@@ -1,0 +1,204 @@
+"""Files of this machine and of what is mounted on it, by their paths; what the environment does wrong is repeated.
+
+All functions raise Retryable where that does not help, and leave the errors that are a file's own as they are.
+"""
+
+import hashlib
+import io
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+from typing import IO, TYPE_CHECKING
+
+from ray_asd.errors import UserError
+from ray_asd.store.environment import is_to_blame, repeated
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+Found = tuple[str, int, str]
+"""A file's path, its size in bytes, its version."""
+
+
+def exists(path: str) -> bool:
+    """Whether a file or folder is there."""
+    return _status(path) is not None
+
+
+def is_folder(path: str) -> bool:
+    """Whether a folder is there."""
+    status = _status(path)
+    return status is not None and S_ISDIR(status.st_mode)
+
+
+@repeated
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError as error:
+        if is_to_blame(error):
+            raise
+        return None
+
+
+@repeated
+def stat(path: str) -> Found | None:
+    """The file at ``path``; None where there is none."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return (path, status.st_size, str(status.st_mtime)) if S_ISREG(status.st_mode) else None
+
+
+@repeated
+def read(path: str) -> bytes:
+    """The whole content."""
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def open_read(path: str) -> IO[bytes]:
+    """The file, to seek and read in."""
+    return io.BufferedReader(_opened(path))
+
+
+@repeated
+def sha256(path: str) -> str:
+    """Hex digest of the content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _Steady(io.FileIO):
+    """Reads on from where it was when the environment fails."""
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int | None:
+        return repeated(lambda path: super(_Steady, self).readinto(buffer))(str(self.name))
+
+    def readall(self) -> bytes:
+        start = self.tell()
+
+        def whole(path: str) -> bytes:
+            self.seek(start)  # what a failed attempt has read is lost
+            return super(_Steady, self).readall()
+
+        return repeated(whole)(str(self.name))
+
+
+@repeated
+def _opened(path: str) -> _Steady:
+    return _Steady(path)
+
+
+@repeated
+def write(path: str, data: bytes) -> None:
+    """Put ``data`` at ``path``, over what may be there."""
+    with _draft(path, _writing(data)) as draft:
+        os.replace(draft, path)
+
+
+@repeated
+def create(path: str, data: bytes) -> None:
+    """Put ``data`` at ``path``.
+
+    Raises:
+        FileExistsError: something is there, which may be ours: a link whose answer was lost is made again.
+    """
+    with _draft(path, _writing(data)) as draft:
+        os.link(draft, path)
+
+
+@repeated
+def copy(path: str, source: Path) -> None:
+    """Put the content of ``source`` at ``path``, over what may be there."""
+    with _draft(path, lambda draft: shutil.copyfile(source, draft)) as draft:
+        os.replace(draft, path)
+
+
+def _writing(data: bytes) -> Callable[[str], None]:
+    def fill(draft: str) -> None:
+        with open(draft, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    return fill
+
+
+@contextmanager
+def _draft(path: str, fill: Callable[[str], object]) -> Iterator[str]:
+    """A hidden file beside ``path``, filled, for the block; gone after it."""
+    folder, last = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    draft = os.path.join(folder, f".{last}.{uuid.uuid4().hex}")
+    try:
+        fill(draft)
+        yield draft
+    finally:
+        with suppress(OSError):
+            os.unlink(draft)
+
+
+def listing(path: str) -> Iterator[Found]:
+    """All files below ``path`` by their relative paths, in no order, hidden ones too; none when it does not exist.
+
+    Raises:
+        UserError: a folder may not be listed: to leave its files out unsaid would lose them.
+    """
+    above = [""]
+    while above:
+        below = above.pop()
+        for name, kind, size, changed in _scanned(os.path.join(path, below)):
+            if kind == "directory":
+                above.append(f"{below}{name}/")
+            else:
+                yield f"{below}{name}", size, changed
+
+
+def children(path: str, kind: str) -> list[str]:
+    """Names of what lies directly below ``path`` and is a "file" or "directory"; links are neither.
+
+    Raises:
+        UserError: the folder may not be listed.
+    """
+    return [name for name, found, *_ in _scanned(path) if found == kind]
+
+
+@repeated
+def _scanned(path: str) -> list[tuple[str, str, int, str]]:
+    """Name, kind, size and version of what lies directly in the folder at ``path``, if there is one."""
+    try:
+        with os.scandir(path) as entries:
+            found = [_entry(entry) for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError as error:
+        raise UserError(f"{path}: the folder cannot be listed: {error.strerror}") from error
+    return [entry for entry in found if entry is not None]
+
+
+def _entry(entry: "os.DirEntry[str]") -> tuple[str, str, int, str] | None:
+    """None for what is gone again. A link has its own time, and the size of what it leads to."""
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    kind = "directory" if S_ISDIR(status.st_mode) else "file" if S_ISREG(status.st_mode) else "other"
+    size = status.st_size
+    if entry.is_symlink():
+        size = getattr(_status(entry.path), "st_size", 0)
+    return entry.name, kind, size, str(status.st_mtime)
+
+
+@repeated
+def remove(path: str) -> None:
+    """Delete the file or folder, if it is there."""
+    if is_folder(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        os.remove(path)
