@@ -187,6 +187,25 @@ def test_recipes_that_are_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("resources.train.gpus=2",), "resources.train.gpus 2: a worker trains on one GPU; allowed: 0 to 1"),
+        (
+            ("resources.train.gpus=0.5", "training.workers=2"),
+            "resources.train.gpus 0.5 with 2 workers: NCCL takes no two on one GPU; allowed: 1",
+        ),
+        (
+            ("resources.train.gpus=0.5", "transformer_pooling.workers=4"),
+            "resources.train.gpus 0.5 with 4 workers: NCCL takes no two on one GPU; allowed: 1",
+        ),
+    ],
+)
+def test_gpus_that_no_training_can_use(overrides: tuple[str, ...], message: str) -> None:
+    assert message in mistake("tiny", "training.workers=1", "transformer_pooling.workers=1", *overrides)
+    config.load("tiny", ("training.workers=1", "transformer_pooling.workers=1", "resources.train.gpus=0.5"))
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a: [1", "not YAML: while parsing a flow sequence .* line 1, column 4.*"),

@@ -231,6 +231,19 @@ class Recipe(Usage):
         return self
 
     @model_validator(mode="after")
+    def _a_rank_has_a_gpu_of_its_own(self) -> Self:
+        gpus = self.resources.train.gpus
+        trainings = [part for part in (self.training, self.transformer_pooling) if part]
+        workers = max((training.workers for training in trainings), default=1)
+        if gpus > 1:
+            raise ValueError(f"resources.train.gpus {gpus:g}: a worker trains on one GPU; allowed: 0 to 1")
+        if 0 < gpus < 1 and workers > 1:
+            raise ValueError(
+                f"resources.train.gpus {gpus:g} with {workers} workers: NCCL takes no two on one GPU; allowed: 1"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _heads_divide_dim(self) -> Self:
         pooling = self.transformer_pooling
         if pooling and self.embedding.dim % pooling.heads:

@@ -58,7 +58,16 @@ def connected(cpus: int | None = None) -> Iterator[None]:
 
 
 def _knock(address: str | None) -> None:
-    """Fail at once where nobody listens: Ray itself would try for a quarter of an hour."""
+    """Fail at once where nobody listens: Ray itself would try for a quarter of an hour.
+
+    Raises:
+        UserError: the address is that of a job server or of Ray Client.
+    """
+    if "://" in (address or ""):
+        raise UserError(
+            f"RAY_ADDRESS={address!r} is not a cluster's own address; allowed: host:port of its head, auto, or none "
+            "for a Ray of this command's own (jobs/submit.py takes http://)"
+        )
     host, _, port = (address or "").rpartition(":")
     if port.isdigit() and "/" not in host:
         socket.create_connection((host, int(port)), timeout=10).close()

@@ -162,6 +162,16 @@ def test_a_local_ray_of_one_cpu(tmp_path: Path) -> None:
     assert last == "ray_asd.errors.Retryable: stopped by SIGTERM; the same command goes on where it was"
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "ray://127.0.0.1:10001"])
+def test_an_address_of_something_else_is_refused(address: str, tmp_path: Path) -> None:
+    done = run(
+        "from ray_asd.engine import connection\nwith connection.connected(): pass", tmp_path, RAY_ADDRESS=address
+    )
+    last = f"RAY_ADDRESS={address!r} is not a cluster's own address; allowed: host:port of its head, auto, or none"
+    assert last in done.stderr.splitlines()[-1]
+    assert done.stderr.splitlines()[-1].startswith("ray_asd.errors.UserError: ")
+
+
 def test_an_address_where_no_ray_answers(tmp_path: Path) -> None:
     code = """
 from ray_asd.errors import UserError
