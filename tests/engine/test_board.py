@@ -39,5 +39,12 @@ def test_a_watcher_shows_each_point_once_and_the_last_one_always() -> None:
             threading.Timer(0.1, training.set_result, [None]).start()
 
     ray.get(board.write.remote(point(1)))
-    watch(board, training, "train", 4, progress)
+    watch(board, training, "train", 4, progress, lambda: None)
     assert shown == [("train  loss 2.000  accuracy 0.500", 1, 4), ("train  loss 0.500  accuracy 0.500", 4, 4)]
+
+
+def test_as_long_as_nothing_is_shown_somebody_looks_why() -> None:
+    training, looks = Future[None](), []
+    threading.Timer(0.1, training.set_result, [None]).start()
+    watch(put_up(), training, "train", 4, lambda what, done, total: None, lambda: looks.append(training.done()))
+    assert looks

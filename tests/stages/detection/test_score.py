@@ -24,7 +24,7 @@ from ray_asd.build.steps import Step
 from ray_asd.config import Resources, Worker
 from ray_asd.data import audio, simulate
 from ray_asd.data.listing import Source
-from ray_asd.engine import shards
+from ray_asd.engine import cutting
 from ray_asd.engine.progress import silent
 from ray_asd.errors import UserError
 from ray_asd.scoring import backend
@@ -180,7 +180,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def many_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "SMALLEST", 4)
+    monkeypatch.setattr(cutting, "SMALLEST", 4)
 
 
 def planned(system: chain.Chain, root: str, *overrides: str) -> Step:
@@ -230,7 +230,7 @@ def test_killed_on_the_way(system: chain.Chain, place: str, victims: Sequence[by
     killed: list[int] = []
 
     def kill() -> None:
-        processes.wait_for(lambda: bool(store.files(receipts)))
+        processes.wait_for(lambda: any(name.endswith(".json") for name in store.files(receipts)))
         time.sleep(random.Random(seed).uniform(0, 0.2))
         for title in victims:
             for process in processes.below_this_one(title):

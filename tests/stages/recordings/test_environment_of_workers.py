@@ -34,7 +34,7 @@ with connection.connected(1):
             except SystemExit as end:
                 code = end.code or 0
         switch.unlink()
-        receipts = len(list(Path(root).glob("ingest/*/parts/receipts/*")))
+        receipts = len(list(Path(root).glob("ingest/*/parts/receipts/*.json")))
         markers = len(list(Path(root).glob("ingest/*/marker.json")))
         print(json.dumps([fault, code, told.getvalue(), receipts, markers]))
 """
