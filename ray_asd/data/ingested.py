@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from ray_asd import tables
 from ray_asd.build import digest_of
+from ray_asd.config import SAMPLE_RATE
 
 CONTENT = "content"  # among the counts: the sum of the digests of CLIPS rows
 _PLACES = ("uri", "duplicate_of", "pack", "pack_row")  # columns that say nothing of a recording itself
@@ -37,6 +38,11 @@ def clip_counts(rows: Iterable[Row]) -> Counter[str]:
         counts.update({"clips": 1, row["split"]: 1, f"{row['split']}_samples": row["num_samples"]})
         counts[CONTENT] += _digest(row)
     return counts
+
+
+def most_seconds(counts: Mapping[str, int]) -> float:
+    """How long all clips of such counts may be together: as long as they are, were all recorded at 16 kHz."""
+    return sum(count for name, count in counts.items() if name.endswith("_samples")) / SAMPLE_RATE
 
 
 def reject_counts(rows: Iterable[Row]) -> Counter[str]:

@@ -50,7 +50,7 @@ def grow() -> bool:
 def described(nodes: list[Node], names: list[str]) -> str:
     """The sizes of ``nodes`` in these resources, e.g. ``2 nodes of 4 CPU, 0 GPU and 1 node of 8 CPU, 1 GPU``."""
     sizes = Counter(", ".join(amount(name, node.resources.get(name, 0)) for name in names) for node in nodes)
-    return " and ".join(f"{count} node{'s' if count > 1 else ''} of {size}" for size, count in sizes.items())
+    return " and ".join(f"{count} node{'s' if count > 1 else ''} of {size}" for size, count in sorted(sizes.items()))
 
 
 def amount(resource: str, value: float) -> str:

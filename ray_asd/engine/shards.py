@@ -24,7 +24,7 @@ import ray.data
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from ray_asd import store
-from ray_asd.build import Attempt, Held
+from ray_asd.build import MARKER, Attempt, Held
 from ray_asd.config import Worker
 from ray_asd.engine import placement, receipts
 from ray_asd.engine.one_line import first_line
@@ -63,7 +63,8 @@ class _ShardWorker:
     @cached_property
     def work(self) -> Shard:
         if self.attempt.is_shared:
-            if not store.exists(receipts.place(self.attempt, _BEFORE)):
+            committed = store.join(store.parent(self.attempt.uri), MARKER)  # by another process, which clears receipts
+            if not (store.exists(receipts.place(self.attempt, _BEFORE)) or store.exists(committed)):
                 here = f"{socket.gethostname()} does not see what the driver wrote below {self.attempt.uri}"
                 raise Retryable(f"{here}; allowed: a folder that all nodes share, or s3://")
             store.write(receipts.place(self.attempt, _BEGUN), b"")

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from ray_asd import tables
 from ray_asd.build import Attempt, File, Outcome, Output
 from ray_asd.build.steps import Step
+from ray_asd.data.ingested import most_seconds
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import StageError
 from ray_asd.stages.training.usage import Used
@@ -55,10 +56,11 @@ def _work(
     if "model" in inputs:
         used = used.at(inputs["model"], used.folder)
     expected = sum(clips.marker.counts.get(split, 0) for split in splits)
+    counted = clips.marker.counts
     done = shards.run(
         f"{'embed' if used.has_bank else 'score'} {used.name}",
         lambda: _Clips(used, clips, splits),
-        cutting.spans(clips, Folder.CLIPS, cutting.shard_size(clips.marker.counts["clips"])),
+        cutting.spans(clips, Folder.CLIPS, cutting.shard_size(counted["clips"], most_seconds(counted))),
         attempt,
         worker=resources.embed,
         workers=resources.embed_workers,

@@ -6,6 +6,7 @@ from ray_asd import tables
 from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.build.steps import Step
 from ray_asd.config import Resources
+from ray_asd.data.ingested import most_seconds
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import StageError, UserError
 from ray_asd.stages.detection import detector as detectors
@@ -50,10 +51,11 @@ def _work(attempt: Attempt, inputs: Mapping[str, Output], resources: Resources, 
     detector, clips = inputs["detector"], inputs["clips"]
     card = detectors.read(detector)
     judge, actors = Judge.of(detector, card), pool(detector, card, resources)
+    counted = clips.marker.counts
     done = shards.run(
         f"score {detector.marker.name}",
         lambda: stream.Clips(detector, card, clips, resources, judge, actors),
-        cutting.spans(clips, Folder.CLIPS, cutting.shard_size(clips.marker.counts["clips"])),
+        cutting.spans(clips, Folder.CLIPS, cutting.shard_size(counted["clips"], most_seconds(counted))),
         attempt,
         worker=resources.embed,
         workers=resources.embed_workers,
