@@ -75,7 +75,8 @@ def _detector(folder: str, size: int, dim: int) -> Output:
     source = Source(pa.table(columns).select(tables.HEALTHY.names).cast(tables.HEALTHY), lambda: iter([vectors]))
 
     def work(attempt: Attempt) -> Outcome:
-        return assembly.made(attempt, assembly.Plan([features(LOG_MEL)], [[source]], Threshold(), {}))
+        member = features(LOG_MEL)
+        return assembly.made(attempt, assembly.Plan([member], [[source]], [member.provenance()], Threshold(), {}))
 
     return build.run(folder, Key("enroll", f"random-{size}", enroll.CODE_VERSION, {}, {}), work)
 

@@ -1,4 +1,4 @@
-"""What every run leaves below its root, however it ends: one JSON file under ``status/``, the newest of them last.
+"""What every run leaves below its root, however it ends: one JSON file under ``status/``, named by what ran and when.
 
 While a run is under way its record says ``running``, and that of one that was killed without a word says so for ever.
 """
@@ -20,12 +20,9 @@ class Record:
     """The record of one run of ``what``, a command or a step, below ``root``."""
 
     def __init__(self, root: str, what: str) -> None:
-        self.uri = store.join(root, STATUS, f"{what}-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}.json")
-        self._about = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "begun": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        }
+        now = datetime.now(UTC)
+        self.uri = store.join(root, STATUS, f"{what}-{now:%Y%m%dT%H%M%S.%f}.json")
+        self._about = {"host": socket.gethostname(), "pid": os.getpid(), "begun": f"{now:%Y-%m-%dT%H:%M:%SZ}"}
 
     def write(self, told: Mapping[str, Any], error: BaseException | None = None) -> None:
         """Write ``told``, and the traceback of ``error``, with those of workers that Ray has put into it.

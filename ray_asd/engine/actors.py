@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -92,11 +93,10 @@ class Holders(Service):
             ]
             for _ in range(self._replicas)
         ]
-        try:
+        with ExitStack() as unless_healthy:
+            unless_healthy.callback(self.__exit__, None, None, None)
             self.health()
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
+            unless_healthy.pop_all()
         return self
 
     def __exit__(

@@ -9,7 +9,7 @@ import ray
 from ray.experimental import internal_kv
 
 GIB = 1 << 30
-_ROUNDING = 1e-6  # of fractional CPUs and GPUs
+ROUNDING = 1e-6  # of fractional CPUs and GPUs
 _STATUS, _V2 = "__autoscaling_status", "__autoscaler_v2_enabled"
 _UNMANAGED = "node_"  # how the autoscaler calls the type of a node that it only looks at
 
@@ -25,8 +25,12 @@ class Node:
         """How many workers it holds that take so much and select their node by these labels."""
         if not all(_selects(wanted, self.labels.get(name)) for name, wanted in labels.items()):
             return 0
-        rooms = (int(self.resources.get(name, 0) / amount + _ROUNDING) for name, amount in needs.items())
-        return min(rooms, default=float("inf"))
+        return room(self.resources, needs)
+
+
+def room(free: Mapping[str, float], needs: Mapping[str, float]) -> float:
+    """How often ``needs`` go into ``free``; infinity where nothing is needed."""
+    return min((int(free.get(name, 0) / each + ROUNDING) for name, each in needs.items()), default=float("inf"))
 
 
 def alive() -> list[Node]:

@@ -17,7 +17,6 @@ from ray_asd.engine import connection, nodes
 from ray_asd.errors import STOPPED, Retryable, UserError
 
 _CAPACITY_SECONDS = 2.0  # how often a waiter looks whether the cluster has grown
-_ROUNDING = 1e-6  # of fractional CPUs and GPUs
 AT_ONCE = 16  # pieces of work of one driver on a cluster that grows
 
 
@@ -95,12 +94,11 @@ class Budget:
         with self._changed:
             self._queue.append(ticket)
             try:
-                while self._queue[0] is not ticket or self._fit(worker, least, beside) < least:
+                while self._queue[0] is not ticket or (count := self._fit(worker, most, beside)) < least:
                     self._changed.wait(_CAPACITY_SECONDS)
                     if connection.stop_requested():
                         raise Retryable(STOPPED)
                     look()
-                count = min(most, self._fit(worker, most, beside))
                 taken = Counter(needs(worker, count)) + Counter(beside)
                 self._held += taken
                 self._holders += 1
@@ -124,11 +122,11 @@ class Budget:
         if capacity is None:
             return most if self._holders < AT_ONCE else 0
         free = {name: capacity.get(name, 0) - self._held[name] for name in {**needs(worker), **beside}}
-        if any(amount > free[name] + _ROUNDING for name, amount in beside.items()):
+        if any(amount > free[name] + nodes.ROUNDING for name, amount in beside.items()):
             return 0
         free = {name: amount - beside.get(name, 0) for name, amount in free.items()}
-        rooms = [int(free[name] / amount + _ROUNDING) for name, amount in needs(worker).items()]
-        return max(0, min([most, *(rooms or [int(capacity.get("CPU", 1))])]))
+        wanted = needs(worker)
+        return max(0, int(min(most, nodes.room(free, wanted) if wanted else capacity.get("CPU", 1))))
 
 
 def needs(worker: Worker, count: int = 1) -> dict[str, float]:

@@ -72,11 +72,10 @@ class Sum:
         """Take what an earlier try has done already."""
         if not attempt.is_shared:
             return
-        folder = store.join(attempt.uri, RECEIPTS)
-        there = set(store.files(folder))
+        there = set(store.files(store.join(attempt.uri, RECEIPTS)))
         done = [number for number, name in enumerate(self.names) if f"{name}.json" in there]
         with ThreadPoolExecutor(_READERS) as pool:
-            receipts = pool.map(lambda number: store.read(store.join(folder, f"{self.names[number]}.json")), done)
+            receipts = pool.map(lambda number: store.read(place(attempt, f"{self.names[number]}.json")), done)
             for number, data in zip(done, receipts, strict=True):
                 self.add(number, json.loads(data))
 

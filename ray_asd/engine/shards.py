@@ -143,14 +143,12 @@ def run(
     try:
         with placement.budget.hold(worker, 1, most, beside, waiting.look) as grant, service or nullcontext():
             at_once = most if workers else grant.workers
-            work = _ShardWorker(uuid4().hex, make, attempt)
+            work, begun = _ShardWorker(uuid4().hex, make, attempt), not attempt.is_shared
             for row in _rows(lambda: _mapped(blocks, work, worker, at_once)):
                 if row:
                     sum_.add(row["number"], json.loads(row["done"]))
-                elif attempt.is_shared and waiting.lasts and not store.exists(receipts.place(attempt, _BEGUN)):
+                elif not (begun := begun or store.exists(receipts.place(attempt, _BEGUN))):
                     waiting.look()
-                else:
-                    waiting.lasts = False
             return sum_.done(grant.held)
     except (UserError, StageError):
         raise

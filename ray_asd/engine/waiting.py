@@ -13,10 +13,9 @@ _SAID_SECONDS = 60.0
 
 
 class Waiting:
-    """The wait of ``count`` workers of some work; whoever waits looks now and then, until it no longer ``lasts``."""
+    """The wait of ``count`` workers of some work; whoever waits looks now and then."""
 
     def __init__(self, what: str, worker: Worker, count: int, progress: Progress) -> None:
-        self.lasts = True
         self._what, self._progress = what, progress
         self._needs = placement.needs(worker)
         self._wanted = f"{count} x ({placement.amounts(self._needs)})"

@@ -21,7 +21,7 @@ from ray_asd.stages.detection import bank, calibrate, detector, healthy
 from ray_asd.stages.detection.calibrate import Strangers
 from ray_asd.stages.detection.detector import DetectorCard, GroupCard, MemberCard
 from ray_asd.stages.detection.healthy import Group, Healthy, Range, Source
-from ray_asd.stages.training.usage import Used
+from ray_asd.stages.training.usage import Provenance, Used
 from ray_asd.tables import Folder
 
 _TRAINED = f"{Folder.TRAINED}/00000.parquet"
@@ -34,6 +34,7 @@ class Plan:
 
     Args:
         sources: of each member, what it says of healthy clips.
+        seen: of each member, which clips its training has seen.
         made_of: digests of all that, by name.
         seed: told in its scores where no member has one.
         withdrawn: clip_ids that are left out.
@@ -42,6 +43,7 @@ class Plan:
 
     members: Sequence[Used]
     sources: Sequence[Sequence[Source]]
+    seen: Sequence[Provenance]
     threshold: Threshold
     made_of: Mapping[str, str]
     seed: int | None = None
@@ -57,11 +59,11 @@ def made(attempt: Attempt, plan: Plan) -> Outcome:
     """
     with TemporaryDirectory() as folder:
         fitted = []
-        for number, (member, own) in enumerate(zip(plan.members, plan.sources, strict=True)):
+        for number, (member, own, seen) in enumerate(zip(plan.members, plan.sources, plan.seen, strict=True)):
             local = Path(folder) / str(number)
             local.mkdir()
             found = healthy.laid_out(own, plan.withdrawn, local / healthy.VECTORS)
-            fitted.append(_Member(attempt, number, member, found, local))
+            fitted.append(_Member(attempt, number, member, seen, found, local))
         files = [file for member in fitted for file in member.saved()]
         groups, strangers = _groups(fitted)
         card = _card(plan, fitted, groups)
@@ -104,7 +106,10 @@ def _told(
 class _Member:
     """One member in the making: its healthy clips, laid out, and its banks."""
 
-    def __init__(self, attempt: Attempt, number: int, used: Used, found: Healthy, local: Path) -> None:
+    def __init__(
+        self, attempt: Attempt, number: int, used: Used, seen: Provenance, found: Healthy, local: Path
+    ) -> None:
+        self._seen = seen
         self.used, self.healthy, self.ranges = used, found, found.ranges()
         self._attempt, self._number, self._local = attempt, number, local
         self.banks: dict[Group, bank.Bank] = {}
@@ -125,9 +130,8 @@ class _Member:
         if self.used.home:
             for name, local in zip((MODEL_CARD, WEIGHTS), self.used.files(), strict=True):
                 files.append(put.put_file(store.join(where, name), local))
-            trained = self.used.provenance().trained
-            if trained is not None:
-                table = pa.table({"clip_id": pa.array(sorted(trained), pa.string())})
+            if self._seen.trained is not None:
+                table = pa.table({"clip_id": pa.array(sorted(self._seen.trained), pa.string())})
                 files.append(put.put_table(store.join(where, _TRAINED), table))
         if self.used.has_bank:
             files.append(put.put_file(store.join(where, healthy.VECTORS), self._local / healthy.VECTORS))

@@ -105,14 +105,13 @@ def _enrolled(
         member.at(inputs[f"model_{number}"], "") if f"model_{number}" in inputs else member
         for number, member in enumerate(members)
     ]
-    sources = [
-        [healthy.said(inputs[f"said_{number}"], member.provenance(), apart)] for number, member in enumerate(here)
-    ]
+    seen = [member.provenance() for member in here]
+    sources = [[healthy.said(inputs[f"said_{number}"], known, apart)] for number, known in enumerate(seen)]
     made_of = {name: source.marker.content for name, source in inputs.items() if not name.startswith("said")}
     unheard = max(inputs[name].marker.counts.get("unscored", 0) for name in inputs if name.startswith("said"))
     seed = withheld.seed if withheld else None
     threshold = leading(members).usage.scoring.threshold
-    return assembly.made(attempt, assembly.Plan(here, sources, threshold, made_of, seed, unheard=unheard))
+    return assembly.made(attempt, assembly.Plan(here, sources, seen, threshold, made_of, seed, unheard=unheard))
 
 
 def _extended(
@@ -123,17 +122,18 @@ def _extended(
     before = inputs["detector"]
     card = detector.read(before)
     sources = [[_kept(before, number)] for number in range(len(members))]
+    seen = [member.provenance() for member in members]
     unheard = 0
     if "clips" in inputs:
-        for number, member in enumerate(members):
+        for number, known in enumerate(seen):
             said = inputs[f"said_{number}"]
-            sources[number].append(healthy.said(said, member.provenance()))
+            sources[number].append(healthy.said(said, known))
             unheard = max(unheard, said.marker.counts.get("unscored", 0))
     made_of = dict(card.sources)
     if "clips" in inputs:
         content = inputs["clips"].marker.content
         made_of[f"added {content[:12]}"] = content
-    plan = assembly.Plan(members, sources, card.threshold, made_of, card.seed, withdrawn, unheard)
+    plan = assembly.Plan(members, sources, seen, card.threshold, made_of, card.seed, withdrawn, unheard)
     return assembly.made(attempt, plan)
 
 

@@ -85,7 +85,7 @@ class Reconstruction:
     def seed(self) -> int:
         return self.recipe.seed
 
-    @property
+    @cached_property
     def settings(self) -> Optimisation:
         return _optimisation(self.recipe.autoencoder, len(self.vectors()[1]))
 
@@ -163,7 +163,7 @@ class Patches:
     def seed(self) -> int:
         return self.recipe.seed
 
-    @property
+    @cached_property
     def settings(self) -> Optimisation:
         return _optimisation(self.recipe.mobilenet, len(self.patches()[1]))
 
