@@ -16,6 +16,10 @@ class Retryable(StageError):
     """What the environment broke off: storage, credentials, nodes, SIGTERM. The same command goes on. Exit code 75."""
 
 
+class Unplaced(Retryable):
+    """Work that got no place on the cluster in the time that it may wait."""
+
+
 class Rejected(StageError):
     """A recording or archive that is not taken; ``reason`` is a key of ``reasons.REJECTED``."""
 
@@ -36,3 +40,8 @@ def unknown(what: str, value: object, allowed: object) -> UserError:
     """The error for a name that is not one of a known set, e.g. ``unknown("layout", "dcase1999", LAYOUTS)``."""
     names = ", ".join(str(name) for name in allowed)  # type: ignore[attr-defined]
     return UserError(f"unknown {what} {str(value)!r}; allowed: {names}")
+
+
+def kind(error: UserError | StageError) -> type[UserError | StageError]:
+    """Who can mend it, whatever else its class tells: UserError, Retryable or StageError."""
+    return next(kind for kind in (UserError, Retryable, StageError) if isinstance(error, kind))

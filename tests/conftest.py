@@ -118,6 +118,16 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return place
 
 
+@pytest.fixture(scope="module")
+def by_value(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What the module of the test defines travels to Ray's workers, which cannot import it."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(request.module)
+    yield
+    cloudpickle.unregister_pickle_by_value(request.module)
+
+
 @pytest.fixture(scope="session")
 def ray_session(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One local Ray with two CPUs, started after the object store so that its workers know the way there.

@@ -18,19 +18,25 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def below_this_one(title: bytes) -> list[int]:
     """Ids of the processes below this one whose command line holds ``title``, as Ray names its workers."""
-    parents, found = {}, []
+    return sorted(below(os.getpid(), title))
+
+
+def below(parent: int, title: bytes) -> dict[int, bytes]:
+    """Ids and command lines of the processes below another one whose command line holds ``title``."""
+    parents, found = {}, {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
-            if title in (process / "cmdline").read_bytes():
-                found.append(int(process.name))
+            line = (process / "cmdline").read_bytes()
+            if title in line:
+                found[int(process.name)] = line
         except OSError:  # it ended meanwhile
             continue
 
-    def is_ours(process: int) -> bool:
-        return process == os.getpid() or (process in parents and is_ours(parents[process]))
+    def is_below(process: int) -> bool:
+        return process == parent or (process in parents and is_below(parents[process]))
 
-    return sorted(filter(is_ours, found))
+    return {process: line for process, line in found.items() if is_below(process)}
 
 
 @contextmanager

@@ -8,7 +8,7 @@ count. Of two writers one wins, and the other uses the winner's output. What no 
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -96,7 +96,7 @@ class Outcome:
     ``content`` replaces the stage's digest for its readers where the result can be the same for other inputs.
     """
 
-    files: Iterable[File]
+    files: Sequence[File]
     counts: Mapping[str, int]
     summary: Mapping[str, Any] = field(default_factory=dict)
     content: str | None = None

@@ -23,7 +23,7 @@ class Step:
 
     ``units`` is the number of clips or training steps, ``bytes`` an estimate of what will be written. The output of an
     ``exclusive`` step is made by one process at a time; a ``resumable`` one is made of parts that outlive a kill; one
-    that is not ``on_ray`` needs no cluster.
+    that is not ``on_ray`` needs no cluster, and on one a single task of its ``worker``.
     """
 
     stage: str

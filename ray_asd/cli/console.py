@@ -16,6 +16,7 @@ import click
 from ray_asd import store
 from ray_asd.build import Output, records, steps
 from ray_asd.build.steps import Step
+from ray_asd.engine import where
 from ray_asd.errors import STOPPED, Retryable, StageError, UserError
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def bring(result: Result, root: str, step: Step, *names: str, dry_run: bool = Fa
         for estimate in estimates(steps.plan(step, root), root):
             click.echo(planned(estimate))
         return None
-    with session(root) as build:
+    with session(root, Progress()) as build:
         output = build(step)
     result.outputs |= dict.fromkeys(names, output.uri)
     result.counts, result.reused = output.marker.counts, output.reused
@@ -194,5 +195,7 @@ def planned(estimate: "Estimate") -> str:
     hours = "no estimate: none of its kind has run below this root"
     if estimate.hours is not None:
         hours = f"about {estimate.hours:.2f} h, {estimate.gpu_hours:.2f} GPU-hours"
-    place = f"{workers} of {step.worker.cpus:g} CPU, {step.worker.gpus:g} GPU" if step.on_ray else "in this process"
+    place = (
+        f"{workers} of {step.worker.cpus:g} CPU, {step.worker.gpus:g} GPU" if where.on_ray(step) else "in this process"
+    )
     return f"to do  {uri}: {step.units} units, {place}{size}, {hours}"

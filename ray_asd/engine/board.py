@@ -1,80 +1,141 @@
 """The board: where a training run shows how far it is and is told to stop.
 
-An actor in a module of its own, since importing the training loop takes seconds of a process that needs nothing of it.
+A few keys of Ray's own key-value store. An actor would be one more process to start for each training.
 """
 
+import json
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any
+from uuid import uuid4
 
 import ray
-from ray.actor import ActorHandle
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from pydantic import TypeAdapter
+from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _internal_kv_put
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 
 from ray_asd.build import Outcome
 from ray_asd.engine.progress import Progress
+from ray_asd.errors import StageError
 
+_NAMESPACE = b"ray_asd"
 _POLL_SECONDS = 1.0
+_END_SECONDS = 30.0  # that a controller has to notice that it is left
 _NOT_SHOWN = ("step", "learning_rate")
+_OUTCOME = TypeAdapter(Outcome)
 
 
-@ray.remote(num_cpus=0)
 class Board:
-    """Rank 0 writes and reads; the driver reads and stops."""
+    """Rank 0 writes and reads, the driver reads and stops; travels to the workers."""
 
     def __init__(self) -> None:
-        self.point: dict[str, float] = {}
-        self.stopping = False
-        self.reason: str | None = None
-        self.outcome: Outcome | None = None
+        self._name = uuid4().hex
+
+    def begin(self) -> None:
+        """The workers have their place."""
+        self._put("point", b"{}")
 
     def write(self, point: dict[str, float]) -> bool:
         """Returns whether to stop."""
-        self.point = point
-        return self.stopping
+        self._put("point", json.dumps(point).encode())
+        return self._get("stop") is not None
 
-    def wipe(self) -> None:
-        self.point = {}
-
-    def read(self) -> dict[str, float]:
-        return self.point
+    def read(self) -> dict[str, float] | None:
+        """Nothing before the first step, None before the workers have their place."""
+        point = self._get("point")
+        return None if point is None else json.loads(point)
 
     def stop(self) -> None:
-        self.stopping = True
+        self._put("stop", b"")
 
     def give_up(self, reason: str) -> None:
-        self.reason = reason
-
-    def end(self, outcome: Outcome) -> None:
-        self.outcome = outcome
-
-    def ended(self) -> Outcome | None:
-        """What the training made; None before all its steps are done."""
-        return self.outcome
+        self._put("reason", reason.encode())
 
     def given_up(self) -> str | None:
         """Why there is no point in another try."""
-        return self.reason
+        reason = self._get("reason")
+        return None if reason is None else reason.decode()
+
+    def end(self, outcome: Outcome) -> None:
+        self._put("outcome", _OUTCOME.dump_json(outcome))
+
+    def ended(self) -> Outcome | None:
+        """What the training made; None before all its steps are done."""
+        outcome = self._get("outcome")
+        return None if outcome is None else _OUTCOME.validate_json(outcome)
+
+    def leave(self) -> None:
+        """The driver waits for the workers no more."""
+        self._put("left", b"")
+
+    def is_left(self) -> bool:
+        return self._get("left") is not None
+
+    def wipe(self) -> None:
+        """For other workers of the same training."""
+        _internal_kv_del(self._key("point"), namespace=_NAMESPACE)
+
+    def close(self) -> None:
+        """Nothing of it stays in Ray."""
+        _internal_kv_del(self._key(""), del_by_prefix=True, namespace=_NAMESPACE)
+
+    def _key(self, name: str) -> bytes:
+        return f"{self._name}/{name}".encode()
+
+    def _put(self, name: str, value: bytes) -> None:
+        _internal_kv_put(self._key(name), value, namespace=_NAMESPACE)
+
+    def _get(self, name: str) -> bytes | None:
+        value: bytes | None = _internal_kv_get(self._key(name), namespace=_NAMESPACE)
+        return value
 
 
-def put_up() -> ActorHandle:
-    """A new board on the driver's own node, so that it is lost with the driver and never before."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
+class Left(WorkerGroupCallback):
+    """Ends Ray Train's controller, which would wait for ever, before its next try to place its workers."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def before_worker_group_start(self, worker_group_context: Any) -> None:
+        if self._board.is_left():
+            ray.actor.exit_actor()
 
 
 def watch(
-    board: ActorHandle, training: "Future[Any]", what: str, steps: int, progress: Progress, look: Callable[[], None]
+    board: Board,
+    training: "Future[Any]",
+    what: str,
+    steps: int,
+    progress: Progress,
+    *,
+    look: Callable[[], None],
+    begin: Callable[[], None],
 ) -> None:
-    """Show what the board says until ``training`` ends; ``look`` now and then as long as it says nothing."""
+    """Show what the board says until ``training`` ends.
+
+    ``look`` is called now and then until the workers have their place, then ``begin``. What ``look`` raises ends the
+    training.
+    """
     shown: dict[str, float] = {}
     running = True
     while running:
         running = bool(wait([training], _POLL_SECONDS).not_done)
-        point = ray.get(board.read.remote())
+        point = board.read()
+        if point is None:
+            if running:
+                _look(board, training, look)
+            continue
+        begin()
         if point and point != shown:
             shown = point
             measured = (f"{name} {value:.3f}" for name, value in point.items() if name not in _NOT_SHOWN)
             progress("  ".join([what, *measured]), int(point["step"]), steps)
-        elif not point:
-            look()
+
+
+def _look(board: Board, training: "Future[Any]", look: Callable[[], None]) -> None:
+    try:
+        look()
+    except StageError:
+        board.leave()
+        wait([training], _END_SECONDS)
+        raise

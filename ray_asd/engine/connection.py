@@ -18,9 +18,13 @@ from typing import Any
 
 import ray
 
+from ray_asd.engine.address import cluster
 from ray_asd.errors import STOPPED, Retryable, UserError
 
 _REPORT_SECONDS = "0.5"  # how often Ray Train's controller looks at its workers; its default makes each report wait 2 s
+_PLACING_SECONDS = (
+    "10"  # how long it is deaf to all else while its workers wait for their place; its default is a minute
+)
 
 _on_stop: list[Callable[[], None]] = []
 _stop_requested = threading.Event()
@@ -38,8 +42,9 @@ def connected(cpus: int | None = None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _REPORT_SECONDS)
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _PLACING_SECONDS)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = os.environ.get("RAY_ADDRESS")
+    address = cluster()
     if not address:
         _use_private_token()
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
@@ -101,6 +106,11 @@ def stopping(action: Callable[[], None]) -> Iterator[None]:
 def stop_requested() -> bool:
     """Whether SIGTERM has come while somebody was ``stopping``."""
     return _stop_requested.is_set()
+
+
+def pause(seconds: float) -> bool:
+    """Sleep for so long; False where SIGTERM came first, as in ``stop_requested``."""
+    return not _stop_requested.wait(seconds)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Building many steps at once: every step as soon as its inputs are there, each once, whoever needs it.
 
 A step runs in a thread of the driver, which waits for its turn in the budget of the cluster and then for Ray; a step
-that is not on Ray works in the driver itself, one at a time. The markers are the only state: what was finished before
-a kill is found finished, and training goes on from its checkpoints.
+that needs none works in the driver itself, one at a time, unless there is a cluster. The markers are the only state:
+what was finished before a kill is found finished, and training goes on from its checkpoints.
 """
 
 import queue
@@ -10,14 +10,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
 from ray_asd import build
 from ray_asd.build import Output, records, steps
 from ray_asd.build.steps import Planned, Step
-from ray_asd.errors import STOPPED, Retryable, StageError, UserError
+from ray_asd.engine import where
+from ray_asd.errors import STOPPED, Retryable, StageError, Unplaced, UserError
 
 TRIES = 2  # of a step that fails without getting further; one that is refused would be refused again
 PATIENCE = 5  # tries of a step that the environment broke off
@@ -38,7 +39,7 @@ class Node:
     retryable: bool = False
     tries: int = 0  # since it last got further
     not_before: float = 0.0
-    reached: tuple[str, int] = ("", 0)  # task and units, when it last failed
+    reached: dict[str, int] = field(default_factory=dict)  # units of each task at which it failed, the most of them
     task: str = ""
     measured: str = ""
     done: int = 0
@@ -98,7 +99,7 @@ class Engine:
         from ray_asd.engine import connection, placement
 
         found: dict[str, int] = {}
-        if any(step.on_ray for step in self.to_do):
+        if any(map(where.on_ray, self.to_do)):
             with connection.connected():
                 for step in self._checked():
                     rooms = placement.room(step.worker, _least(step))
@@ -109,7 +110,7 @@ class Engine:
         """The steps to be done on Ray, all of which the cluster can hold."""
         from ray_asd.engine import placement
 
-        waiting = [step for step in self.to_do if step.on_ray]
+        waiting = [step for step in self.to_do if where.on_ray(step)]
         for step in waiting:
             placement.check_fits(f"{step.stage} {step.name}", step.worker, _least(step))
         return waiting
@@ -122,7 +123,7 @@ class Engine:
             Retryable: SIGTERM stopped the run, once every training had stored its state.
         """
         with ExitStack() as stack:
-            if any(step.on_ray for step in self.to_do):
+            if any(map(where.on_ray, self.to_do)):
                 stack.enter_context(self._on_ray())
             while self._start_ready() and (not self._stopped or self._is_training()):
                 show()
@@ -169,9 +170,9 @@ class Engine:
 
     def _build(self, node: Node) -> None:
         self._of_thread[threading.get_ident()] = node
-        step = node.planned.step
         try:
-            if step.on_ray:
+            step = where.placed(node.planned.step, self.progress)
+            if where.on_ray(step):
                 output = steps.ensure(step, self.root)
             else:
                 with self._driver:
@@ -199,12 +200,11 @@ class Engine:
 
     def _worth_another(self, node: Node, error: Exception) -> bool:
         """Whether to try again, and when: what was done before is not done again, so getting further is a new start."""
-        most = PATIENCE if isinstance(error, Retryable) else TRIES if isinstance(error, (StageError, OSError)) else 1
-        if node.task == node.reached[0] and node.done > node.reached[1]:
-            node.tries = 1
-        node.reached = (node.task, node.done)
+        before = node.reached.get(node.task, -1)
+        if node.done > before:
+            node.tries, node.reached[node.task] = 1, node.done
         node.not_before = time.monotonic() + min(_FIRST_WAIT * 2 ** (node.tries - 1), _LONGEST_WAIT)
-        return node.tries < most and not self._stopped
+        return node.tries < _most_tries(error) and not self._stopped
 
     def _fail(self, node: Node, error: Exception) -> None:
         node.state, node.retryable = "failed", isinstance(error, Retryable)
@@ -217,6 +217,12 @@ class Engine:
             record.write({"step": node.planned.uri, "tries": node.tries, "error": node.error}, error)
         except (UserError, StageError, OSError) as unkept:
             node.error += f" ({record.uri} could not be written: {unkept})"
+
+
+def _most_tries(error: Exception) -> int:
+    if isinstance(error, Unplaced):
+        return 1
+    return PATIENCE if isinstance(error, Retryable) else TRIES if isinstance(error, (StageError, OSError)) else 1
 
 
 def _least(step: Step) -> int:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import ray
+from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.experimental import internal_kv
 
 GIB = 1 << 30
 ROUNDING = 1e-6  # of fractional CPUs and GPUs
-_STATUS, _V2 = "__autoscaling_status", "__autoscaler_v2_enabled"
+_STATUS = "__autoscaling_status"
 _UNMANAGED = "node_"  # how the autoscaler calls the type of a node that it only looks at
 
 
@@ -40,7 +41,7 @@ def alive() -> list[Node]:
 
 def grow() -> bool:
     """Whether an autoscaler brings nodes for work that waits; what it could bring it tells nobody."""
-    if internal_kv._internal_kv_get(_V2) == b"1":
+    if is_autoscaler_v2(fetch_from_server=True):
         from ray.autoscaler.v2.sdk import get_cluster_status
 
         status = get_cluster_status(ray.get_runtime_context().gcs_address)

@@ -1,7 +1,11 @@
-"""What Ray's errors say, in one line."""
+"""What Ray's errors say, in one line, and who can mend it."""
 
 from ray.data.exceptions import SystemException
-from ray.exceptions import RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.train.v2._internal.exceptions import RayTrainError
+
+from ray_asd import store
+from ray_asd.errors import Retryable, StageError, UserError, kind
 
 
 def first_line(error: BaseException) -> str:
@@ -14,3 +18,23 @@ def first_line(error: BaseException) -> str:
     inner = error.cause if isinstance(error, RayTaskError) else error
     lines = [line.strip() for line in str(inner).splitlines() if line.strip("= ")]
     return f"{type(inner).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def told(what: str, *errors: BaseException) -> UserError | StageError:
+    """The error to raise for ``errors`` of the workers of ``what``.
+
+    What one of them says in our words counts before the loss of another, and that before what the others, left alone,
+    say of it.
+    """
+    for error in errors:
+        if isinstance(error, (UserError, StageError)):
+            return kind(error)(f"{what}: {error}")
+    lost = next((error for error in errors if _passes_by(error)), None)
+    return (Retryable if lost else StageError)(f"{what}: {first_line(lost or errors[0])}")
+
+
+def _passes_by(error: BaseException) -> bool:
+    """Whether another try may end better: workers or nodes that went away, storage that failed."""
+    if isinstance(error, OSError):
+        return store.is_to_blame(error)
+    return isinstance(error, (RayError, RayTrainError)) and not isinstance(error, (RayTaskError, OutOfMemoryError))

@@ -13,8 +13,8 @@ import ray
 
 from ray_asd.build import Held
 from ray_asd.config import Worker
-from ray_asd.engine import connection, nodes
-from ray_asd.errors import STOPPED, Retryable, UserError
+from ray_asd.engine import nodes
+from ray_asd.errors import UserError
 
 _CAPACITY_SECONDS = 2.0  # how often a waiter looks whether the cluster has grown
 AT_ONCE = 16  # pieces of work of one driver on a cluster that grows
@@ -64,13 +64,15 @@ class Budget:
     Ray with part of it in hand. Here work waits before it starts, and holds all it needs or nothing.
 
     On a cluster that grows (``capacity`` is None) it must wait inside Ray, where the autoscaler sees it: ``AT_ONCE``
-    pieces of work do, since each training has processes of its own on the head.
+    pieces of work do, since each training has processes of its own on the head. Of those that hold something beside
+    their workers only one does: two could share what there is so that neither gets a worker.
     """
 
     def __init__(self, capacity: Callable[[], Mapping[str, float] | None]) -> None:
         self._capacity = capacity
         self._held: Counter[str] = Counter()
         self._holders = 0
+        self._accompanied = 0  # of these, who hold something beside their workers
         self._queue: deque[object] = deque()
         self._changed = threading.Condition()
 
@@ -85,10 +87,7 @@ class Budget:
     ) -> Iterator["Grant"]:
         """Wait for ``least`` workers, then hold as many as are free up to ``most``; the block is told what it got.
 
-        What goes ``beside`` them is held with them. Who waits calls ``look`` every now and then.
-
-        Raises:
-            Retryable: SIGTERM came first.
+        What goes ``beside`` them is held with them. Who waits calls ``look`` every now and then, which may raise.
         """
         ticket, asked = object(), time.monotonic()
         with self._changed:
@@ -96,12 +95,11 @@ class Budget:
             try:
                 while self._queue[0] is not ticket or (count := self._fit(worker, most, beside)) < least:
                     self._changed.wait(_CAPACITY_SECONDS)
-                    if connection.stop_requested():
-                        raise Retryable(STOPPED)
                     look()
                 taken = Counter(needs(worker, count)) + Counter(beside)
                 self._held += taken
                 self._holders += 1
+                self._accompanied += bool(beside)
             finally:
                 self._queue.remove(ticket)
                 self._changed.notify_all()
@@ -114,13 +112,14 @@ class Budget:
             with self._changed:
                 self._held -= taken
                 self._holders -= 1
+                self._accompanied -= bool(beside)
                 self._changed.notify_all()
 
     def _fit(self, worker: Worker, most: int, beside: Mapping[str, float]) -> int:
         """How many workers are free, at most ``most``, once what goes ``beside`` them is taken."""
         capacity = self._capacity()
         if capacity is None:
-            return most if self._holders < AT_ONCE else 0
+            return most if self._holders < AT_ONCE and not (beside and self._accompanied) else 0
         free = {name: capacity.get(name, 0) - self._held[name] for name in {**needs(worker), **beside}}
         if any(amount > free[name] + nodes.ROUNDING for name, amount in beside.items()):
             return 0

@@ -14,10 +14,10 @@ from ray_asd import store
 from ray_asd.build import RECEIPTS, Attempt, File, Held
 from ray_asd.engine import cutting
 from ray_asd.engine.progress import Progress
-from ray_asd.errors import Retryable, StageError, UserError
+from ray_asd.errors import Retryable, StageError, UserError, kind
 
 _READERS = 16
-_CARRIED = {"UserError": UserError, "Retryable": Retryable, "StageError": StageError}  # the narrower ones first
+_CARRIED = {kind.__name__: kind for kind in (UserError, Retryable, StageError)}
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ def as_json(done: Done) -> str:
 
 def failed(error: UserError | StageError) -> str:
     """Why a shard could not be done."""
-    kind = next(name for name, kind in _CARRIED.items() if isinstance(error, kind))
-    return json.dumps({"error": kind, "message": str(error)})
+    return json.dumps({"error": kind(error).__name__, "message": str(error)})
 
 
 class Sum:

@@ -5,25 +5,32 @@ from contextlib import ExitStack, contextmanager
 
 from ray_asd.build import Output, steps
 from ray_asd.build.steps import Step
+from ray_asd.engine import where
+from ray_asd.engine.progress import Progress, silent
 
 Bring = Callable[[Step], Output]
 """The output of a step: found where its marker stands, else made."""
 
 
 @contextmanager
-def session(root: str) -> Iterator[Bring]:
-    """A ``Bring`` for outputs below ``root``; Ray stays up from the first step that needs it to the block's end."""
+def session(root: str, progress: Progress = silent) -> Iterator[Bring]:
+    """A ``Bring`` for outputs below ``root``; Ray stays up from the first step that needs it to the block's end.
+
+    Where there is a cluster all steps are done on it.
+    """
     with ExitStack() as stack:
         connected = False
 
         def bring(step: Step) -> Output:
             nonlocal connected
-            planned = steps.plan(step, root)
-            if not connected and any(entry.step.on_ray and not entry.done for entry in planned):
+            to_do = [entry.step for entry in steps.plan(step, root) if not entry.done]
+            if not connected and any(where.on_ray(needed) for needed in to_do):
                 from ray_asd.engine import connection
 
                 stack.enter_context(connection.connected())
                 connected = True
+            for needed in to_do:
+                steps.ensure(where.placed(needed, progress), root)
             return steps.ensure(step, root)
 
         yield bring

@@ -21,13 +21,12 @@ from uuid import uuid4
 import pyarrow as pa
 import ray
 import ray.data
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from ray_asd import store
 from ray_asd.build import MARKER, Attempt, Held
 from ray_asd.config import Worker
 from ray_asd.engine import placement, receipts
-from ray_asd.engine.one_line import first_line
+from ray_asd.engine.one_line import first_line, told
 from ray_asd.engine.progress import Progress
 from ray_asd.engine.receipts import Done
 from ray_asd.engine.waiting import Waiting
@@ -67,8 +66,16 @@ class _ShardWorker:
             if not (store.exists(receipts.place(self.attempt, _BEFORE)) or store.exists(committed)):
                 here = f"{socket.gethostname()} does not see what the driver wrote below {self.attempt.uri}"
                 raise Retryable(f"{here}; allowed: a folder that all nodes share, or s3://")
-            store.write(receipts.place(self.attempt, _BEGUN), b"")
+            store.write(self._begun, b"")
         return self.make()
+
+    @property
+    def _begun(self) -> str:
+        return receipts.place(self.attempt, f"{_BEGUN}-{self.run}")
+
+    def has_begun(self) -> bool:
+        """Whether a worker works, as far as can be known; asked by the driver."""
+        return not self.attempt.is_shared or store.exists(self._begun)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         name = block.column(_SHARD)[0].as_py()
@@ -128,7 +135,8 @@ def run(
         StageError, UserError: as the work raised them.
         Retryable: Ray lost workers or nodes more often than it tries again.
     """
-    sum_ = receipts.Sum(what, shards, progress)
+    waiting = Waiting(what, worker, 1, progress)
+    sum_ = receipts.Sum(what, shards, waiting.progress)
     sum_.add_receipts(attempt)
     if not sum_.missing:
         return sum_.done(Held())
@@ -137,24 +145,24 @@ def run(
     _configure_ray_data()
     blocks = [_named(shards[number], sum_.names[number]) for number in sum_.missing]
     most = min(workers or len(blocks), len(blocks))
-    waiting = Waiting(what, worker, 1, progress)
     if attempt.is_shared:
         store.write(receipts.place(attempt, _BEFORE), b"")
     try:
-        with placement.budget.hold(worker, 1, most, beside, waiting.look) as grant, service or nullcontext():
+        with waiting.place(1, most, beside) as grant, service or nullcontext():
             at_once = most if workers else grant.workers
-            work, begun = _ShardWorker(uuid4().hex, make, attempt), not attempt.is_shared
+            work = _ShardWorker(uuid4().hex, make, attempt)
             for row in _rows(lambda: _mapped(blocks, work, worker, at_once)):
+                if row or waiting.is_over or work.has_begun():
+                    waiting.begin()
+                else:
+                    waiting.look()
                 if row:
                     sum_.add(row["number"], json.loads(row["done"]))
-                elif not (begun := begun or store.exists(receipts.place(attempt, _BEGUN))):
-                    waiting.look()
             return sum_.done(grant.held)
     except (UserError, StageError):
         raise
     except Exception as error:  # Ray Data has errors of its own that are no RayErrors
-        lost = isinstance(error, RayError) and not isinstance(error, (RayTaskError, OutOfMemoryError))
-        raise (Retryable if lost else StageError)(f"{what}: {first_line(error)}") from error
+        raise told(what, error) from error
 
 
 def _mapped(blocks: list[pa.Table], work: _ShardWorker, worker: Worker, workers: int) -> ray.data.Dataset:

@@ -36,7 +36,7 @@ def run(root: str, seed: int, overrides: tuple[str, ...], progress: Progress) ->
     recordings = place(root, seed)
     simulate.write(fleet(seed), recordings, PROCESSES, lambda done, total: progress("simulate", done, total))
     outputs: dict[str, Output] = {}
-    with session(root) as bring:
+    with session(root, progress) as bring:
         source = Source(recordings, layout="dcase2023")
         clips = outputs["clips"] = bring(ingest.step(source, Worker(), progress))
         outputs["model"] = bring(systems.system(recipe, clips, progress))

@@ -6,7 +6,9 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ import processes
 from ray_asd.config import Worker
 from ray_asd.engine import connection, placement
 from ray_asd.engine.nodes import GIB
-from ray_asd.errors import StageError, UserError
+from ray_asd.errors import StageError, Unplaced, UserError
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -79,6 +81,32 @@ def test_nothing_starts_before_its_share_is_free_and_none_is_overtaken() -> None
         pool.shutdown(wait=True)
     assert log == ["pair 2", "single 1"]
     assert waited["pair"] >= 0.4
+
+
+def test_on_a_cluster_that_grows_so_many_wait_inside_ray() -> None:
+    """But of those that hold something beside their workers only one, or two could leave each other no worker."""
+    budget = placement.Budget(lambda: None)
+    looks: list[str] = []
+
+    def look(name: str) -> Callable[[], None]:
+        def give_up() -> None:
+            looks.append(name)
+            raise Unplaced(name)
+
+        return give_up
+
+    with ExitStack() as stack:
+        for beside in [{}, {"CPU": 1.0}, *[{}] * (placement.AT_ONCE - 3)]:
+            grant = stack.enter_context(budget.hold(Worker(), 1, 50, beside))
+            assert grant.workers == 50
+        with pytest.raises(Unplaced), budget.hold(Worker(), 1, 1, {"CPU": 1.0}, look("second bank")):
+            pass
+        stack.enter_context(budget.hold(Worker(), 1, 1))
+        with pytest.raises(Unplaced), budget.hold(Worker(), 1, 1, look=look("one too many")):
+            pass
+    assert looks == ["second bank", "one too many"]
+    with budget.hold(Worker(), 1, 1, {"CPU": 1.0}):
+        pass
 
 
 def test_who_gives_up_waiting_holds_up_nobody() -> None:

@@ -17,7 +17,7 @@ from ray_asd.build.steps import Step
 from ray_asd.config import Worker
 from ray_asd.engine import connection, graph
 from ray_asd.engine.graph import TRIES, Engine
-from ray_asd.errors import Retryable, StageError, UserError
+from ray_asd.errors import Retryable, StageError, Unplaced, UserError
 
 Make = Callable[[Attempt, Mapping[str, Output]], Outcome]
 
@@ -161,6 +161,32 @@ def test_tries_are_counted_anew_once_a_step_gets_further(tmp_path: Path, monkeyp
     engine.add(step("slow", slowly))
     run(engine)
     assert len(log) == 5 + TRIES - 1
+
+
+def test_what_falls_back_does_not_get_further_by_coming_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "_FIRST_WAIT", 0.0)
+    engine = Engine(str(tmp_path))
+    log: list[int] = []
+
+    def swings(attempt: Attempt, inputs: Mapping[str, Output]) -> Outcome:
+        log.append(len(log))
+        engine.progress("train", 5 if len(log) % 2 else 1, 10)
+        raise StageError("again")
+
+    engine.add(step("swings", swings))
+    run(engine)
+    assert len(log) == TRIES
+
+
+def test_what_got_no_place_has_waited_long_enough(tmp_path: Path) -> None:
+    log: list[float] = []
+    engine = Engine(str(tmp_path))
+    (unplaced,) = engine.add(step("unplaced", failing(Unplaced("waited 5 minutes"), log)))
+    run(engine)
+    assert len(log) == 1
+    assert engine.nodes[unplaced].retryable
 
 
 def test_progress_belongs_to_the_step_that_makes_it(tmp_path: Path) -> None:

@@ -1,14 +1,12 @@
 """Which nodes hold which work, on a real cluster of several raylets; and work that waits for one of them."""
 
-import os
-import secrets
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ray_asd import build
+import clusters
 from ray_asd.engine import nodes, patience
 from ray_asd.engine.nodes import Node
 from ray_asd.errors import UserError
@@ -50,49 +48,64 @@ def test_patience_is_minutes(monkeypatch: pytest.MonkeyPatch, given: str) -> Non
 
 
 _WORK = """
-import os, sys, threading, time
+import os, signal, sys, threading, time
 import pyarrow as pa
 import ray
-from ray.cluster_utils import Cluster
-from ray_asd.build import Attempt
-from ray_asd.config import Worker
-from ray_asd.engine import connection, cutting, placement, shards, waiting
+import torch
+from ray.util import placement_group_table
+from ray_asd.build import Attempt, Outcome
+from ray_asd.config import Optimisation, Worker
+from ray_asd.engine import connection, cutting, placement, shards, waiting, worker_group
 from ray_asd.engine.receipts import Done
+from ray_asd.store.lease import Fence
 
 waiting._SAID_SECONDS = 3.0
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-for _ in range(2):
-    cluster.add_node(num_cpus=2, labels={"kind": "slow"})
 
 class Note:
     def __call__(self, rows, attempt, name):
         time.sleep(0.5)
         return Done([attempt.put(name, ray.get_runtime_context().get_node_id().encode())], {"rows": len(rows)})
 
-class Holder:
-    def ready(self):
-        return True
+class Square:
+    num_items, module = 8, torch.nn.Linear(1, 1)
+    def batch(self, draws, step): return (torch.ones(len(draws), 1),)
+    def finish(self): pass
+    def save(self, attempt): return Outcome([], {})
 
-def refused(**worker):
+class Objective:
+    seed, settings = 0, Optimisation(steps=4, batch_size=4, workers=2)
+    def prepare(self): return Square()
+
+class Holder:
+    def ready(self): return True
+
+def tell(what, done, total):
+    print(what, done)
+
+def said(act):
     begun = time.monotonic()
     try:
-        placement.check_fits("train", Worker(**worker), 2)
+        print(act())
     except Exception as error:
         print(type(error).__name__, error)
-    assert time.monotonic() - begun < 5
+    return time.monotonic() - begun
+
+def refused(**worker):
+    assert said(lambda: placement.check_fits("train", Worker(**worker), 2)) < 5
 
 def work(place):
-    table = pa.table({"number": range(8)})
-    tell = lambda what, done, total: print(what, done)
-    try:
-        done = shards.run(
-            "note", Note, cutting.rows(table, 1), Attempt(place), worker=Worker(cpus=2), progress=tell
-        )
-        print(done.counts)
-    except Exception as error:
-        print(type(error).__name__, error)
+    rows, attempt = cutting.rows(pa.table({"number": range(8)}), 1), Attempt(sys.argv[1] + place)
+    said(lambda: shards.run("note", Note, rows, attempt, worker=Worker(cpus=2), progress=tell).counts)
 
-os.environ["RAY_ADDRESS"] = cluster.address
+def train(place):
+    folder = sys.argv[1] + "/" + place
+    attempt = Attempt(folder + "/attempt", Fence(folder, 1))
+    said(lambda: worker_group.fit("train", Objective(), Worker(cpus=2), attempt, tell))
+    deadline = time.monotonic() + 5
+    while any(group["state"] != "REMOVED" for group in placement_group_table().values()):
+        assert time.monotonic() < deadline, placement_group_table()
+        time.sleep(0.2)
+
 with connection.connected():
     refused(cpus=3)
     refused(cpus=1, labels={"kind": "quick"})
@@ -101,28 +114,32 @@ with connection.connected():
     held = [hold.remote() for _ in range(2)]
     ray.get([actor.ready.remote() for actor in held])
     os.environ["RAY_ASD_WAIT_MINUTES"] = "0.1"
-    work(sys.argv[1])
+    work("/held/parts")
+    train("unplaced")
     del os.environ["RAY_ASD_WAIT_MINUTES"]
     print("once more")
     threading.Timer(8, lambda: [ray.kill(actor) for actor in held]).start()
-    work(sys.argv[2])
+    work("/freed/parts")
+    print("stopped")
+    held = [hold.remote() for _ in range(2)]
+    ray.get([actor.ready.remote() for actor in held])
+    threading.Timer(4, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    train("stopped")
 """
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], Path]:
-    """What such work says on a head without CPUs and two nodes of two, and where its last run wrote."""
+    """What such work says on a head without CPUs and two nodes of two, and where it wrote."""
     folder = tmp_path_factory.mktemp("nodes")
-    token = folder / "token"
-    token.touch(mode=0o600)
-    token.write_text(secrets.token_hex(32))
-    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_A")}
-    environment = own | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    places = [str(folder / name / build.PARTS) for name in ("held", "freed")]
-    command = [sys.executable, "-c", _WORK, *places]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines(), Path(places[1])
+    nodes = [{"num_cpus": 2, "labels": {"kind": "slow"}}] * 2
+    with clusters.cluster(folder, nodes) as cluster:
+        command = [sys.executable, "-c", _WORK, str(folder)]
+        done = subprocess.run(
+            command, env=cluster.environment, capture_output=True, text=True, timeout=240, check=False
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.splitlines(), folder
 
 
 def test_what_no_node_holds_is_refused_with_their_sizes(told: tuple[list[str], Path]) -> None:
@@ -130,17 +147,27 @@ def test_what_no_node_holds_is_refused_with_their_sizes(told: tuple[list[str], P
     sizes = "the cluster has 1 node of 0 CPU and 2 nodes of 2 CPU"
     assert too_large == f"UserError train needs 2 x (3 CPU); {sizes}"
     assert elsewhere == f"UserError train needs 2 x (1 CPU) on nodes with kind=quick; {sizes}"
-    assert told[0][2].startswith("note"), "the third one fits"
+    assert told[0][2] == "None", "the third one fits"
 
 
 def test_a_wait_has_an_end(told: tuple[list[str], Path]) -> None:
-    last = told[0][told[0].index("once more") - 1]
-    assert last == "Retryable note: waited 0.1 minutes for 1 x (2 CPU); free are 0 CPU"
+    """Of shards and of a training; nothing of it waits on inside Ray."""
+    lines = told[0][: told[0].index("once more")]
+    ends = [line for line in lines if line.startswith("Unplaced")]
+    assert ends == [
+        "Unplaced note: waited 0.1 minutes for 1 x (2 CPU); free are 0 CPU",
+        "Unplaced train: waited 0.1 minutes for 2 x (2 CPU); free are 0 CPU",
+    ]
+    assert "train  waits for 2 x (2 CPU), free are 0 CPU 0" in lines
 
 
 def test_a_busy_cluster_is_waited_for_and_that_is_told(told: tuple[list[str], Path]) -> None:
-    lines = told[0][told[0].index("once more") :]
+    lines = told[0][told[0].index("once more") : told[0].index("stopped")]
     assert "note  waits for 1 x (2 CPU), free are 0 CPU 0" in lines
     assert lines[-1] == "{'rows': 8}"
-    worked_on = {path.read_text() for path in told[1].iterdir() if path.is_file()}
+    worked_on = {path.read_text() for path in (told[1] / "freed/parts").iterdir() if path.is_file()}
     assert len(worked_on) == 2, "both nodes"
+
+
+def test_sigterm_ends_a_training_that_waits(told: tuple[list[str], Path]) -> None:
+    assert told[0][-1] == "Retryable stopped by SIGTERM; the same command goes on where it was"

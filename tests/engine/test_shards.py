@@ -2,16 +2,14 @@
 
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import ray.data
-from ray import cloudpickle
 
 import processes
 from ray_asd import build, store
@@ -22,15 +20,9 @@ from ray_asd.engine.progress import silent
 from ray_asd.engine.receipts import Done
 from ray_asd.errors import Retryable, StageError, UserError
 
+pytestmark = pytest.mark.usefixtures("by_value")
+
 ROWS = pa.table({"number": range(20)})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def travel_by_value() -> Iterator[None]:
-    """Ray's workers cannot import this module."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 class Squares:

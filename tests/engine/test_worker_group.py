@@ -14,7 +14,7 @@ import torch
 from ray_asd import build, store
 from ray_asd.build import Attempt, Key, Outcome, Output, steps
 from ray_asd.config import Recipe, Worker
-from ray_asd.engine import training_state, worker_group
+from ray_asd.engine import training_loop, training_state, worker_group
 from ray_asd.engine.objective import Objective
 from ray_asd.engine.progress import Progress, silent
 from ray_asd.errors import LeaseLost, StageError, UserError
@@ -50,8 +50,8 @@ def fine_tuning(clips: Output, recipe: Recipe) -> objectives.FineTuning:
 def fit(task: Objective, attempt: Attempt, progress: Progress = silent) -> pa.Table:
     """The loss curve."""
     outcome = worker_group.fit("train", task, Worker(), attempt, progress)
-    assert [file.path for file in outcome.files] == [CARD, WEIGHTS, worker_group.CURVE]
-    curve = pq.read_table(store.join(attempt.uri, worker_group.CURVE))
+    assert [file.path for file in outcome.files] == [CARD, WEIGHTS, training_loop.CURVE]
+    curve = pq.read_table(store.join(attempt.uri, training_loop.CURVE))
     assert outcome.summary["loss"] == curve["loss"][-1].as_py()
     assert curve["step"][-1].as_py() == task.settings.steps
     return curve

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.build.steps import Step
-from ray_asd.stages.comparison.evaluate import LEVEL, RESAMPLES
+from ray_asd.stages.comparison.evaluate import LEVEL, RESAMPLES, worker
 from ray_asd.tables import Folder
 
 CODE_VERSION = 2
@@ -25,6 +25,7 @@ class Scored:
 
 def step(name: str, systems: Sequence[Scored]) -> Step:
     """The comparison of two or more systems on the same clips, in the order given."""
+    num_clips = sum(scored.scores.marker.counts["clips"] for scored in systems)
     return Step(
         stage="compare",
         name=name,
@@ -36,7 +37,8 @@ def step(name: str, systems: Sequence[Scored]) -> Step:
         },
         inputs={f"scores_{number}": scored.scores for number, scored in enumerate(systems)},
         work=lambda attempt, inputs: _work(attempt, systems),
-        units=sum(scored.scores.marker.counts["clips"] for scored in systems),
+        units=num_clips,
+        worker=worker(num_clips),
         on_ray=False,
     )
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from ray_asd import build, store
 from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.build.steps import Step
+from ray_asd.config import Worker
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import UserError, unknown
 from ray_asd.scoring import bootstrap, comparison, metrics, protocols, submission
@@ -24,6 +25,7 @@ from ray_asd.tables import Folder
 
 CODE_VERSION = 5
 RESAMPLES = 1000
+_CLIP_GB = 25e-6  # of memory; how often each resample holds the clip takes 8e-6
 LEVEL = 0.95
 _SCORES, _BASELINE = (
     "scores_",
@@ -68,8 +70,14 @@ def planned(
         inputs=inputs | {f"{_BASELINE}{number}": given for number, given in enumerate(beside)},
         work=lambda attempt, inputs: _work(attempt, _tables(inputs, variant), protocol),
         units=num_clips,
+        worker=worker(num_clips),
         on_ray=False,
     )
+
+
+def worker(num_clips: int) -> Worker:
+    """Of the task that draws resamples of so many scores."""
+    return Worker(memory_gb=1 + num_clips * _CLIP_GB)
 
 
 def _config(protocol: str) -> dict[str, Any]:
@@ -87,6 +95,7 @@ def submission_step(scores_dir: str, truth_dir: str, protocol: str = "auto") -> 
     systems = submission.read(scores_dir, truth_dir)
     given = [_System(name, None, table) for name, table in systems.items()]
     content = {name: build.digest_of(table.to_pylist()) for name, table in systems.items()}
+    num_clips = sum(table.num_rows for table in systems.values())
     return Step(
         stage="evaluate",
         name=store.name(scores_dir),
@@ -94,7 +103,8 @@ def submission_step(scores_dir: str, truth_dir: str, protocol: str = "auto") -> 
         config=_config(protocol) | {"submission": content},
         inputs={},
         work=lambda attempt, inputs: _work(attempt, given, protocol),
-        units=sum(table.num_rows for table in systems.values()),
+        units=num_clips,
+        worker=worker(num_clips),
         on_ray=False,
     )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ray_asd.build import Attempt, Outcome, Output, digest_of
 from ray_asd.build.steps import Step
-from ray_asd.config import Resources
+from ray_asd.config import Resources, Worker
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import UserError
 from ray_asd.stages.detection import detector, embed, healthy
@@ -14,6 +14,7 @@ from ray_asd.stages.training.usage import Used, leading
 from ray_asd.tables import Folder
 
 CODE_VERSION = 1
+_CLIP_GB = 20e-6  # of memory, for its embedding and what it is compared with
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ def step(members: Sequence[Used], clips: Output, progress: Progress, withheld: W
         "members": [member.scoring_key() for member in members],
         "threshold": leading(members).usage.scoring.threshold.model_dump(mode="json"),
     } | ({"withheld": {"fraction": withheld.fraction, "seed": withheld.seed}} if withheld else {})
+    num_clips = sum(clips.marker.counts.get(split, 0) for split in embed.HEALTHY_SPLITS)
     return Step(
         stage="enroll",
         name="-".join(member.name for member in members)[:100],
@@ -52,7 +54,8 @@ def step(members: Sequence[Used], clips: Output, progress: Progress, withheld: W
         config=config,
         inputs=inputs,
         work=lambda attempt, inputs: _enrolled(attempt, inputs, members, withheld),
-        units=sum(clips.marker.counts.get(split, 0) for split in embed.HEALTHY_SPLITS),
+        units=num_clips,
+        worker=_worker(num_clips, len(members)),
         on_ray=False,
     )
 
@@ -88,8 +91,14 @@ def extension(
         inputs=inputs,
         work=lambda attempt, inputs: _extended(attempt, inputs, members, withdrawn),
         units=len(known),
+        worker=_worker(len(known), len(members)),
         on_ray=False,
     )
+
+
+def _worker(clips: int, members: int) -> Worker:
+    """Of the task that fits banks and back-ends."""
+    return Worker(memory_gb=1 + clips * members * _CLIP_GB)
 
 
 def _enrolled(

@@ -1,0 +1,58 @@
+"""Work that needs no cluster is done on one where there is one: drivers sit on its head, which everybody shares."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from ray_asd.build import Attempt, Outcome, Output
+from ray_asd.build.steps import Step, Work
+from ray_asd.engine import placement
+from ray_asd.engine.one_line import told
+from ray_asd.engine.progress import Progress
+from ray_asd.engine.waiting import Waiting
+from ray_asd.errors import StageError, UserError
+
+_LOOK_SECONDS = 2.0
+
+
+def apart(step: Step, progress: Progress) -> Step:
+    """``step`` with its work done by one task, which has the CPUs and the memory of the step's worker."""
+    return replace(step, work=lambda attempt, inputs: _run(step, attempt, inputs, progress))
+
+
+def _run(step: Step, attempt: Attempt, inputs: Mapping[str, Output], progress: Progress) -> Outcome:
+    """
+    Raises:
+        UserError, StageError: as the work raised them.
+        Retryable: its node was lost more often than Ray tries again.
+    """
+    what = f"{step.stage} {step.name}"
+    placement.check_fits(what, step.worker)
+    waiting = Waiting(what, step.worker, 1, progress)
+    with waiting.place(1, 1) as grant:
+        said = _work.options(**placement.options(step.worker)).remote(step.work, attempt, inputs)
+        try:
+            while not ray.wait([said], timeout=_LOOK_SECONDS)[0]:
+                waiting.look()
+            waiting.begin()
+            outcome: Outcome
+            _, outcome = (ray.get(each) for each in said)
+        except RayTaskError as error:  # which is of the class of its cause too
+            if isinstance(error.cause, (UserError, StageError)):
+                raise error.cause from error
+            raise told(what, error) from error
+        except StageError:
+            ray.cancel(said)
+            raise
+        except RayError as error:
+            raise told(what, error) from error
+    return replace(outcome, held=grant.held)
+
+
+@ray.remote  # type: ignore[untyped-decorator]
+def _work(work: Work, attempt: Attempt, inputs: Mapping[str, Output]) -> Iterator[Outcome | None]:
+    """A generator, whose first word says that it has its place."""
+    yield None
+    yield work(attempt, inputs)

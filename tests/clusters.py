@@ -1,0 +1,147 @@
+"""Ray clusters of several nodes on this machine, in a process of their own: nodes that go, and nodes that come.
+
+Run as a program it is that process: it takes what the cluster is made of as JSON, answers each line with one, and ends
+the cluster with its standard input.
+"""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from processes import below
+
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # then all take 127.0.0.1 for their own address
+
+
+class Cluster:
+    """A running cluster, as who uses it sees it; node 0 is the head, which has no CPUs."""
+
+    def __init__(self, program: "subprocess.Popen[str]", environment: Mapping[str, str]) -> None:
+        self._program = program
+        started = json.loads(self._answer())
+        self.address: str = started["address"]
+        self._raylets: list[int] = started["raylets"]
+        self.environment = {**environment, "RAY_ADDRESS": self.address}
+
+    def at_work(self, node: int) -> list[int]:
+        """Ids of the processes of a node that do some work just now."""
+        return [pid for pid, title in below(self._raylets[node], b"ray::").items() if b"ray::IDLE" not in title]
+
+    def nodes(self) -> int:
+        """How many raylets there are, the head's among them."""
+        return len(_raylets(self._program.pid))
+
+    def remove(self, node: int) -> None:
+        """Kill all processes of a node, none of which can say goodbye."""
+        assert self._program.stdin
+        self._program.stdin.write(f"{node}\n")
+        self._program.stdin.flush()
+        assert self._answer() == f"removed {node}"
+
+    def _answer(self) -> str:
+        assert self._program.stdout
+        return self._program.stdout.readline().strip()
+
+
+@contextmanager
+def cluster(
+    folder: Path, nodes: Sequence[Mapping[str, Any]] = (), most: int = 0, **variables: str
+) -> Iterator[Cluster]:
+    """A head without CPUs and ``nodes``; to which an autoscaler adds up to ``most`` nodes of one CPU."""
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_A")}
+    environment = own | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)} | _LOOPBACK | variables
+    command = [sys.executable, __file__, json.dumps({"nodes": nodes, "most": most, "folder": str(folder)})]
+    with (
+        (folder / "cluster.log").open("w") as log,
+        subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as program,
+    ):
+        try:
+            yield Cluster(program, environment)
+        finally:
+            assert program.stdin
+            program.stdin.close()
+
+
+def _raylets(program: int) -> list[int]:
+    return [pid for pid, line in below(program, b"raylet/raylet").items() if line.split(b"\0")[0].endswith(b"/raylet")]
+
+
+def _autoscaler(most: int, address: str) -> dict[str, Any]:
+    """The configuration of an autoscaler whose nodes are raylets on this machine."""
+    node_types = {
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "group": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": most},
+    }
+    provider = {"type": "fake_multinode", "gcs_address": address, "launch_multiple": True}
+    commands = {f"{kind}_commands": [] for kind in ("initialization", "setup", "head_setup", "worker_setup")}
+    return {
+        "cluster_name": "tests",
+        "max_workers": most,
+        "upscaling_speed": 10,
+        "idle_timeout_minutes": 10,
+        "provider": provider,
+        "available_node_types": node_types,
+        "head_node_type": "ray.head.default",
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
+        "cluster_synced_files": [],
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],
+        "rsync_filter": [],
+        "head_start_ray_commands": [],
+        "worker_start_ray_commands": [],
+        "head_node": {},
+        "worker_nodes": {},
+        **commands,
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def main() -> None:
+    from ray.cluster_utils import Cluster as Nodes
+
+    asked = json.loads(sys.argv[1])
+    port = _free_port()
+    address = f"127.0.0.1:{port}"
+    head = {"num_cpus": 0, "include_dashboard": False, "gcs_server_port": port}
+    if asked["most"]:
+        configuration = Path(asked["folder"]) / "autoscaler.json"
+        configuration.write_text(json.dumps(_autoscaler(asked["most"], address)))
+        os.environ |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+        head["autoscaling_config"] = str(configuration)
+    started = Nodes(initialize_head=True, head_node_args=head)
+    nodes = [started.head_node, *(started.add_node(**node) for node in asked["nodes"])]
+    pids = [node.all_processes["raylet"][0].process.pid for node in nodes]
+    print(json.dumps({"address": started.address, "raylets": pids}), flush=True)  # noqa: T201 - the answer
+    for line in sys.stdin:
+        started.remove_node(nodes[int(line)], allow_graceful=False)
+        print(f"removed {line}", end="", flush=True)  # noqa: T201
+    came = [pid for pid in _raylets(os.getpid()) if pid not in pids]
+    workers = [worker for pid in came for worker in below(pid, b"ray::")]
+    started.shutdown()
+    for pid in [*came, *workers]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
