@@ -102,6 +102,7 @@ def ensure(step: Step | Output, root: str) -> Output:
 
 def _run_alone(root: str, key: Key, work: Callable[[Attempt], Outcome], units: int) -> Output:
     """As ``build.run``, under the lease of the stage's folder; whoever loses it waits for the one who took it."""
+    store.check_conditional_writes(root)
     folder = key.folder(root)
     while True:
         held = lease.take(folder, finished=lambda: build.find(folder) is not None)

@@ -23,6 +23,7 @@ REFUSALS = {
     "InvalidToken": 400,
     "InvalidAccessKeyId": 403,
     "SignatureDoesNotMatch": 403,
+    "NotImplemented": 501,
 }
 
 
