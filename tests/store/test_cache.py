@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_faults_of_storage import through
 
 from ray_asd import store
 from ray_asd.errors import StageError, UserError
 from ray_asd.store import cache
+from s3_faults import through
 
 SHA256_OF_ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
 SIZE = 100_000  # of each of the objects below

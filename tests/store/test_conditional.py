@@ -4,12 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from test_faults_of_storage import through
-from test_s3 import failing
 
 from ray_asd import build, store
 from ray_asd.build import steps
 from ray_asd.errors import Retryable, UserError
+from s3_faults import failing, through
 
 ALLOWED = "allowed: an S3 store that knows If-None-Match, a folder that may be written and knows hard links"
 

@@ -10,12 +10,12 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
-from test_s3 import failing
 
 from processes import wait_for
 from ray_asd import store
 from ray_asd.errors import LeaseLost
 from ray_asd.store import lease
+from s3_faults import failing
 
 
 def never() -> bool:
