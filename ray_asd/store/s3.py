@@ -179,6 +179,7 @@ class Client(s3fs.S3FileSystem):  # type: ignore[misc]
             raise _Unanswered(f"{code}: {error}") from error
         if code == _NO_BODY:
             await self._call_s3("list_objects_v2", Bucket=parameters["Bucket"], MaxKeys=1)  # is refused in words
+            raise _Unanswered(f"{code}: {error}") from error  # it was not: credentials are new by now
         if code == _ALREADY_THERE:
             raise FileExistsError(bucket) from error
         if code == "NoSuchBucket":

@@ -182,6 +182,27 @@ class Refusing(http.server.BaseHTTPRequestHandler):
     do_GET = do_HEAD = refuse  # noqa: N815
 
 
+class Expired(http.server.BaseHTTPRequestHandler):
+    """A store of one object, for which a token has expired until an answer with a body has said so."""
+
+    protocol_version = "HTTP/1.1"
+    expired: ClassVar[bool] = True
+
+    def answer(self) -> None:
+        status, body = 200, b"<ListBucketResult/>"
+        if self.expired:
+            status, body = 400, b"<Error><Code>ExpiredToken</Code><Message>no</Message></Error>"
+            type(self).expired = self.command == "HEAD"
+        self.send_response_only(status)
+        self.send_header("Content-Length", "7" if self.command == "HEAD" else str(len(body)))
+        self.send_header("ETag", '"1"')
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_GET = do_HEAD = answer  # noqa: N815
+
+
 class Metadata(http.server.BaseHTTPRequestHandler):
     """A machine's metadata service: it answers ``busy`` requests with 503, then gives a role's credentials."""
 
@@ -227,6 +248,14 @@ def test_an_answer_without_words_is_asked_for_some() -> None:
         environment.setenv("AWS_MAX_ATTEMPTS", "2")
         with pytest.raises(Retryable, match=r"^s3://bucket: no credentials \(attempt 2\): ExpiredToken: no; set AWS_"):
             store.stat("s3://bucket/key")
+
+
+@pytest.mark.usefixtures("s3")
+def test_an_answer_without_words_is_asked_for_again_once_credentials_are_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Expired, "expired", True)
+    with serving(Expired) as address, new_client() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", address)
+        assert store.stat("s3://bucket/key") == store.Entry("s3://bucket/key", 7, "1")
 
 
 @contextmanager
