@@ -3,7 +3,7 @@
     python jobs/submit.py --address http://head:8265 -- train --recipe paper --clips URI --out s3://bucket/runs
 
 Ray's own ``ray job submit`` turns every failure into exit code 1. The token, where the cluster wants one, comes from
-``RAY_AUTH_TOKEN_PATH``. Ctrl-C or SIGTERM stops the job.
+``RAY_AUTH_TOKEN_PATH``. Ctrl-C or SIGTERM stops the job. If the cluster falls silent for minutes the exit code is 75.
 """
 
 import asyncio
@@ -13,8 +13,9 @@ import shlex
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import click
@@ -23,11 +24,13 @@ from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from ray_asd.cli.console import FAILED, complain, run
-from ray_asd.errors import StageError, UserError, unknown
+from ray_asd.errors import Retryable, StageError, UserError, unknown
 
 JOBS = Path(__file__).resolve().parent
-POLL_SECONDS = 0.5
+POLL_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 30.0
+PATIENCE_SECONDS = 300.0  # with a dashboard that does not answer while a job runs
 _NO_ANSWER = (ConnectionError, RuntimeError, RayError, requests.RequestException)
+_Answer = TypeVar("_Answer")
 _WORKING_DIR = "Uploaded, and what the job runs in: a folder that holds jobs/; by default this checkout."
 _ENV = "Pass this environment variable on; repeatable. Whoever may see the cluster's jobs can read its value."
 
@@ -56,7 +59,7 @@ def submit(address: str | None, name: str, python: str, arguments: tuple[str, ..
         try:
             return _exit_code(_followed(client, job))
         except KeyboardInterrupt:
-            client.stop_job(job)
+            _answer(job, lambda: client.stop_job(job))
             return _exit_code(_ended(client, job))
     except _NO_ANSWER as error:
         raise StageError(str(error)) from error
@@ -111,17 +114,31 @@ def _followed(client: JobSubmissionClient, job: str) -> JobDetails:
 
     try:
         asyncio.run(copy())
-    except (RuntimeError, aiohttp.ClientError) as error:
+    except (*_NO_ANSWER, aiohttp.ClientError, TimeoutError) as error:
         click.echo(f"lost the output of job {job} ({error}); waiting for its end", err=True)
     return _ended(client, job)
 
 
 def _ended(client: JobSubmissionClient, job: str) -> JobDetails:
     while True:
-        details = client.get_job_info(job)
+        details = _answer(job, lambda: client.get_job_info(job))
         if details.status.is_terminal():
             return details
         time.sleep(POLL_SECONDS)
+
+
+def _answer(job: str, ask: Callable[[], _Answer]) -> _Answer:
+    """What the dashboard says, asked again for a while where it says nothing: the job goes on without it."""
+    begun, wait = time.monotonic(), POLL_SECONDS
+    while True:
+        try:
+            return ask()
+        except _NO_ANSWER as error:
+            if time.monotonic() + wait > begun + PATIENCE_SECONDS:
+                lost = f"job {job}: the dashboard has not answered for {PATIENCE_SECONDS:g} s; the job may still run"
+                raise Retryable(f"{lost}: {error}") from error
+        time.sleep(wait)
+        wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
 
 def _exit_code(details: JobDetails) -> int:

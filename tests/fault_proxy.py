@@ -10,6 +10,7 @@ lost         the server has answered, hence applied what was asked; the connecti
 torn         the connection ends in the middle of the answer: of its body, or of its head where it has no body
 slow         the answer comes after ``--delay`` seconds, in pieces
 
+``--without`` takes headers from all requests, as if the server did not know them.
 ``GET /-/faults`` tells what happened so far: the number of requests, and of faults by method and kind.
 """
 
@@ -50,6 +51,7 @@ class Plan:
     kinds: Sequence[str] = KINDS
     first: int = 0  # of each request this many attempts fail in any case
     methods: Sequence[str] = METHODS
+    without: Sequence[str] = ()  # headers that the server never sees, in lower case
     counts: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -114,7 +116,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _ask(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         connection = http.client.HTTPConnection(self.upstream)
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in _PER_CONNECTION}
+        dropped = _PER_CONNECTION.union(self.plan.without)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
         try:
             connection.request(self.command, self.path, body, headers | {"Content-Length": str(len(body))})
             response = connection.getresponse()
@@ -224,9 +227,10 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="of each request this many attempts fail in any case")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS, help="others never fail")
+    parser.add_argument("--without", nargs="+", type=str.lower, default=(), help="headers that are not passed on")
     parser.add_argument("--delay", type=float, default=0.3, help="seconds that a slow answer takes")
     given = parser.parse_args()
-    plan = Plan(given.seed, given.rate, given.kinds, given.first, given.methods)
+    plan = Plan(given.seed, given.rate, given.kinds, given.first, given.methods, given.without)
     with serve(given.upstream, plan, given.delay, given.port) as server:
         print(f"http://127.0.0.1:{server.server_port}", flush=True)  # noqa: T201
         server.serve_forever()

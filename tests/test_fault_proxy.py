@@ -15,7 +15,7 @@ BODY = bytes(range(256)) * 40
 
 
 class Origin(http.server.BaseHTTPRequestHandler):
-    """Remembers what was asked and answers with ``BODY``; what it is sent comes back."""
+    """Remembers what was asked and answers with ``BODY``; what it is sent comes back, a condition is never met."""
 
     protocol_version = "HTTP/1.1"
     seen: list[tuple[str, str, bytes]]
@@ -23,7 +23,7 @@ class Origin(http.server.BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.seen.append((self.command, self.path, body))
-        self.send_response_only(200)
+        self.send_response_only(412 if "If-None-Match" in self.headers else 200)
         answer = body or BODY
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
@@ -106,6 +106,13 @@ def test_a_slow_answer_is_whole(origin: tuple[str, list]) -> None:
     with running(origin[0], *options) as proxy, connected(proxy) as connection:
         assert asked(connection) == BODY
         assert proxy.faults() == {"slow": 1}
+
+
+@pytest.mark.parametrize(("options", "status"), [([], 412), (["--without", "If-None-Match", "If-Match"], 200)])
+def test_headers_can_be_taken_away(origin: tuple[str, list], options: list[str], status: int) -> None:
+    with running(origin[0], *options) as proxy, connected(proxy) as connection:
+        connection.request("PUT", "/a", b"1", {"If-None-Match": "*"})
+        assert connection.getresponse().status == status
 
 
 def test_the_same_seed_decides_the_same() -> None:

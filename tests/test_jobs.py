@@ -1,5 +1,7 @@
 """What ``ray job submit`` starts, and ``jobs/submit.py`` against a Ray head of its own, with dashboard and token."""
 
+import contextlib
+import importlib.util
 import json
 import os
 import runpy
@@ -18,9 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
+import fault_proxy
 from ray_asd import cli, store
 from ray_asd.data import simulate
+from ray_asd.errors import Retryable
 
 JOBS = Path(__file__).parents[1] / "jobs"
 NAMES = sorted(path.stem for path in JOBS.glob("*.py") if path.stem not in {"submit", "benchmark"})
@@ -219,6 +224,41 @@ def test_sigterm_stops_the_job(head: Head, tmp_path: Path) -> None:
         process.terminate()
         assert process.wait(240) == 1
     assert head.job("endless")["status"] == "STOPPED"
+
+
+def test_a_dashboard_that_is_away_for_a_while_is_asked_again(head: Head) -> None:
+    (port,) = _free_ports(1)
+    command = [sys.executable, str(JOBS / "submit.py"), "--address", f"http://127.0.0.1:{port}"]
+    command += ["--submission-id", "patient", "train", "--recipe", "nonsense", "--clips", "c", "--out", "o"]
+    with contextlib.ExitStack() as proxied:
+        proxied.enter_context(fault_proxy.running(head.address, "--port", port))
+        with subprocess.Popen(command, env=head.environment, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            assert any("waiting for its end" in line for line in process.stderr), "the proxy knows no web sockets"
+            proxied.close()
+            time.sleep(3)  # for more polls than one
+            with fault_proxy.running(head.address, "--port", port):
+                assert process.wait(240) == 2
+    assert head.job("patient")["driver_exit_code"] == 2
+
+
+def test_a_dashboard_that_stays_away_is_given_up_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location("submit", JOBS / "submit.py")
+    assert spec is not None
+    assert spec.loader is not None
+    submit = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(submit)
+    monkeypatch.setattr(submit, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(submit, "PATIENCE_SECONDS", 0.1)
+    asked = []
+
+    def ask() -> None:
+        asked.append(1)
+        requests.get("http://127.0.0.1:9")
+
+    with pytest.raises(Retryable, match=r"^job a: the dashboard has not answered for 0.1 s; the job may still run: .*"):
+        submit._answer("a", ask)
+    assert len(asked) > 1
 
 
 def test_a_wrong_token_is_one_line(head: Head, tmp_path: Path) -> None:

@@ -35,6 +35,12 @@ def test_settings_of_the_commands_are_known() -> None:
         config.load("paper", (override,))
 
 
+def test_the_token_is_neither_committed_nor_uploaded() -> None:
+    """Ray leaves out of a working directory what git ignores."""
+    (token,) = re.findall(r"openssl rand -hex 32 > (\S+)", README)
+    assert f"/{token}" in (ROOT / ".gitignore").read_text().splitlines()
+
+
 def test_files_are_there() -> None:
     named = re.findall(r"`((?:ray_asd|jobs|tests|\.ci)/[\w./]*|constraints\.txt)`", README)
     assert named

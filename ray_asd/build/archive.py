@@ -83,8 +83,24 @@ def leftovers(root: str, keep: list[str], older_than: float) -> list[Leftover]:
         listed = output.marker.attempt if output else None
         unlisted = [store.join(folder, child) for child in store.folders(folder) if child != listed]
         places += [Leftover(place, "left by a run that ended before its commit") for place in unlisted]
+        if output:
+            places += [Leftover(output.file_uri(path), "not listed by its marker") for path in _unlisted(output)]
     oldest_alive = time.time() - older_than
     return [place for place in places if store.last_write(place.uri) < oldest_alive]
+
+
+def remove(leftover: Leftover) -> None:
+    """Delete it, its marker first: one that is left standing on nothing would be taken for a finished stage."""
+    store.remove(store.join(leftover.uri, build.MARKER))
+    store.remove(leftover.uri)
+
+
+def _unlisted(output: build.Output) -> list[str]:
+    """What lies among the files of a finished stage without being one, by path; receipts as their folder."""
+    listed = {file.path for file in output.marker.files}
+    place = store.join(output.uri, output.marker.attempt)
+    found = [entry.path for entry in store.listing(place) if entry.path not in listed]
+    return list(dict.fromkeys(build.RECEIPTS if path.startswith(f"{build.RECEIPTS}/") else path for path in found))
 
 
 def _kept(uri: str, found: dict[str, build.Output | None], root: str) -> build.Output:

@@ -9,7 +9,7 @@ import socket
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from ray_asd import store
 
@@ -17,12 +17,12 @@ STATUS = "status"
 
 
 class Record:
-    """The record of one run of ``what``, a command or a step, below ``root``."""
+    """The record of one run of ``what``, a command or a step, below ``root``; ``moment`` is when it is made."""
 
-    def __init__(self, root: str, what: str) -> None:
+    def __init__(self, root: str, what: str, moment: Literal["begun", "failed"] = "begun") -> None:
         now = datetime.now(UTC)
         self.uri = store.join(root, STATUS, f"{what}-{now:%Y%m%dT%H%M%S.%f}.json")
-        self._about = {"host": socket.gethostname(), "pid": os.getpid(), "begun": f"{now:%Y-%m-%dT%H:%M:%SZ}"}
+        self._about = {"host": socket.gethostname(), "pid": os.getpid(), moment: f"{now:%Y-%m-%dT%H:%M:%SZ}"}
 
     def write(self, told: Mapping[str, Any], error: BaseException | None = None) -> None:
         """Write ``told``, and the traceback of ``error``, with those of workers that Ray has put into it.

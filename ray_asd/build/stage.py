@@ -114,11 +114,15 @@ def run(
     """The output of ``key`` below ``root``: what is there, or else what ``work`` makes and this call commits.
 
     ``resumable`` work is given the ``PARTS`` that an earlier try may have left.
+
+    Raises:
+        UserError: the store below ``root`` has no conditional writes.
     """
     folder = key.folder(root)
     done = find(folder)
     if done:
         return done
+    store.check_conditional_writes(root)
     started_at, begun = datetime.now(UTC), time.monotonic()
     attempt = Attempt(store.join(folder, PARTS)) if resumable else new_attempt(folder, fence)
     outcome = work(attempt)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 from ray_asd import build, store
@@ -69,6 +70,7 @@ class Planned:
 
 def plan(step: Step, root: str, find: Find = build.find) -> list[Planned]:
     """``step`` and all steps it needs, inputs first, each once. Those below a finished step are left out."""
+    find = cache(find)
     found: dict[str, Planned] = {}
 
     def visit(step: Step) -> str:
@@ -87,21 +89,37 @@ def plan(step: Step, root: str, find: Find = build.find) -> list[Planned]:
 
 def ensure(step: Step | Output, root: str) -> Output:
     """The output of ``step`` below ``root``: what is there, or what its work makes, its inputs ensured before."""
+    return _ensure(step, root, _Found())
+
+
+class _Found(dict[str, Output | None]):
+    """Finished stages by their places, each looked for once; ``build.run`` looks again before anything is done."""
+
+    def __missing__(self, folder: str) -> Output | None:
+        self[folder] = output = build.find(folder)
+        return output
+
+
+def _ensure(step: Step | Output, root: str, found: _Found) -> Output:
     if isinstance(step, Output):
         return step
-    key = step.key(root)
-    done = build.find(key.folder(root))
+    find = found.__getitem__
+    done = find(step.key(root, find).folder(root))
     if done:
         return done
-    inputs = {name: ensure(parent, root) for name, parent in step.inputs.items()}
-    key = step.key(root)  # an input may have turned out to have the content of another
-    if not step.exclusive:
-        return build.run(root, key, lambda attempt: step.work(attempt, inputs), step.units, resumable=step.resumable)
-    return _run_alone(root, key, lambda attempt: step.work(attempt, inputs), step.units)
+    inputs = {name: _ensure(parent, root, found) for name, parent in step.inputs.items()}
+    key = step.key(root, find)  # an input may have turned out to have the content of another
+    if step.exclusive:
+        output = _run_alone(root, key, lambda attempt: step.work(attempt, inputs), step.units)
+    else:
+        output = build.run(root, key, lambda attempt: step.work(attempt, inputs), step.units, resumable=step.resumable)
+    found[output.uri] = output
+    return output
 
 
 def _run_alone(root: str, key: Key, work: Callable[[Attempt], Outcome], units: int) -> Output:
     """As ``build.run``, under the lease of the stage's folder; whoever loses it waits for the one who took it."""
+    store.check_conditional_writes(root)
     folder = key.folder(root)
     while True:
         held = lease.take(folder, finished=lambda: build.find(folder) is not None)

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -139,8 +140,11 @@ class _Run:
             if status not in ("running", "refused") or store.is_folder(self._root):
                 self.record.write(told or self._told(status), error)
         except (UserError, StageError, OSError) as unkept:
-            if status in ("done", "gate"):  # else one line says already what went wrong
+            unforeseen = error and not isinstance(error, (UserError, StageError, KeyboardInterrupt))
+            if status in ("done", "gate") or unforeseen:  # else one line says already what went wrong
                 complain(f"{self.record.uri} could not be written: {unkept}", 0)
+            if unforeseen:
+                traceback.print_exception(error)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import click
 
-from ray_asd import build, store
+from ray_asd import build
 from ray_asd.build import archive
 from ray_asd.cli.app import command, dry_run_option, existing, json_option
 from ray_asd.cli.console import summary
@@ -73,5 +73,5 @@ def gc(root: str, keep: tuple[str, ...], older_than: float, dry_run: bool, as_js
         for leftover in found:
             click.echo(f"{'would remove' if dry_run else 'remove'} {leftover.uri}: {leftover.why}", err=True)
             if not dry_run:
-                store.remove(leftover.uri)
+                archive.remove(leftover)
         result.counts = {"removed": 0 if dry_run else len(found), "found": len(found)}

@@ -212,7 +212,7 @@ class Engine:
             str(error) if isinstance(error, (StageError, UserError, OSError)) else f"{type(error).__name__}: {error}"
         )
         step = node.planned.step
-        record = records.Record(self.root, f"failed-{step.stage}-{step.name}")
+        record = records.Record(self.root, f"failed-{step.stage}-{step.name}", "failed")
         try:
             record.write({"step": node.planned.uri, "tries": node.tries, "error": node.error}, error)
         except (UserError, StageError, OSError) as unkept:

@@ -74,9 +74,10 @@ class Sum:
         there = set(store.files(store.join(attempt.uri, RECEIPTS)))
         done = [number for number, name in enumerate(self.names) if f"{name}.json" in there]
         with ThreadPoolExecutor(_READERS) as pool:
-            receipts = pool.map(lambda number: store.read(place(attempt, f"{self.names[number]}.json")), done)
-            for number, data in zip(done, receipts, strict=True):
-                self.add(number, json.loads(data))
+            receipts = pool.map(lambda number: _read(place(attempt, f"{self.names[number]}.json")), done)
+            for number, receipt in zip(done, receipts, strict=True):
+                if receipt is not None:
+                    self.add(number, receipt)
 
     def add(self, number: int, done: dict[str, Any]) -> None:
         """Raises what the work raised."""
@@ -96,6 +97,15 @@ class Sum:
         total = sum(self._sizes)
         left = sum(self._sizes[number] for number in self._missing)
         self._progress(self._what, total - left, total)
+
+
+def _read(receipt: str) -> dict[str, Any] | None:
+    """None for one that another process has cleared away with its commit."""
+    try:
+        told: dict[str, Any] = json.loads(store.read(receipt))
+    except FileNotFoundError:
+        return None
+    return told
 
 
 def _name(number: int, rows: pa.Table) -> str:

@@ -1,6 +1,7 @@
 """Files and objects, local or in an object store: places, conditional writes, local copies, leases."""
 
 from ray_asd.store.cache import CACHE_VARIABLE, fetch
+from ray_asd.store.conditional import check_conditional_writes
 from ray_asd.store.environment import is_to_blame
 from ray_asd.store.uri import (
     Entry,
@@ -32,6 +33,7 @@ __all__ = [
     "Entry",
     "absolute",
     "arrow",
+    "check_conditional_writes",
     "create",
     "exists",
     "fetch",

@@ -1,9 +1,9 @@
 """One holder at a time for work that keeps state between attempts: a lease with a fencing token.
 
 Each taking of the lease creates ``lease-<token>.json`` with the next higher token, by conditional write. The holder
-renews it; a process that finds a lease which is not renewed, or whose holder is dead on this very machine, takes the
-next token. A holder that sees a higher token has lost the lease and must stop. Clocks of different machines are
-never compared: a waiter watches the content change by its own clock.
+renews it, and goes on trying while storage fails; a process that finds a lease which is not renewed, or whose holder is
+dead on this very machine, takes the next token. A holder that sees a higher token has lost the lease and must stop.
+Clocks of different machines are never compared: a waiter watches the content change by its own clock.
 """
 
 import json
@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ray_asd import store
-from ray_asd.errors import LeaseLost
+from ray_asd.errors import LeaseLost, StageError, UserError
 
 RENEWAL_SECONDS = 5.0
 STALE_SECONDS = 30.0  # a lease not renewed for so long is free
@@ -65,9 +65,18 @@ class Lease:
         store.write(_path(self.fence), _content(self._owner, self._renewals, released=True))
 
     def _renew(self) -> None:
+        """Until it is released or lost. A lease that storage did not let renew in time is still this one's until
+        another process takes the next token, so what fails is tried again at the next turn.
+        """
         while not self._released.wait(RENEWAL_SECONDS):
             self._renewals += 1
-            store.write(_path(self.fence), _content(self._owner, self._renewals, released=False))
+            try:
+                self.fence.check()
+                store.write(_path(self.fence), _content(self._owner, self._renewals, released=False))
+            except LeaseLost:
+                return
+            except (StageError, UserError, OSError):
+                continue
 
 
 def take(folder: str, finished: Callable[[], bool], poll_seconds: float = 1.0) -> Lease | None:

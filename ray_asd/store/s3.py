@@ -48,6 +48,7 @@ _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, 
 _ALREADY_THERE = "PreconditionFailed"  # of a conditional write; not every store says which condition it was
 _CONFLICT = "ConditionalRequestConflict"  # of conditional writes at the same moment: S3 asks to repeat the request
 _NO_UPLOAD = "NoSuchUpload"
+_NEVER = 501  # the status of what a store has not got
 _OVERLOADED = ("InternalError", "ServiceUnavailable", "SlowDown")
 # Of a store, or of the service that gives a role its credentials, whose status is below 500 all the same.
 _BUSY = {
@@ -178,6 +179,7 @@ class Client(s3fs.S3FileSystem):  # type: ignore[misc]
             raise _Unanswered(f"{code}: {error}") from error
         if code == _NO_BODY:
             await self._call_s3("list_objects_v2", Bucket=parameters["Bucket"], MaxKeys=1)  # is refused in words
+            raise _Unanswered(f"{code}: {error}") from error  # it was not: credentials are new by now
         if code == _ALREADY_THERE:
             raise FileExistsError(bucket) from error
         if code == "NoSuchBucket":
@@ -188,7 +190,7 @@ class Client(s3fs.S3FileSystem):  # type: ignore[misc]
             raise error
         if isinstance(error, PermissionError) or code == _WRONG_TOKEN:
             raise UserError(f"{bucket}: access denied ({code}): {_one_line(error)}") from error
-        kind = Retryable if status >= 500 or code in _BUSY else StageError
+        kind = Retryable if (status >= 500 and status != _NEVER) or code in _BUSY else StageError
         raise kind(f"{bucket}: object storage failed at {method} ({code}): {_one_line(error)}") from error
 
     async def _ended_before(self, method: str, parameters: dict[str, Any]) -> bool:

@@ -235,9 +235,10 @@ def _is_folder_object(path: str) -> bool:
 
 
 def last_write(uri: str) -> float:
-    """When something below ``uri`` was last written, in seconds since the epoch; 0 for an empty or missing folder."""
+    """When the file ``uri`` or something below it was last written, in seconds since the epoch; 0 where nothing is."""
     if not is_remote(uri):
-        return max((float(changed) for *_, changed in local.listing(uri)), default=0.0)
+        file = local.stat(uri)
+        return max((float(changed) for *_, changed in ([file] if file else local.listing(uri))), default=0.0)
     client, path = filesystem(uri)
     times = [info["LastModified"].timestamp() for info in client.find(path, detail=True).values()]
     return max(times, default=0.0)

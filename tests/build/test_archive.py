@@ -6,7 +6,8 @@ import pytest
 
 from ray_asd import build, store
 from ray_asd.build import archive
-from ray_asd.errors import UserError
+from ray_asd.errors import StageError, UserError
+from s3_faults import failing
 
 
 def stage(root: str, stage: str, name: str, **inputs: build.Source) -> build.Output:
@@ -71,9 +72,47 @@ def test_what_killed_runs_left_can_go(root: str, tree: dict[str, build.Output]) 
     ]
     assert {place.why for place in left} == {"left by a run that ended before its commit"}
     for place in left:
-        store.remove(place.uri)
+        archive.remove(place)
     assert archive.leftovers(root, [], older_than=-5) == []
     assert [output.read("a") for output in archive.outputs(root)] == [b"clips", b"kept", b"dropped"]
+
+
+def parts_of_two_tries(root: str) -> build.Output:
+    """A resumable stage whose run was killed after its commit, and which another run had begun otherwise."""
+
+    def work(attempt: build.Attempt) -> build.Outcome:
+        attempt.put("clips/0.parquet", b"of another try")
+        return build.Outcome([attempt.put("clips/0.parquet", b"counts")], {})
+
+    key = build.Key(stage="embed", name="a", code_version=1, config={}, inputs={})
+    output = build.run(root, key, work, resumable=True)
+    for number in range(2):
+        store.write(store.join(output.uri, build.PARTS, build.RECEIPTS, f"{number}.json"), b"{}")
+    return output
+
+
+def test_what_a_marker_does_not_list_can_go(root: str) -> None:
+    output = parts_of_two_tries(root)
+    (counts,) = output.marker.files
+    other, receipts = sorted(archive.leftovers(root, [], older_than=-5), key=lambda place: place.uri)
+    assert receipts.uri == f"{output.uri}/parts/receipts"
+    assert other.uri.startswith(f"{output.uri}/parts/clips/0-")
+    assert other.why == receipts.why == "not listed by its marker"
+    assert archive.leftovers(root, [], older_than=3600) == []
+    for place in (other, receipts):
+        archive.remove(place)
+    assert [entry.path for entry in store.listing(f"{output.uri}/parts")] == [counts.path]
+    assert archive.leftovers(root, [], older_than=-5) == []
+
+
+def test_a_removal_that_is_broken_off_leaves_no_marker(bucket: str) -> None:
+    output = stage(bucket, "train", "a")
+    with failing("go on", "AccessDenied"), pytest.raises(StageError, match="was not deleted"):
+        archive.remove(archive.Leftover(output.uri, "not needed by what is kept"))
+    assert build.find(output.uri) is None
+    assert store.read(output.file_uri("a")) == b"a"
+    (left,) = archive.leftovers(bucket, [], older_than=-5)
+    assert left.uri == f"{output.uri}/{output.marker.attempt}"
 
 
 def test_what_nothing_kept_needs_can_go(root: str, tree: dict[str, build.Output]) -> None:

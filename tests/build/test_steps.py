@@ -2,7 +2,7 @@
 
 import multiprocessing
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from ray_asd import build, store
 from ray_asd.build import Attempt, Outcome, Output, steps
 from ray_asd.build.steps import Step
 from ray_asd.errors import StageError
+from s3_faults import through
 
 
 class Bench:
@@ -102,6 +103,36 @@ def test_work_that_fails_leaves_what_was_before_it(tmp_path: Path, bench: Bench)
     with pytest.raises(StageError, match=r"the disk is full"):
         steps.ensure(step, str(tmp_path))
     assert planned(step, str(tmp_path)) == [("top", True), ("left", False)]
+
+
+def test_each_marker_is_read_once(bucket: str, bench: Bench) -> None:
+    """Of steps whose keys lead to the first one by 64 ways."""
+    step = bench.step("top")
+    for _ in range(6):
+        step = bench.step("bottom", left=bench.step("left", top=step), right=bench.step("right", top=step))
+    with through() as proxy:
+
+        def reads(ask: Callable[[Step, str], Any]) -> float:
+            before = proxy.statistics()[0]
+            ask(step, bucket)
+            return (proxy.statistics()[0] - before) / 2  # s3fs asks for the size first
+
+        assert reads(steps.plan) == 19
+        steps.ensure(step, bucket)
+        assert len(bench.worked) == 19
+        assert reads(steps.plan) == reads(steps.ensure) == 19
+
+
+def test_what_another_process_makes_meanwhile_is_used(tmp_path: Path, bench: Bench) -> None:
+    """It was not there when the keys were worked out."""
+
+    def make(attempt: Attempt, given: Mapping[str, Output]) -> Outcome:
+        steps.ensure(Bench().step("right"), str(tmp_path))
+        return Outcome([attempt.put("text", b"left")], {})
+
+    left = Step("left", "x", 1, {}, {}, make, units=1)
+    assert steps.ensure(bench.step("bottom", left=left, right=bench.step("right")), str(tmp_path))
+    assert bench.worked == ["bottom"]
 
 
 def _alone(root: str, results: "Queue[tuple[str, bool]]") -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -85,6 +86,20 @@ def test_what_nobody_foresaw_has_its_traceback_below_the_root(
     (kept,) = (tmp_path / "status").iterdir()
     assert capfd.readouterr().err == f"ray-asd: ZeroDivisionError: by zero; {kept} has the traceback\n"
     assert "Traceback" in json.loads(kept.read_text())["traceback"]
+
+
+def test_a_traceback_that_cannot_be_kept_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "file"
+    root.touch()
+    assert end_with(ZeroDivisionError("by zero"), str(root)) == 1
+    out, err = capfd.readouterr()
+    assert json.loads(out)["status"] == "failed"
+    told, unkept, begun, *_, last = err.splitlines()
+    assert told.startswith("ray-asd: ZeroDivisionError: by zero; ")
+    assert re.match(rf"ray-asd: {root}/status/try-\S+\.json could not be written: ", unkept)
+    assert (begun, last) == ("Traceback (most recent call last):", "ZeroDivisionError: by zero")
+    assert end_with(StageError("full"), str(root)) == 1
+    assert capfd.readouterr().err == "ray-asd: full\n"
 
 
 def code_of(root: Path, work: Callable[[], None]) -> int:

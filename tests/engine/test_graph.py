@@ -129,6 +129,8 @@ def test_a_mistake_of_the_program_fails_its_step_and_no_other(tmp_path: Path) ->
     record = json.loads(store.read(f"{tmp_path}/status/{name}"))
     assert (record["step"], record["error"], record["tries"]) == (broken, node.error, 1)
     assert "raise error" in record["traceback"]
+    assert "failed" in record, "its time; when the step had begun is not known any more"
+    assert "begun" not in record
 
 
 def test_what_the_environment_broke_off_is_tried_again_after_a_while(

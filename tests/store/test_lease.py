@@ -7,12 +7,15 @@ import signal
 import time
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Event
+from pathlib import Path
 
 import pytest
 
+from processes import wait_for
 from ray_asd import store
 from ray_asd.errors import LeaseLost
 from ray_asd.store import lease
+from s3_faults import failing
 
 
 def never() -> bool:
@@ -45,6 +48,41 @@ def test_the_lease_is_released_when_the_work_fails(root: str) -> None:
     with pytest.raises(ZeroDivisionError), take(root):
         raise ZeroDivisionError
     assert take(root).fence.token == 2
+
+
+def renewals(folder: str) -> int:
+    return int(json.loads(store.read(store.join(folder, "lease-000001.json")))["renewals"])
+
+
+def test_a_lease_is_renewed_again_after_storage_refused_it(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.02)
+    with failing("creation", "InvalidAccessKeyId", "InvalidToken"), take(bucket):
+        wait_for(lambda: renewals(bucket) > 3)
+
+
+def test_a_lease_is_renewed_again_after_its_disk_was_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.02)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "no folder").touch()
+
+    def mount(name: str) -> str:
+        (tmp_path / "new").symlink_to(tmp_path / name)
+        return str((tmp_path / "new").replace(tmp_path / "stage"))
+
+    with take(mount("disk")):
+        folder = mount("no folder")
+        time.sleep(0.2)
+        mount("disk")
+        reached = renewals(folder)
+        wait_for(lambda: renewals(folder) > reached)
+
+
+def test_a_lost_lease_is_renewed_no_more(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.02)
+    with take(root) as held:
+        store.create(store.join(root, "lease-000002.json"), b"{}")
+        held._thread.join(60)
+        assert not held._thread.is_alive()
 
 
 def _work(folder: str, worker: int, rounds: int, log: "Queue[tuple[str, int]]") -> None:

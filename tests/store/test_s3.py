@@ -1,9 +1,7 @@
 """What the object store's client makes of lost answers, conflicts, wrong settings and a store that is not there."""
 
-import http.client
 import http.server
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,96 +11,8 @@ import pytest
 
 from ray_asd import store
 from ray_asd.errors import Retryable, StageError, UserError
-from ray_asd.store import s3, uri
-
-FAILED_DELETION = "<DeleteResult><Error><Key>kept</Key><Code>{}</Code></Error></DeleteResult>"
-REFUSALS = {
-    "ExpiredToken": 400,
-    "RequestExpired": 400,
-    "TokenRefreshRequired": 400,
-    "InvalidToken": 400,
-    "InvalidAccessKeyId": 403,
-    "SignatureDoesNotMatch": 403,
-}
-
-
-class Proxy(http.server.BaseHTTPRequestHandler):
-    """Hands requests on to the object store; ``failures`` says what happens to the next writes.
-
-    For what ``fault_proxy`` cannot do, since it knows nothing of S3.
-    """
-
-    protocol_version = "HTTP/1.1"
-    upstream = ""
-    failures: ClassVar[list[str]] = []
-
-    def handle_one(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        failure = self.failures.pop(0) if self.failures and self.command in ("PUT", "POST") else None
-        if failure == "conflict":
-            self._answer(409, {}, b"<Error><Code>ConditionalRequestConflict</Code></Error>")
-            return
-        if failure == "lost upload":
-            self._answer(404, {}, b"<Error><Code>NoSuchUpload</Code></Error>")
-            return
-        if failure in REFUSALS:
-            self._answer(REFUSALS[failure], {}, f"<Error><Code>{failure}</Code><Message>no</Message></Error>".encode())
-            return
-        if failure in ("InternalError", "AccessDenied"):
-            self._answer(200, {}, FAILED_DELETION.format(failure).encode())
-            return
-        connection = http.client.HTTPConnection(self.upstream)
-        connection.request(self.command, self.path, body, dict(self.headers))
-        response = connection.getresponse()
-        answer = response.read()
-        if failure == "forgotten":
-            self._answer(404, {}, b"<Error><Code>NoSuchUpload</Code></Error>")
-        elif failure == "lost":
-            self.close_connection = True
-        elif failure == "terse" and response.status == 412:
-            self._answer(412, {}, b"<Error><Code>PreconditionFailed</Code></Error>")
-        else:
-            self._answer(response.status, dict(response.headers), answer)
-
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one  # noqa: N815
-
-    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.send_response_only(status)
-        for name, value in ({"Content-Length": str(len(body))} | headers).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-
-@contextmanager
-def new_client() -> Iterator[pytest.MonkeyPatch]:
-    """Clients made inside read an environment of their own, and none of them is used afterwards."""
-    with pytest.MonkeyPatch.context() as environment:
-        _forget_clients()
-        try:
-            yield environment
-        finally:
-            _forget_clients()
-
-
-@contextmanager
-def failing(*failures: str) -> Iterator[None]:
-    """An object store whose next PUTs fail in the named ways."""
-    Proxy.upstream = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
-    Proxy.failures = list(failures)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server, new_client() as environment:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        environment.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
-        try:
-            yield
-        finally:
-            server.shutdown()
-    assert Proxy.failures == []
-
-
-def _forget_clients() -> None:
-    uri._remote.cache_clear()
-    s3.Client.clear_instance_cache()
+from ray_asd.store import s3
+from s3_faults import failing, new_client
 
 
 @pytest.mark.parametrize(
@@ -272,6 +182,27 @@ class Refusing(http.server.BaseHTTPRequestHandler):
     do_GET = do_HEAD = refuse  # noqa: N815
 
 
+class Expired(http.server.BaseHTTPRequestHandler):
+    """A store of one object, for which a token has expired until an answer with a body has said so."""
+
+    protocol_version = "HTTP/1.1"
+    expired: ClassVar[bool] = True
+
+    def answer(self) -> None:
+        status, body = 200, b"<ListBucketResult/>"
+        if self.expired:
+            status, body = 400, b"<Error><Code>ExpiredToken</Code><Message>no</Message></Error>"
+            type(self).expired = self.command == "HEAD"
+        self.send_response_only(status)
+        self.send_header("Content-Length", "7" if self.command == "HEAD" else str(len(body)))
+        self.send_header("ETag", '"1"')
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_GET = do_HEAD = answer  # noqa: N815
+
+
 class Metadata(http.server.BaseHTTPRequestHandler):
     """A machine's metadata service: it answers ``busy`` requests with 503, then gives a role's credentials."""
 
@@ -317,6 +248,14 @@ def test_an_answer_without_words_is_asked_for_some() -> None:
         environment.setenv("AWS_MAX_ATTEMPTS", "2")
         with pytest.raises(Retryable, match=r"^s3://bucket: no credentials \(attempt 2\): ExpiredToken: no; set AWS_"):
             store.stat("s3://bucket/key")
+
+
+@pytest.mark.usefixtures("s3")
+def test_an_answer_without_words_is_asked_for_again_once_credentials_are_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Expired, "expired", True)
+    with serving(Expired) as address, new_client() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", address)
+        assert store.stat("s3://bucket/key") == store.Entry("s3://bucket/key", 7, "1")
 
 
 @contextmanager

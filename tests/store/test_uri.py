@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ray_asd import store
-from ray_asd.errors import StageError, UserError
+from ray_asd.errors import UserError
 
 SHA256_OF_ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
 
@@ -155,31 +155,6 @@ def test_upload_and_sha256(root: str, tmp_path: Path) -> None:
     assert store.read(place) == b"abc"
     assert store.sha256(place) == SHA256_OF_ABC
     assert store.files(store.join(root, "deep")) == ["copy"]
-
-
-def test_fetch_keeps_a_checked_copy(bucket: str) -> None:
-    place = store.join(bucket, "weights")
-    store.write(place, b"abc")
-    copy = store.fetch(place, SHA256_OF_ABC)
-    assert copy.read_bytes() == b"abc"
-    store.remove(place)
-    assert store.fetch(place, SHA256_OF_ABC) == copy
-    assert copy.parent == Path(os.environ[store.CACHE_VARIABLE])
-
-
-def test_fetch_refuses_other_content_and_leaves_nothing(
-    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(store.CACHE_VARIABLE, str(tmp_path / "cache"))
-    place = store.join(bucket, "weights")
-    store.write(place, b"abd")
-    with pytest.raises(StageError, match=f"{place}: its content is not the recorded one"):
-        store.fetch(place, SHA256_OF_ABC)
-    assert list((tmp_path / "cache").iterdir()) == []
-
-
-def test_fetch_of_a_local_file_is_the_file(tmp_path: Path) -> None:
-    assert store.fetch(str(tmp_path / "x"), SHA256_OF_ABC) == tmp_path / "x"
 
 
 def test_arrow_reads_and_writes_parquet(root: str) -> None:
