@@ -85,7 +85,8 @@ def _autoscaler(most: int, address: str) -> dict[str, Any]:
         "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
         "group": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": most},
     }
-    provider = {"type": "fake_multinode", "gcs_address": address, "launch_multiple": True}
+    provider = {"type": "fake_multinode", "gcs_address": address, "launch_multiple": True, "use_node_id_as_ip": True}
+    provider |= {"disable_node_updaters": True, "disable_launch_config_check": True}
     commands = {f"{kind}_commands": [] for kind in ("initialization", "setup", "head_setup", "worker_setup")}
     return {
         "cluster_name": "tests",

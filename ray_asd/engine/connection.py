@@ -22,9 +22,8 @@ from ray_asd.engine.address import cluster
 from ray_asd.errors import STOPPED, Retryable, UserError
 
 _REPORT_SECONDS = "0.5"  # how often Ray Train's controller looks at its workers; its default makes each report wait 2 s
-_PLACING_SECONDS = (
-    "10"  # how long it is deaf to all else while its workers wait for their place; its default is a minute
-)
+# How long it hears nothing else while its workers wait for their place; its default is a minute.
+_PLACING_SECONDS = "10"
 
 _on_stop: list[Callable[[], None]] = []
 _stop_requested = threading.Event()
