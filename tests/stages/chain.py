@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ray_asd import build, config
+from ray_asd import build, config, grid
 from ray_asd.build import Output, steps
 from ray_asd.config import Resources, Worker
 from ray_asd.data.listing import Source
@@ -12,6 +12,7 @@ from ray_asd.engine.progress import silent
 from ray_asd.stages.comparison import evaluate
 from ray_asd.stages.detection import embed, enroll, score
 from ray_asd.stages.recordings import ingest
+from ray_asd.stages.sweep import Sweep
 from ray_asd.stages.training import systems, usage
 from ray_asd.stages.training.usage import Used
 from ray_asd.tables import Folder
@@ -124,6 +125,13 @@ def built(recordings: str, root: str) -> Chain:
     scores = scored(detector, clips, root)
     metrics = steps.ensure(evaluate.step([scores], silent), root)
     return Chain(root, recordings, clips, model, detector, scores, metrics)
+
+
+def swept(cells: str, clips: Output, root: str) -> Sweep:
+    """The cells of a grid file, on ``clips``."""
+    sweep = Sweep("test", grid.load(cells, "tiny", SETTINGS), clips, root)
+    sweep.run(lambda: None)
+    return sweep
 
 
 def contents(output: Output) -> Mapping[str, bytes]:

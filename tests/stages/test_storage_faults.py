@@ -1,19 +1,24 @@
-"""The whole chain on an object store where one request in ten fails: the same tables and weights as on disk.
+"""The whole chain and a sweep where all that can be is missing: the same tables and weights as on disk.
 
+The cluster has no node for work until an autoscaler brings two, the object store fails one request in ten.
 ``FAULT_SEEDS`` (environment, default 1) is the number of runs, each with other faults.
 """
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+import clusters
 import fault_proxy
 from ray_asd import build, store
-from ray_asd.build import Output
+from ray_asd.build import Output, archive
+from ray_asd.tables import Folder
 from stages import chain
 
 pytestmark = pytest.mark.slow
@@ -22,26 +27,48 @@ SEEDS = int(os.environ.get("FAULT_SEEDS", "1"))
 RATE = 0.1
 BUILD = """\
 import json, sys
+import ray
 from ray_asd.engine import connection
 from stages import chain
+recordings, root, cells = sys.argv[1:]
 with connection.connected():
-    built = chain.built(*sys.argv[1:])
-print(json.dumps({name: getattr(built, name).uri for name in ("clips", "model", "detector", "scores", "metrics")}))
+    cpus = ray.cluster_resources().get("CPU", 0)
+    built = chain.built(recordings, root)
+    sweep = chain.swept(cells, built.clips, root)
+uris = {name: getattr(built, name).uri for name in ("clips", "model", "detector", "scores", "metrics")}
+failed, figures = [error for _, error in sweep.failed], [output.uri for output in sweep.metrics]
+print(json.dumps({"cpus": cpus, "uris": uris, "failed": failed, "figures": figures}))
+"""
+GRID = """\
+- {backbone: hubert, WS: true, SA: true, TFP: [false, true]}
+- {backbone: hubert, WS: true, SA: true, TFP: [false, true], set: {scoring.backend: {whiten: 0.5}}}
 """
 STAGES = {"clips": "ingest", "model": "tfp", "detector": "enroll", "scores": "score", "metrics": "evaluate"}
 
 
-def built_through(proxy: fault_proxy.Proxy, recordings: str, root: str, log: Path) -> chain.Chain:
-    """The chain that a process of its own, with a Ray of its own, built with ``proxy`` as its object store."""
+@dataclass(frozen=True)
+class Grown:
+    """What a process built on a cluster that grew; ``cpus`` are those it found, ``nodes`` the raylets it left."""
+
+    cpus: float
+    nodes: int
+    chain: chain.Chain
+    failed: list[str]
+    figures: list[Output]
+
+
+def grown(proxy: fault_proxy.Proxy, recordings: str, root: str, cells: Path) -> Grown:
+    """The chain and a sweep of a process of its own, with ``proxy`` as the object store of all nodes."""
     search = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    environment |= {"AWS_ENDPOINT_URL": proxy.url, "PYTHONPATH": search}
-    with log.open("wb") as stderr:
-        command = [sys.executable, "-c", BUILD, recordings, root]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, env=environment, timeout=500)
-    assert done.returncode == 0, log.read_text()
-    uris = json.loads(done.stdout.splitlines()[-1])
-    return chain.Chain(root, recordings, **{name: build.resolve(uris[name], stage) for name, stage in STAGES.items()})
+    with clusters.cluster(cells.parent, most=2, AWS_ENDPOINT_URL=proxy.url, PYTHONPATH=search) as cluster:
+        command = [sys.executable, "-c", BUILD, recordings, root, str(cells)]
+        done = subprocess.run(command, capture_output=True, text=True, env=cluster.environment, timeout=550)
+        nodes = cluster.nodes()
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    outputs = {name: build.resolve(told["uris"][name], stage) for name, stage in STAGES.items()}
+    figures = [build.resolve(uri, "evaluate") for uri in told["figures"]]
+    return Grown(told["cpus"], nodes, chain.Chain(root, recordings, **outputs), told["failed"], figures)
 
 
 def same_tables(clean: chain.Chain, faulty: chain.Chain) -> None:
@@ -62,6 +89,7 @@ def learned(output: Output) -> dict[str, bytes]:
     return {path: content for path, content in chain.contents(output).items() if path != "model.json"}
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_every_stage_completes_with_the_same_tables(
     system: chain.Chain, bucket: str, tmp_path: Path, seed: int
@@ -69,15 +97,19 @@ def test_every_stage_completes_with_the_same_tables(
     recordings, root = store.join(bucket, "fleet"), store.join(bucket, "root")
     for entry in store.listing(system.recordings):
         store.upload(Path(system.recordings, entry.path), store.join(recordings, entry.path))
+    cells = tmp_path / "grid.yaml"
+    cells.write_text(GRID)
     upstream = os.environ["AWS_ENDPOINT_URL"]
     with fault_proxy.running(upstream, "--seed", str(seed), "--rate", str(RATE)) as proxy:
-        faulty = built_through(proxy, recordings, root, tmp_path / "log")
+        made = grown(proxy, recordings, root, cells)
         requests, faults = proxy.statistics()
         kinds = proxy.faults()
+    assert (made.cpus, made.nodes) == (0, 3), "it began with a head alone"
     assert set(kinds) == set(fault_proxy.KINDS)
     assert kinds.total() > RATE * requests / 2
-    for method in ("GET", "PUT"):  # which kinds a method meets is up to the seed; tests/test_storage_faults.py has all
+    for method in ("GET", "PUT"):  # which kinds a method meets is up to the seed; tests/store has all
         assert sum(count for what, count in faults.items() if what.startswith(method)), faults
+    faulty = made.chain
     same_tables(system, faulty)
     for ours, theirs in ((system.base, faulty.base), (system.model, faulty.model)):
         assert ours.marker.digest == theirs.marker.digest
@@ -85,3 +117,17 @@ def test_every_stage_completes_with_the_same_tables(
     assert [file.sha256 for file in system.originals.files("waves")] == [
         file.sha256 for file in faulty.originals.files("waves")
     ]
+    fixed = chain.swept(str(cells), system.clips, copied(system, tmp_path / "fixed"))
+    assert made.failed == []
+    assert fixed.failed == []
+    assert len(made.figures) == 4
+    for ours, theirs in zip(fixed.metrics, made.figures, strict=True):
+        assert ours.table(Folder.METRICS).equals(theirs.table(Folder.METRICS))
+
+
+def copied(system: chain.Chain, root: Path) -> str:
+    """A root that holds the chain, for what others need not find in it."""
+    for output in archive.lineage(system.metrics):
+        if output.uri.startswith(system.root):
+            shutil.copytree(output.uri, output.uri.replace(system.root, str(root), 1))
+    return str(root)

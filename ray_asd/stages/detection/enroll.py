@@ -1,7 +1,7 @@
 """Enrolment: healthy clips and one or several models make a DETECTOR; more clips, or fewer, make another one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ray_asd.build import Attempt, Outcome, Output, digest_of
 from ray_asd.build.steps import Step
@@ -46,6 +46,7 @@ def step(members: Sequence[Used], clips: Output, progress: Progress, withheld: W
         "members": [member.scoring_key() for member in members],
         "threshold": leading(members).usage.scoring.threshold.model_dump(mode="json"),
     } | ({"withheld": {"fraction": withheld.fraction, "seed": withheld.seed}} if withheld else {})
+    homeless = [replace(member, home=None) for member in members]  # which the inputs are; a step could not travel
     num_clips = sum(clips.marker.counts.get(split, 0) for split in embed.HEALTHY_SPLITS)
     return Step(
         stage="enroll",
@@ -53,7 +54,7 @@ def step(members: Sequence[Used], clips: Output, progress: Progress, withheld: W
         code_version=CODE_VERSION,
         config=config,
         inputs=inputs,
-        work=lambda attempt, inputs: _enrolled(attempt, inputs, members, withheld),
+        work=lambda attempt, inputs: _enrolled(attempt, inputs, homeless, withheld),
         units=num_clips,
         worker=_worker(num_clips, len(members)),
         on_ray=False,
@@ -110,10 +111,7 @@ def _enrolled(
     apart: set[str] = set()
     if withheld:
         apart = set(held_out(inputs["clips"].table(Folder.CLIPS), withheld.fraction, withheld.seed))
-    here = [
-        member.at(inputs[f"model_{number}"], "") if f"model_{number}" in inputs else member
-        for number, member in enumerate(members)
-    ]
+    here = [replace(member, home=inputs.get(f"model_{number}")) for number, member in enumerate(members)]
     seen = [member.provenance() for member in here]
     sources = [[healthy.said(inputs[f"said_{number}"], known, apart)] for number, known in enumerate(seen)]
     made_of = {name: source.marker.content for name, source in inputs.items() if not name.startswith("said")}
