@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from ray_asd import config, store, tables
-from ray_asd.cli.app import command, dry_run_option, json_option, out_option
+from ray_asd import store, tables
+from ray_asd.cli.app import command, dry_run_option, json_option, out_option, resources, set_option
 from ray_asd.cli.console import Progress, bring, summary
 from ray_asd.data.years import LAYOUTS
 
@@ -48,6 +48,7 @@ def simulate(out: str, machines: str | None, workers: int, as_json: bool, **flee
 @click.option("--pack", is_flag=True, help="Copy the recordings into few large files, which later stages then read.")
 @click.option("--reject-duplicates", is_flag=True, help="Reject recordings with the content of another one.")
 @click.option("--max-rejects", type=click.IntRange(0), help="End with exit code 3 when more files are rejected.")
+@set_option
 @dry_run_option
 @json_option
 def ingest(
@@ -56,6 +57,7 @@ def ingest(
     pack: bool,
     reject_duplicates: bool,
     max_rejects: int | None,
+    overrides: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
     **options: Any,
@@ -69,7 +71,8 @@ def ingest(
         treatment = stage.Options(pack, reject_duplicates)
         for beside in ("truth", "attributes"):
             options[beside] = options[beside] and store.absolute(options[beside])
-        step = stage.step(Source(store.absolute(source), **options), config.Worker(), Progress(), treatment)
+        worker = resources(overrides, "no recipe is used").ingest
+        step = stage.step(Source(store.absolute(source), **options), worker, Progress(), treatment)
         output = bring(result, root, step, "clips", "rejects", dry_run=dry_run)
         if output is None:
             return

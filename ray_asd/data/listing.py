@@ -13,6 +13,9 @@ from ray_asd.data.layouts import ParsedClip
 from ray_asd.data.years import LAYOUTS
 from ray_asd.errors import UserError, unknown
 
+_READERS = 32  # threads that ask for what a CSV file names
+_MOST_AHEAD = 1024  # answers that wait
+
 
 @dataclass(frozen=True)
 class Source:
@@ -44,8 +47,9 @@ class Listing:
     layout: str
     why: str
     entries: list[store.Entry] = field(default_factory=list)
-    clips: dict[str, ParsedClip] = field(default_factory=dict)  # by URI
+    clips: dict[str, ParsedClip] = field(default_factory=dict)  # by URI, as their ids and files
     ids: dict[str, str] = field(default_factory=dict)
+    files: dict[str, store.Entry] = field(default_factory=dict)
     rejected: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -152,6 +156,7 @@ def _name(source: Source, files: list[_File], listing: Listing) -> None:
     clips = _published(source, listing, layouts.held_out(listing.layout, clips))
     listing.clips.update((places[path].uri, clip) for path, clip in clips.items())
     listing.ids.update((places[path].uri, layouts.clip_id(source.name, path)) for path in clips)
+    listing.files.update((places[path].uri, places[path].entry) for path in clips)
 
 
 def _renamed(clips: dict[str, ParsedClip]) -> list[str]:
@@ -191,22 +196,27 @@ def _read_csv(source: Source) -> Listing:
     folder = store.parent(source.uri)
     entries = [store.Entry(store.name(source.uri), len(data), digest_of(data.decode()))]
     listing = Listing("csv", f"csv: {store.name(source.uri)} names the recordings", entries)
-    for relative, clip in clips.items():
-        uri = relative if store.is_remote(relative) or relative.startswith("/") else store.join(folder, relative)
-        try:
-            found = zips.stat_member(uri) if zips.is_member(uri) else store.stat(uri)
-        except FileNotFoundError:
-            found = None
-        except OSError as error:
-            listing.rejected.append(reject(uri, "unreadable", str(error), None))
-            continue
-        except zips.BadMember as error:
-            listing.rejected.append(reject(uri, error.reason, error.detail, None))
-            continue
-        if found is None:
-            listing.rejected.append(reject(uri, "missing", "named by the CSV file, but not there", None))
+    uris = [path if store.is_remote(path) or path.startswith("/") else store.join(folder, path) for path in clips]
+    files = recordings.ahead(_file_or_reject, uris, _READERS, _MOST_AHEAD)
+    for (relative, clip), uri, found in zip(clips.items(), uris, files, strict=True):
+        if isinstance(found, dict):
+            listing.rejected.append(found)
             continue
         listing.entries.append(found)
         listing.clips[uri] = clip
         listing.ids[uri] = layouts.clip_id(source.name, relative)
+        listing.files[uri] = found
     return listing
+
+
+def _file_or_reject(uri: str) -> store.Entry | dict[str, Any]:
+    """The file that a CSV file names, or a REJECTS row."""
+    try:
+        found = zips.stat_member(uri) if zips.is_member(uri) else store.stat(uri)
+    except FileNotFoundError:
+        found = None
+    except OSError as error:
+        return reject(uri, "unreadable", str(error), None)
+    except zips.BadMember as error:
+        return reject(uri, error.reason, error.detail, None)
+    return found or reject(uri, "missing", "named by the CSV file, but not there", None)

@@ -183,16 +183,17 @@ def _scanned(path: str) -> list[tuple[str, str, int, str]]:
 
 
 def _entry(entry: "os.DirEntry[str]") -> tuple[str, str, int, str] | None:
-    """None for what is gone again. A link has its own time, and the size of what it leads to."""
+    """None for what is gone again. A link has its own time and that of what it leads to, and the size of that."""
     try:
         status = entry.stat(follow_symlinks=False)
     except FileNotFoundError:
         return None
     kind = "directory" if S_ISDIR(status.st_mode) else "file" if S_ISREG(status.st_mode) else "other"
-    size = status.st_size
+    size, version = status.st_size, str(status.st_mtime)
     if entry.is_symlink():
-        size = getattr(_status(entry.path), "st_size", 0)
-    return entry.name, kind, size, str(status.st_mtime)
+        target = _status(entry.path)
+        size, version = (target.st_size, f"{version} {target.st_mtime}") if target else (0, version)
+    return entry.name, kind, size, version
 
 
 @repeated

@@ -237,7 +237,7 @@ def _is_folder_object(path: str) -> bool:
 def last_write(uri: str) -> float:
     """When something below ``uri`` was last written, in seconds since the epoch; 0 for an empty or missing folder."""
     if not is_remote(uri):
-        return max((float(changed) for *_, changed in local.listing(uri)), default=0.0)
+        return max((float(time) for *_, version in local.listing(uri) for time in version.split()), default=0.0)
     client, path = filesystem(uri)
     times = [info["LastModified"].timestamp() for info in client.find(path, detail=True).values()]
     return max(times, default=0.0)

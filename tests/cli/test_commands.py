@@ -350,6 +350,10 @@ REFUSED = {
     ),
     "empty source": ("ingest {empty} --out {root}", "no layout"),
     "split": ("ingest {fleet} --out {root} --split exam", "'exam' is not one of 'train', 'calibration', 'test'"),
+    "no resource": (
+        "ingest {fleet} --out {root} --set a=1",
+        "--set a=1: no recipe is used; allowed: resources",
+    ),
     "rejects": ("ingest {fleet} --out {root} --max-rejects -1", "'--max-rejects': -1 is not in the range x>=0"),
     "clips as model": ("embed --model {clips} --clips {clips} --out {root}", "'ingest'; allowed: train, tfp"),
     "absent model": (

@@ -254,6 +254,22 @@ def test_a_csv_file_names_members_of_archives_too(tmp_path: Path, bucket: str) -
     assert [entry.size for entry in listing.entries[1:]] == [3, 3]
 
 
+def test_all_that_a_csv_file_names_is_asked_for_and_the_first_wrong_row_is_named(tmp_path: Path, bucket: str) -> None:
+    names = [f"{number:03d}.wav" for number in range(100)]
+    for name in names[::2]:
+        store.write(f"{bucket}/{name}", name.encode())
+    lines = ["uri,machine_type,split", *(f"{bucket}/{name},fan,train" for name in names)]
+    put(tmp_path, {"list.csv": "\n".join(lines)})
+    listing = read_listing(Source(str(tmp_path / "list.csv")))
+    assert list(listing.clips) == [entry.path for entry in listing.entries[1:]] == [f"{bucket}/{n}" for n in names[::2]]
+    assert [row["uri"] for row in listing.rejected] == [f"{bucket}/{name}" for name in names[1::2]]
+    lines[50:50] = [f"s3://no-such-bucket-{number}/a.wav,fan,train" for number in range(40)]
+    put(tmp_path, {"list.csv": "\n".join(lines)})
+    for _ in range(3):
+        with pytest.raises(UserError, match="s3://no-such-bucket-0: no such bucket"):
+            read_listing(Source(str(tmp_path / "list.csv")))
+
+
 def test_a_recording_named_by_a_path_that_cannot_be_is_rejected(tmp_path: Path) -> None:
     put(tmp_path, {"list.csv": f"uri,machine_type,split\n{'a' * 300}.wav,fan,train\n"})
     (row,) = read_listing(Source(str(tmp_path / "list.csv"))).rejected
