@@ -63,7 +63,7 @@ def ingest(
     **options: Any,
 ) -> None:
     """Check every recording below SRC (a folder, zip or CSV file, local or s3://) and write CLIPS and REJECTS."""
-    from ray_asd.data.listing import Source
+    from ray_asd.data.source import Source
     from ray_asd.stages.recordings import ingest as stage
 
     root = store.absolute(root)
@@ -78,6 +78,8 @@ def ingest(
             return
         if not output.reused:
             click.echo(f"layout {output.marker.summary['why']}", err=True)
+            decoded, known = (output.marker.counts.get(kind, 0) for kind in ("decoded", "taken_over"))
+            click.echo(f"{decoded} recordings decoded, {known} known from an earlier ingest", err=True)
         rejects = result.counts.get("rejects", 0)
         if max_rejects is not None and rejects > max_rejects:
             result.gate = f"{rejects} files were rejected; --max-rejects allows {max_rejects}"

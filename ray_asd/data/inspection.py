@@ -26,7 +26,7 @@ def with_known(listed: pa.Table, inspected: pa.Table) -> pa.Table:
     """``listed``, with ``uri``, ``version`` and ``size``, and beside it the ``FACTS`` that INSPECTED rows tell of the
     same file, unchanged; nulls where there is none."""
     places = pc.index_in(listed["uri"], inspected["uri"].combine_chunks())
-    found = inspected.take(places)
+    found = inspected.select(["version", "size_bytes"]).take(places)
     unchanged = pc.and_(pc.equal(found["version"], listed["version"]), pc.equal(found["size_bytes"], listed["size"]))
     known = inspected.take(pc.if_else(unchanged, places, None))
     for name in FACTS:

@@ -144,20 +144,19 @@ def _draft(path: str, fill: Callable[[str], object]) -> Iterator[str]:
             os.unlink(draft)
 
 
-def listing(path: str) -> Iterator[Found]:
-    """All files below ``path`` by their relative paths, in no order, hidden ones too; none when it does not exist.
+def listing(path: str, below: str = "") -> Iterator[Found]:
+    """All files below ``path`` by their relative paths and in order of these, hidden ones too; none where it is not.
 
     Raises:
         UserError: a folder may not be listed: to leave its files out unsaid would lose them.
     """
-    above = [""]
-    while above:
-        below = above.pop()
-        for name, kind, size, changed in _scanned(os.path.join(path, below)):
-            if kind == "directory":
-                above.append(f"{below}{name}/")
-            else:
-                yield f"{below}{name}", size, changed
+    scanned = _scanned(os.path.join(path, below))
+    scanned.sort(key=lambda found: f"{found[0]}/" if found[1] == "directory" else found[0])
+    for name, kind, size, version in scanned:
+        if kind == "directory":
+            yield from listing(path, f"{below}{name}/")
+        else:
+            yield f"{below}{name}", size, version
 
 
 def children(path: str, kind: str) -> list[str]:

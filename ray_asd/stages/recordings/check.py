@@ -13,6 +13,7 @@ from ray_asd import store
 from ray_asd.build import Attempt, File
 from ray_asd.data import audio, inspection, layouts, packs, recordings
 from ray_asd.data.ingested import clip_counts, clips_table, inspected_table, reject, reject_counts, rejects_table
+from ray_asd.engine import cutting
 from ray_asd.engine.receipts import Done
 from ray_asd.errors import Rejected
 from ray_asd.tables import CLIPS, Folder
@@ -25,20 +26,20 @@ _Row = dict[str, Any]
 
 
 class Check:
-    """One shard: each file becomes a CLIPS row, and goes into a pack if wanted, or a REJECTS row."""
+    """One shard of a manifest: each file becomes a CLIPS row, and goes into a pack if wanted, or a REJECTS row."""
 
     def __init__(self, dataset: str, pack: bool) -> None:
         self.dataset = dataset
         self.pack = pack
 
-    def __call__(self, rows: pa.Table, attempt: Attempt, name: str) -> Done:
+    def __call__(self, shard: pa.Table, attempt: Attempt, name: str) -> Done:
         clips, rejected, inspected = list[_Row](), list[_Row](), list[_Row]()
         counts: Counter[str] = Counter()
         files: list[File] = []
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / "pack"
             with packs.Writer(local) if self.pack else nullcontext() as pack:
-                for row, read in self._contents(rows.to_pylist()):
+                for row, read in self._contents(cutting.listed_in(shard, attempt).to_pylist()):
                     if isinstance(read, dict):
                         rejected.append(read)
                         continue

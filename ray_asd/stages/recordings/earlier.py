@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from ray_asd import build, store, tables
 from ray_asd.build import Attempt, Marker, archive
-from ray_asd.data.listing import Source
+from ray_asd.data.source import Source
 from ray_asd.errors import Retryable, StageError
 from ray_asd.tables import Folder
 

@@ -5,19 +5,18 @@ its places, so that touched, moved or packed files cause no new work after this 
 an earlier ingest knows what they hold: the same shards are written as without it, but these files are not read.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from ray_asd import tables
-from ray_asd.build import Attempt, Outcome, digest_of
+from ray_asd.build import Attempt, Outcome
 from ray_asd.build.steps import Step
 from ray_asd.config import Worker
 from ray_asd.data import inspection, packs
 from ray_asd.data.ingested import CONTENT, reject_counts, rejects_table
-from ray_asd.data.layouts import ParsedClip
-from ray_asd.data.listing import Listing, Source, read_listing
+from ray_asd.data.listing import Listing, read_listing
+from ray_asd.data.source import Source
 from ray_asd.engine import cutting
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import StageError
@@ -26,14 +25,6 @@ from ray_asd.stages.recordings.check import Check
 from ray_asd.tables import Folder
 
 CODE_VERSION = 3
-_PARSED = [field.name for field in fields(ParsedClip)]
-_LISTED = pa.schema(
-    [
-        *(pa.field(name, tables.CLIPS.field(name).type) for name in ("uri", "clip_id", *_PARSED)),
-        pa.field("size", pa.int64()),
-        pa.field("version", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -53,15 +44,14 @@ def step(source: Source, worker: Worker, progress: Progress, options: Options = 
     listing = read_listing(source)
     config: dict[str, Any] = {"layout": listing.layout, "machine_type": source.machine_type, "split": source.split}
     config |= asdict(options)
-    versions = [[entry.path, entry.size, entry.version] for entry in listing.entries]
     return Step(
         stage="ingest",
         name=source.name,
         code_version=CODE_VERSION,
-        config=config | {"dataset": source.name, "source": source.uri, "listing": digest_of(versions)},
+        config=config | {"dataset": source.name, "source": source.uri, "listing": listing.version},
         inputs={},
         work=lambda attempt, inputs: _work(attempt, listing, source, options, worker, progress),
-        units=len(listing.clips) + len(listing.rejected),
+        units=listing.clips.num_rows + len(listing.rejected),
         worker=worker,
         resumable=True,
     )
@@ -72,11 +62,10 @@ def _work(
 ) -> Outcome:
     from ray_asd.engine import shards
 
-    known = earlier.inspected(attempt, source, CODE_VERSION)
     done = shards.run(
         "ingest",
         lambda: Check(source.name, options.pack),
-        _shards(inspection.with_known(_listed(listing), known), options.pack),
+        cutting.manifest(_shards(listing.clips, earlier.inspected(attempt, source, CODE_VERSION), options), attempt),
         attempt,
         worker=worker,
         progress=progress,
@@ -87,7 +76,7 @@ def _work(
     if listing.rejected:
         files.append(attempt.put_table(f"{Folder.REJECTS}/names.parquet", rejects_table(listing.rejected)))
         counts.update(reject_counts(listing.rejected))
-    seen = len(listing.clips) + len(listing.rejected)
+    seen = listing.clips.num_rows + len(listing.rejected)
     if counts["clips"] + counts["rejects"] != seen:
         raise StageError(f"{seen} files went in; {counts['clips']} clips and {counts['rejects']} rejects came out")
     content = f"{counts.pop(CONTENT, 0) % 2**256:064x}"
@@ -96,20 +85,10 @@ def _work(
     )
 
 
-def _listed(listing: Listing) -> pa.Table:
-    """The listed recordings in order of clip_id."""
-    uris, clips, files = list(listing.clips), list(listing.clips.values()), listing.files
-    columns: dict[str, list[Any]] = {"uri": uris, "clip_id": [listing.ids[uri] for uri in uris]}
-    for name in _PARSED:
-        columns[name] = [getattr(clip, name) for clip in clips]
-    columns["attributes"] = [list(pairs.items()) for pairs in columns["attributes"]]
-    columns |= {name: [getattr(files[uri], name) for uri in uris] for name in ("size", "version")}
-    return pa.table(columns, schema=_LISTED).sort_by([("clip_id", "ascending")])
-
-
-def _shards(table: pa.Table, pack: bool) -> list[pa.Table]:
-    """``table`` in shards; what goes into one pack together."""
-    if not pack:
+def _shards(clips: pa.Table, inspected: pa.Table, options: Options) -> list[pa.Table]:
+    """``clips`` and what is known of them in shards; what goes into one pack together."""
+    table = inspection.with_known(clips, inspected)
+    if not options.pack:
         return cutting.rows(table, cutting.shard_size(table.num_rows))
     starts = packs.cuts(table["size"].to_pylist(), cutting.LARGEST)
     ends = [*starts[1:], table.num_rows]
