@@ -96,7 +96,12 @@ def _files(root: str, refused: list[tuple[store.Entry, Row]]) -> Iterator[_File]
             raise UserError(f"{root}: {error.detail}") from error
         return
     for entry in store.listing(root):
-        uri = store.join(root, entry.path)
+        name = entry.path.encode(errors="backslashreplace").decode()
+        uri = store.join(root, name)
+        if name != entry.path:
+            row = reject(uri, "name_fits_no_layout", "its name is not UTF-8", entry.size)
+            refused.append((store.Entry(name, entry.size, entry.version), row))
+            continue
         if not zips.is_archive(entry.path):
             yield _File(entry.path, uri, entry)
             continue

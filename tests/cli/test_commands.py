@@ -191,7 +191,7 @@ def test_the_summary_is_kept_below_the_root(flow: Flow) -> None:
 def test_lists_are_also_for_people(flow: Flow) -> None:
     lines = run("ls", flow.root).out.splitlines()
     assert len(lines) == len(flow.runs["ls"].summary["outputs"])
-    assert f" s  {flow.uri('clips')}  clips 32, rejects 0, " in lines[0]
+    assert f" s  {flow.uri('clips')}  clips 32, decoded 32, rejects 0, " in lines[0]
     shown = run("show", flow.uri("scores"))
     assert json.loads(shown.out)["name"] == "spectral"
     assert shown.err.startswith("from 1: ")

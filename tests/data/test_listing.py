@@ -1,5 +1,6 @@
 """Small trees of each year, as folders and inside archives: what a listing makes of them without reading audio."""
 
+import os
 import random
 import string
 import zipfile
@@ -117,6 +118,16 @@ def test_what_archives_refuse_is_rejected_by_name_and_costs_no_other_file(tmp_pa
     assert not (tmp_path / "evil.wav").exists()
     put(source, {"broken.zip": "pk"})
     assert read_listing(Source(str(source))).version != listing.version
+
+
+def test_a_name_that_is_not_utf8_is_rejected_and_costs_no_other_file(tmp_path: Path) -> None:
+    source = put(tmp_path / "s", {"fan/train/section_00_source_train_normal_0000.wav": "a"})
+    Path(os.fsdecode(os.fsencode(source) + b"/fan/train/caf\xe9.wav")).write_text("b")
+    listing = read_listing(Source(source))
+    assert [(store.name(row["uri"]), row["reason"]) for row in listing.rejected] == [
+        ("caf\\udce9.wav", "name_fits_no_layout")
+    ]
+    assert len(told(listing)) == 1
 
 
 def test_a_source_that_is_a_broken_archive_is_the_users_to_mend(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from ray_asd.tables import CLIPS, Folder
 
 _READERS = 8  # threads that wait for storage
 _AHEAD_BYTES = 64 << 20  # of recordings that wait to be decoded
+_OF_CLIPS = frozenset(CLIPS.names)
 
 _Row = dict[str, Any]
 """Of a listing, with the facts of ``inspection`` where they are known."""
@@ -85,7 +86,7 @@ class Check:
 
     def _clip(self, found: _Row) -> _Row:
         condition = layouts.condition(found["machine_type"], found["section"], dict(found["attributes"]))
-        clip = {name: value for name, value in found.items() if name in CLIPS.names}
+        clip = {name: value for name, value in found.items() if name in _OF_CLIPS}
         return clip | {"dataset": self.dataset, "condition": condition}
 
 
