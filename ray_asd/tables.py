@@ -21,6 +21,7 @@ class Folder:
 
     CLIPS = "clips"
     REJECTS = "rejects"
+    INSPECTED = "inspected"
     PACKS = "packs"
     TRAINING_SET = "index"
     WAVES = "waves"  # float32 samples, one clip after the other
@@ -90,6 +91,18 @@ REJECTS = pa.schema(
     ]
 )
 """One row per file that was seen and not taken; ``reason`` is a key of ``reasons.REJECTED``."""
+
+INSPECTED = pa.schema(
+    [
+        *(pa.field(name, pa.string(), nullable=False) for name in ("uri", "version", "content_hash")),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        *(CLIPS.field(name).with_nullable(True) for name in ("sample_rate", "channels", "num_samples")),
+        *(pa.field(name, pa.string()) for name in ("reason", "detail")),
+    ]
+)
+"""One row per recording that was read: what its content is, or why it is none that is taken.
+
+It holds as long as a listing says the same ``version`` (etag, modification time, CRC-32) and size of the file."""
 
 TRAINING_SET = pa.schema(
     [

@@ -27,7 +27,7 @@ from ray_asd.benchmarks import measure
 from ray_asd.build import Output, steps
 from ray_asd.config import Recipe
 from ray_asd.data import audio
-from ray_asd.data.listing import Source
+from ray_asd.data.source import Source
 from ray_asd.engine import connection
 from ray_asd.engine.progress import silent
 from ray_asd.models import model_folder

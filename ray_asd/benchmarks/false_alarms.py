@@ -23,8 +23,8 @@ from ray_asd.benchmarks import measure
 from ray_asd.build import Output, steps
 from ray_asd.config import Resources, Worker
 from ray_asd.data import simulate
-from ray_asd.data.listing import Source
 from ray_asd.data.simulate import Fleet
+from ray_asd.data.source import Source
 from ray_asd.engine import connection
 from ray_asd.engine.progress import silent
 from ray_asd.scoring import metrics, scores

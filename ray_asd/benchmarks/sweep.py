@@ -19,8 +19,8 @@ from ray_asd import grid
 from ray_asd.build import steps
 from ray_asd.config import Worker
 from ray_asd.data import simulate
-from ray_asd.data.listing import Source
 from ray_asd.data.simulate import Fleet
+from ray_asd.data.source import Source
 from ray_asd.engine import connection
 from ray_asd.engine.graph import Engine
 from ray_asd.stages.recordings import ingest

@@ -2,6 +2,7 @@
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ray_asd import build, store
@@ -9,6 +10,8 @@ from ray_asd.build.steps import Find
 from ray_asd.errors import UserError
 
 _STAGE_FOLDER = re.compile(r".+-[0-9a-f]{12}")  # anything else below a root is not ours to remove
+
+_READERS = 16
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,15 @@ def outputs(root: str) -> list[build.Output]:
     """All finished stages below ``root``, oldest first."""
     found = [build.find(folder) for folder in _stage_folders(root)]
     return sorted((output for output in found if output), key=lambda output: output.marker.started_at)
+
+
+def newest_first(stage: str, name: str) -> list[build.Output]:
+    """The finished stages called ``name`` below ``stage``, which is a folder of a root."""
+    pattern = re.compile(rf"{re.escape(name)}-[0-9a-f]{{12}}")
+    folders = [store.join(stage, folder) for folder in store.folders(stage) if pattern.fullmatch(folder)]
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = [output for output in pool.map(build.find, folders) if output]
+    return sorted(found, key=lambda output: output.marker.started_at, reverse=True)
 
 
 def find(uri: str) -> build.Output:

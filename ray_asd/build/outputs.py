@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from ray_asd import store
 from ray_asd.errors import StageError, UserError
 
 MARKER = "marker.json"
+_READERS = 16
 
 
 class File(BaseModel):
@@ -102,7 +104,8 @@ class Output:
 
     def table(self, folder: str, schema: pa.Schema | None = None) -> pa.Table:
         """The committed Parquet files below ``folder`` as one table; empty with ``schema`` when there are none."""
-        parts = [self.part(file.path) for file in self.files(folder)]
+        with ThreadPoolExecutor(_READERS) as pool:
+            parts = list(pool.map(self.part, (file.path for file in self.files(folder))))
         if not parts and schema is not None:
             return schema.empty_table()
         return pa.concat_tables(parts)

@@ -125,7 +125,14 @@ def run(
     store.check_conditional_writes(root)
     started_at, begun = datetime.now(UTC), time.monotonic()
     attempt = Attempt(store.join(folder, PARTS)) if resumable else new_attempt(folder, fence)
-    outcome = work(attempt)
+    try:
+        outcome = work(attempt)
+    except StageError:
+        done = find(folder) if resumable else None  # by another process, which clears away what this one was reading
+        if done is None:
+            raise
+        store.remove(store.join(folder, PARTS, RECEIPTS))
+        return done
     marker = Marker(
         format=1,
         stage=key.stage,

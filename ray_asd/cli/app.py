@@ -1,11 +1,12 @@
 """The root of the command line, and what its commands share."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import click
 
-from ray_asd import __version__, store
+from ray_asd import __version__, config, store
+from ray_asd.config import Resources
 from ray_asd.engine.patience import WAIT_VARIABLE
 from ray_asd.errors import UserError
 
@@ -51,6 +52,18 @@ set_option = click.option(
 )
 model_option = click.option("--model", metavar="URI", required=True, help="An output of train, or spectral or log-mel.")
 recipe_for_use_option = click.option("--recipe", help="Take inference, scoring and resources from this recipe.")
+
+
+def resources(overrides: Sequence[str], why: str) -> Resources:
+    """What workers take, with overrides of the form ``resources.key=value``.
+
+    Raises:
+        UserError: an override of anything else, which cannot be chosen here, and ``why`` not.
+    """
+    for override in overrides:
+        if not override.startswith("resources."):
+            raise UserError(f"--set {override}: {why}; allowed: resources.KEY=VALUE")
+    return config.usage(config.Usage(), tuple(overrides)).resources
 
 
 def existing(root: str) -> str:

@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from ray_asd import config, store, tables
-from ray_asd.cli.app import command, dry_run_option, json_option, out_option
+from ray_asd import store, tables
+from ray_asd.cli.app import command, dry_run_option, json_option, out_option, resources, set_option
 from ray_asd.cli.console import Progress, bring, summary
 from ray_asd.data.years import LAYOUTS
 
@@ -48,6 +48,7 @@ def simulate(out: str, machines: str | None, workers: int, as_json: bool, **flee
 @click.option("--pack", is_flag=True, help="Copy the recordings into few large files, which later stages then read.")
 @click.option("--reject-duplicates", is_flag=True, help="Reject recordings with the content of another one.")
 @click.option("--max-rejects", type=click.IntRange(0), help="End with exit code 3 when more files are rejected.")
+@set_option
 @dry_run_option
 @json_option
 def ingest(
@@ -56,12 +57,13 @@ def ingest(
     pack: bool,
     reject_duplicates: bool,
     max_rejects: int | None,
+    overrides: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Check every recording below SRC (a folder, zip or CSV file, local or s3://) and write CLIPS and REJECTS."""
-    from ray_asd.data.listing import Source
+    from ray_asd.data.source import Source
     from ray_asd.stages.recordings import ingest as stage
 
     root = store.absolute(root)
@@ -69,12 +71,15 @@ def ingest(
         treatment = stage.Options(pack, reject_duplicates)
         for beside in ("truth", "attributes"):
             options[beside] = options[beside] and store.absolute(options[beside])
-        step = stage.step(Source(store.absolute(source), **options), config.Worker(), Progress(), treatment)
+        worker = resources(overrides, "no recipe is used").ingest
+        step = stage.step(Source(store.absolute(source), **options), worker, Progress(), treatment)
         output = bring(result, root, step, "clips", "rejects", dry_run=dry_run)
         if output is None:
             return
         if not output.reused:
             click.echo(f"layout {output.marker.summary['why']}", err=True)
+            decoded, known = (output.marker.counts.get(kind, 0) for kind in ("decoded", "taken_over"))
+            click.echo(f"{decoded} recordings decoded, {known} known from an earlier ingest", err=True)
         rejects = result.counts.get("rejects", 0)
         if max_rejects is not None and rejects > max_rejects:
             result.gate = f"{rejects} files were rejected; --max-rejects allows {max_rejects}"

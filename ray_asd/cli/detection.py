@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ray_asd import build, config, store
+from ray_asd import build, store
 from ray_asd.build import Output
 from ray_asd.build.steps import Step
 from ray_asd.cli.app import (
@@ -16,6 +16,7 @@ from ray_asd.cli.app import (
     model_option,
     out_option,
     recipe_for_use_option,
+    resources,
     set_option,
 )
 from ray_asd.cli.console import Progress, Result, bring, summary
@@ -23,6 +24,7 @@ from ray_asd.config import Resources
 from ray_asd.errors import UserError
 from ray_asd.tables import Folder
 
+_SCORES = "a detector says how it scores"
 models_option = click.option(
     "--model", "models", metavar="URI", multiple=True, help="An output of train, or spectral or log-mel; repeatable."
 )
@@ -107,17 +109,9 @@ def _extended(
         build.resolve(detector, "enroll"),
         build.resolve(add, "ingest") if add else None,
         [clip_id.strip() for clip_id in withdrawn if clip_id.strip()],
-        _resources(overrides),
+        resources(overrides, _SCORES),
         Progress(),
     )
-
-
-def _resources(overrides: Sequence[str]) -> Resources:
-    """Of scoring with a detector, which says itself how everything else is done."""
-    for override in overrides:
-        if not override.startswith("resources."):
-            raise UserError(f"--set {override}: a detector says how it scores; allowed: resources.KEY=VALUE")
-    return config.usage(config.Usage(), tuple(overrides)).resources
 
 
 def _tell(detector: Output) -> None:
@@ -179,7 +173,7 @@ def _given(
 ) -> tuple[Output, Resources]:
     if models or bank or recipe:
         raise UserError("--detector has its models and its bank; leave --model, --bank and --recipe")
-    return build.resolve(detector, "enroll"), _resources(overrides)
+    return build.resolve(detector, "enroll"), resources(overrides, _SCORES)
 
 
 def _first_enrolled(

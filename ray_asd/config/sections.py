@@ -162,6 +162,7 @@ class Worker(Section):
 
 
 class Resources(Section):
+    ingest: Worker = Worker()
     augment: Worker = Worker()
     train: Worker = Worker()
     embed: Worker = Worker()

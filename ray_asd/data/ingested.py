@@ -1,4 +1,4 @@
-"""What ingest makes of recordings: rows of CLIPS and REJECTS, and what they add to the counts of the stage."""
+"""What ingest makes of recordings: rows of CLIPS, REJECTS and INSPECTED, and what they add to the stage's counts."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -29,6 +29,11 @@ def clips_table(rows: Iterable[Row]) -> pa.Table:
 def rejects_table(rows: Iterable[Row]) -> pa.Table:
     """REJECTS of these rows."""
     return tables.conform(pa.Table.from_pylist(list(rows), schema=tables.REJECTS), tables.REJECTS)
+
+
+def inspected_table(rows: Iterable[Row]) -> pa.Table:
+    """INSPECTED of these rows."""
+    return tables.conform(pa.Table.from_pylist(list(rows), schema=tables.INSPECTED), tables.INSPECTED)
 
 
 def clip_counts(rows: Iterable[Row]) -> Counter[str]:

@@ -16,6 +16,7 @@ AHEAD = 4  # waveforms that wait per decoding thread
 Clip = Mapping[str, Any]
 """A CLIPS row."""
 Channel = int | Literal["mean"]
+_Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 
 
@@ -92,12 +93,12 @@ def waveform(clip: Clip, channel: Channel) -> Waveform:
 
 def waveforms(clips: Iterable[Clip], channel: Channel, threads: int = 1) -> Iterator[Waveform]:
     """``waveform`` of each of ``clips`` in order, read and decoded by ``threads`` ahead of whoever takes them."""
-    return _ahead(lambda clip: waveform(clip, channel), clips, threads)
+    return ahead(lambda clip: waveform(clip, channel), clips, threads, AHEAD * threads)
 
 
 def heard(clips: Iterable[Clip], channel: Channel, threads: int = 1) -> Iterator[Waveform | Unheard]:
     """As ``waveforms``, with the reason in place of what a clip's own recording no longer gives."""
-    return _ahead(lambda clip: _heard(clip, channel), clips, threads)
+    return ahead(lambda clip: _heard(clip, channel), clips, threads, AHEAD * threads)
 
 
 def _heard(clip: Clip, channel: Channel) -> Waveform | Unheard:
@@ -112,15 +113,26 @@ def _heard(clip: Clip, channel: Channel) -> Waveform | Unheard:
         return Unheard("no_channel", f"{clip['uri']}: {error}")
 
 
-def _ahead(take: Callable[[Clip], _Answer], clips: Iterable[Clip], threads: int) -> Iterator[_Answer]:
+def ahead(
+    take: Callable[[_Item], _Answer],
+    items: Iterable[_Item],
+    threads: int,
+    most: int,
+    size: Callable[[_Item], int] = lambda item: 1,
+) -> Iterator[_Answer]:
+    """``take`` of each of ``items`` in order, by ``threads`` ahead of whoever asks for the answers: of those that wait
+    the items come to at most ``most`` by ``size``, but for the last one."""
     pool = ThreadPoolExecutor(threads)
-    waiting: deque[Future[_Answer]] = deque()
+    waiting: deque[tuple[int, Future[_Answer]]] = deque()
+    held = 0
     try:
-        for clip in clips:
-            waiting.append(pool.submit(take, clip))
-            if len(waiting) > AHEAD * threads:
-                yield waiting.popleft().result()
+        for item in items:
+            waiting.append((size(item), pool.submit(take, item)))
+            held += waiting[-1][0]
+            while held > most:
+                held -= waiting[0][0]
+                yield waiting.popleft()[1].result()
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft()[1].result()
     finally:
         pool.shutdown(cancel_futures=True)

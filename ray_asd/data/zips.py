@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import struct
+import threading
 import zipfile
 import zlib
 from collections import Counter
@@ -30,6 +31,7 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1 | 0x40 | 0x2000  # general purpose bits: encrypted, strongly, with its header masked
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _MEMBER = re.compile(r"(?i)(?P<archive>.+?\.zip)!/(?P<member>.+)", re.DOTALL)
+_reading = threading.Lock()  # a directory is large, and many threads ask for the same one at once
 _DAMAGE = (zipfile.BadZipFile, ValueError, EOFError, struct.error, NotImplementedError, OverflowError)
 
 
@@ -147,9 +149,14 @@ def _expanded(info: zipfile.ZipInfo, data: bytes) -> bytes:
     return data
 
 
-@lru_cache(maxsize=16)
 def _directory(uri: str, size: int, version: str) -> tuple[dict[str, zipfile.ZipInfo], list[Refused]]:
     """The members that are taken by name, and the rest, of an archive as it is now (``version``)."""
+    with _reading:
+        return _read_directory(uri, size, version)
+
+
+@lru_cache(maxsize=16)
+def _read_directory(uri: str, size: int, version: str) -> tuple[dict[str, zipfile.ZipInfo], list[Refused]]:
     del version  # an archive that has changed is another one
     with store.open_read(uri) as file:
         try:

@@ -1,13 +1,18 @@
 """Cutting the clips of a stage into shards: rows that travel to the workers, or the places where these read them."""
 
-import pyarrow as pa
+from collections.abc import Sequence
 
-from ray_asd.build import Output
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ray_asd import store
+from ray_asd.build import RECEIPTS, Attempt, Output
 from ray_asd.errors import StageError
 
 SMALLEST, LARGEST = 32, 512  # clips of a shard
 MOST_SECONDS = 3600.0  # of sound in a shard
 SHARDS = 64  # as many as that, if none gets too small or too large
+_TOGETHER = 64  # shards in one file of a manifest
 
 
 def shard_size(total: int, seconds: float = 0.0) -> int:
@@ -22,6 +27,31 @@ def shard_size(total: int, seconds: float = 0.0) -> int:
 def rows(table: pa.Table, size: int) -> list[pa.Table]:
     """Shards of ``size`` rows."""
     return [table.slice(start, size) for start in range(0, table.num_rows, size)]
+
+
+def manifest(shards: Sequence[pa.Table], attempt: Attempt) -> list[pa.Table]:
+    """Shards that name the rows of ``shards``, to be read by ``listed_in``: neither the driver nor Ray holds them.
+
+    They lie beside the receipts of the attempt, with which they go.
+    """
+    found = []
+    for first in range(0, len(shards), _TOGETHER):
+        together = shards[first : first + _TOGETHER]
+        sink = pa.BufferOutputStream()
+        with pq.ParquetWriter(sink, together[0].schema, compression="zstd") as writer:
+            for rows in together:
+                writer.write_table(rows, row_group_size=rows.num_rows)
+        file = attempt.put(f"{RECEIPTS}/manifest/{first // _TOGETHER:05d}.parquet", sink.getvalue().to_pybytes())
+        for group, rows in enumerate(together):
+            found.append(pa.table({"path": [file.path], "group": [group], "rows": [rows.num_rows]}))
+    return found
+
+
+def listed_in(shard: pa.Table, attempt: Attempt) -> pa.Table:
+    """The rows that a shard of a ``manifest`` names."""
+    (named,) = shard.to_pylist()
+    with store.open_read(store.join(attempt.uri, named["path"])) as file:
+        return pq.ParquetFile(file).read_row_group(named["group"])
 
 
 def spans(output: Output, folder: str, size: int) -> list[pa.Table]:
@@ -58,4 +88,6 @@ def size(shard: pa.Table) -> int:
     """Its clips."""
     if shard.column_names == ["path", "start", "stop"]:
         return int(shard["stop"][0].as_py() - shard["start"][0].as_py())
+    if shard.column_names == ["path", "group", "rows"]:
+        return int(shard["rows"][0].as_py())
     return int(shard.num_rows)

@@ -62,20 +62,26 @@ class _ShardWorker:
     @cached_property
     def work(self) -> Shard:
         if self.attempt.is_shared:
-            committed = store.join(store.parent(self.attempt.uri), MARKER)  # by another process, which clears receipts
-            if not (store.exists(receipts.place(self.attempt, _BEFORE)) or store.exists(committed)):
+            committed = store.join(store.parent(self.attempt.uri), MARKER)
+            if not (self._note(self._begun, b"") or store.exists(committed)):
                 here = f"{socket.gethostname()} does not see what the driver wrote below {self.attempt.uri}"
                 raise Retryable(f"{here}; allowed: a folder that all nodes share, or s3://")
-            store.write(self._begun, b"")
         return self.make()
 
-    @property
-    def _begun(self) -> str:
-        return receipts.place(self.attempt, f"{_BEGUN}-{self.run}")
+    def _note(self, name: str, said: bytes) -> bool:
+        """Write among the receipts, unless another process has committed the stage and cleared them away."""
+        is_open = store.exists(receipts.place(self.attempt, _BEFORE))
+        if is_open:
+            store.write(receipts.place(self.attempt, name), said)
+        return is_open
 
     def has_begun(self) -> bool:
         """Whether a worker works, as far as can be known; asked by the driver."""
-        return not self.attempt.is_shared or store.exists(self._begun)
+        return not self.attempt.is_shared or store.exists(receipts.place(self.attempt, self._begun))
+
+    @property
+    def _begun(self) -> str:
+        return f"{_BEGUN}-{self.run}"
 
     def __call__(self, block: pa.Table) -> pa.Table:
         name = block.column(_SHARD)[0].as_py()
@@ -84,7 +90,7 @@ class _ShardWorker:
             done = self.work(block.drop_columns(_SHARD), self.attempt, f"{number:05d}")
             result = receipts.as_json(done)
             if self.attempt.is_shared:
-                store.write(receipts.place(self.attempt, f"{name}.json"), result.encode())
+                self._note(f"{name}.json", result.encode())
         except (UserError, StageError) as error:  # carried back as data: Ray would wrap and repeat it
             result = receipts.failed(error)
         except OSError as error:  # Ray would put words of its own where the file's name stood

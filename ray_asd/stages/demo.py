@@ -4,8 +4,8 @@ from ray_asd import config, store
 from ray_asd.build import Output
 from ray_asd.config import Worker
 from ray_asd.data import simulate
-from ray_asd.data.listing import Source
 from ray_asd.data.simulate import Fleet
+from ray_asd.data.source import Source
 from ray_asd.engine.progress import Progress
 from ray_asd.engine.session import session
 from ray_asd.stages.comparison import evaluate

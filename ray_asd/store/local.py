@@ -144,20 +144,19 @@ def _draft(path: str, fill: Callable[[str], object]) -> Iterator[str]:
             os.unlink(draft)
 
 
-def listing(path: str) -> Iterator[Found]:
-    """All files below ``path`` by their relative paths, in no order, hidden ones too; none when it does not exist.
+def listing(path: str, below: str = "") -> Iterator[Found]:
+    """All files below ``path`` by their relative paths and in order of these, hidden ones too; none where it is not.
 
     Raises:
         UserError: a folder may not be listed: to leave its files out unsaid would lose them.
     """
-    above = [""]
-    while above:
-        below = above.pop()
-        for name, kind, size, changed in _scanned(os.path.join(path, below)):
-            if kind == "directory":
-                above.append(f"{below}{name}/")
-            else:
-                yield f"{below}{name}", size, changed
+    scanned = _scanned(os.path.join(path, below))
+    scanned.sort(key=lambda found: f"{found[0]}/" if found[1] == "directory" else found[0])
+    for name, kind, size, version in scanned:
+        if kind == "directory":
+            yield from listing(path, f"{below}{name}/")
+        else:
+            yield f"{below}{name}", size, version
 
 
 def children(path: str, kind: str) -> list[str]:
@@ -183,16 +182,17 @@ def _scanned(path: str) -> list[tuple[str, str, int, str]]:
 
 
 def _entry(entry: "os.DirEntry[str]") -> tuple[str, str, int, str] | None:
-    """None for what is gone again. A link has its own time, and the size of what it leads to."""
+    """None for what is gone again. A link has its own time and that of what it leads to, and the size of that."""
     try:
         status = entry.stat(follow_symlinks=False)
     except FileNotFoundError:
         return None
     kind = "directory" if S_ISDIR(status.st_mode) else "file" if S_ISREG(status.st_mode) else "other"
-    size = status.st_size
+    size, version = status.st_size, str(status.st_mtime)
     if entry.is_symlink():
-        size = getattr(_status(entry.path), "st_size", 0)
-    return entry.name, kind, size, str(status.st_mtime)
+        target = _status(entry.path)
+        size, version = (target.st_size, f"{version} {target.st_mtime}") if target else (0, version)
+    return entry.name, kind, size, version
 
 
 @repeated

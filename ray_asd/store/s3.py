@@ -42,6 +42,7 @@ from s3fs.core import sync_wrapper
 
 from ray_asd.errors import Retryable, StageError, UserError
 
+CONNECTIONS = 32  # of a process
 ATTEMPTS = 10  # where AWS_MAX_ATTEMPTS says nothing
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 20.0  # seconds, as in botocore's standard mode
 _CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE, or give the machine a role"
@@ -76,7 +77,8 @@ def client() -> "Client":
     if "AWS_MAX_ATTEMPTS" not in os.environ:
         retries["total_max_attempts"] = ATTEMPTS
     # Listings are not cached: another process may have written since.
-    return Client(use_listings_cache=False, config_kwargs={"retries": retries})
+    settings = {"retries": retries, "max_pool_connections": CONNECTIONS}
+    return Client(use_listings_cache=False, config_kwargs=settings)
 
 
 class Client(s3fs.S3FileSystem):  # type: ignore[misc]

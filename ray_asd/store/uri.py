@@ -169,24 +169,35 @@ def upload(source: Path, uri: str) -> None:
 
 
 def listing(uri: str) -> Iterator[Entry]:
-    """All files below ``uri`` in order of path; hidden files and folders (leading dot) are left out.
+    """All files below ``uri`` in order of path, as they are found; hidden ones (leading dot) are left out.
 
     Raises:
         UserError: a folder may not be listed.
     """
-    found = _remote_listing(uri) if is_remote(uri) else local.listing(uri)
-    for path, size, version in sorted(found):
+    for path, size, version in _remote_listing(uri) if is_remote(uri) else local.listing(uri):
         if not path.startswith(".") and "/." not in path:
             yield Entry(path, size, version)
 
 
 def _remote_listing(uri: str) -> Iterator[tuple[str, int, str]]:
+    _, _, prefix = uri.removeprefix("s3://").rstrip("/").partition("/")
+    for found in _objects(uri):
+        path = found["Key"].removeprefix(prefix).lstrip("/")
+        if path and not _is_folder_object(path):
+            yield path, int(found["Size"]), _version(found)
+
+
+def _objects(uri: str) -> Iterator[dict[str, Any]]:
+    """What S3 says of each object below ``uri``, which it lists in order of their keys."""
     client, path = filesystem(uri)
-    root = client._strip_protocol(path)
-    for found, info in client.find(path, detail=True).items():
-        relative = found.removeprefix(root).lstrip("/")
-        if relative and not _is_folder_object(found):
-            yield relative, int(info["size"]), _version(info)
+    bucket, _, prefix = path.rstrip("/").partition("/")
+    asked = {"Bucket": bucket, "Prefix": prefix and f"{prefix}/"}
+    while True:
+        page = client.call_s3("list_objects_v2", **asked)
+        yield from page.get("Contents", [])
+        if not page.get("IsTruncated"):
+            return
+        asked["ContinuationToken"] = page["NextContinuationToken"]
 
 
 def stat(uri: str) -> Entry | None:
@@ -238,7 +249,8 @@ def last_write(uri: str) -> float:
     """When the file ``uri`` or something below it was last written, in seconds since the epoch; 0 where nothing is."""
     if not is_remote(uri):
         file = local.stat(uri)
-        return max((float(changed) for *_, changed in ([file] if file else local.listing(uri))), default=0.0)
+        found = [file] if file else local.listing(uri)
+        return max((float(time) for *_, version in found for time in version.split()), default=0.0)
     client, path = filesystem(uri)
     times = [info["LastModified"].timestamp() for info in client.find(path, detail=True).values()]
     return max(times, default=0.0)

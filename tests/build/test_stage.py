@@ -212,3 +212,14 @@ def test_markers_of_another_version_are_refused(root: str, part: str, written: s
     store.write(place, store.read(place).decode().replace(part, written).encode())
     with pytest.raises(StageError, match=f"^{place}: no marker of this version: {message}$"):
         build.run(root, key(), refuse)
+
+
+def test_work_that_loses_its_ground_to_one_who_commits_takes_what_that_one_made(root: str) -> None:
+    def overtaken(attempt: build.Attempt) -> build.Outcome:
+        build.run(root, key(), write_one, resumable=True)
+        raise StageError(f"{attempt.uri}/{build.RECEIPTS}/manifest: no such file")
+
+    output = build.run(root, key(), overtaken, resumable=True)
+    assert (output.reused, output.marker.counts) == (True, {"clips": 1})
+    with pytest.raises(StageError, match="no such file"):
+        build.run(root, key(name="other"), overtaken, resumable=True)

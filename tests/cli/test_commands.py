@@ -191,7 +191,7 @@ def test_the_summary_is_kept_below_the_root(flow: Flow) -> None:
 def test_lists_are_also_for_people(flow: Flow) -> None:
     lines = run("ls", flow.root).out.splitlines()
     assert len(lines) == len(flow.runs["ls"].summary["outputs"])
-    assert f" s  {flow.uri('clips')}  clips 32, rejects 0, " in lines[0]
+    assert f" s  {flow.uri('clips')}  clips 32, decoded 32, rejects 0, " in lines[0]
     shown = run("show", flow.uri("scores"))
     assert json.loads(shown.out)["name"] == "spectral"
     assert shown.err.startswith("from 1: ")
@@ -350,6 +350,10 @@ REFUSED = {
     ),
     "empty source": ("ingest {empty} --out {root}", "no layout"),
     "split": ("ingest {fleet} --out {root} --split exam", "'exam' is not one of 'train', 'calibration', 'test'"),
+    "no resource": (
+        "ingest {fleet} --out {root} --set a=1",
+        "--set a=1: no recipe is used; allowed: resources",
+    ),
     "rejects": ("ingest {fleet} --out {root} --max-rejects -1", "'--max-rejects': -1 is not in the range x>=0"),
     "clips as model": ("embed --model {clips} --clips {clips} --out {root}", "'ingest'; allowed: train, tfp"),
     "absent model": (

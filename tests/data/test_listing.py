@@ -1,5 +1,6 @@
 """Small trees of each year, as folders and inside archives: what a listing makes of them without reading audio."""
 
+import os
 import random
 import string
 import zipfile
@@ -9,7 +10,8 @@ import pytest
 
 from ray_asd import reasons, store
 from ray_asd.data import layouts, zips
-from ray_asd.data.listing import Listing, Source, read_listing
+from ray_asd.data.listing import Listing, read_listing
+from ray_asd.data.source import Source
 from ray_asd.errors import UserError
 
 SHOT = "section_00_{}_{}_{}_{}.wav"
@@ -33,8 +35,14 @@ def pack(place: Path, files: dict[str, str]) -> str:
 def told(listing: Listing) -> dict[str, tuple[str, str | None, str | None, dict[str, str]]]:
     """Split, domain, label and attributes by clip_id."""
     return {
-        listing.ids[uri]: (clip.split, clip.domain, clip.label, clip.attributes) for uri, clip in listing.clips.items()
+        row["clip_id"]: (row["split"], row["domain"], row["label"], dict(row["attributes"]))
+        for row in listing.clips.to_pylist()
     }
+
+
+def uris(listing: Listing) -> list[str]:
+    found: list[str] = listing.clips["uri"].to_pylist()
+    return found
 
 
 FAN = {
@@ -61,9 +69,9 @@ def test_archives_are_read_as_the_folders_they_would_unpack_to(tmp_path: Path, b
         found = read_listing(Source(place))
         assert (found.layout, found.why) == (expected.layout, expected.why)
         assert told(found) == told(expected)
-        uris = sorted(found.clips)
-        assert uris[-1] == f"{place}/dev_fan.zip!/fan/train/section_00_source_train_normal_0000_vel_6.wav"
-        assert [zips.read(uri) for uri in uris] == [b"bb", b"a"] * 2
+        places = sorted(uris(found))
+        assert places[-1] == f"{place}/dev_fan.zip!/fan/train/section_00_source_train_normal_0000_vel_6.wav"
+        assert [zips.read(uri) for uri in places] == [b"bb", b"a"] * 2
         assert sorted(row["reason"] for row in found.rejected) == ["name_fits_no_layout"] * 2
 
 
@@ -73,7 +81,7 @@ def test_an_archive_alone_is_the_folder_it_would_unpack_to(tmp_path: Path) -> No
     found, expected = read_listing(Source(packed)), read_listing(Source(unpacked))
     assert told(found) == told(expected)
     assert {"dev_fan/" + name for name in FAN if name.endswith(".wav")} == set(told(found))
-    assert all(uri.startswith(f"{packed}!/fan/") for uri in found.clips)
+    assert all(uri.startswith(f"{packed}!/fan/") for uri in uris(found))
     flat = pack(tmp_path / "pump.zip", {"train/a.wav": "a", "test/anomaly/b.wav": "b"})
     listing = read_listing(Source(flat, layout="flat", machine_type="pump"))
     assert told(listing) == {
@@ -82,14 +90,14 @@ def test_an_archive_alone_is_the_folder_it_would_unpack_to(tmp_path: Path) -> No
     }
 
 
-def test_the_entries_change_with_the_content_of_an_archive_not_with_its_date(tmp_path: Path) -> None:
+def test_the_version_changes_with_the_content_of_an_archive_not_with_its_date(tmp_path: Path) -> None:
     packed = tmp_path / "dev_fan.zip"
-    entries = []
+    versions = []
     for text in ("a", "a", "b"):
         pack(packed, FAN | {"fan/train/section_00_source_train_normal_0000_vel_6.wav": text})
-        entries.append(read_listing(Source(str(tmp_path), dataset="x")).entries)
+        versions.append(read_listing(Source(str(tmp_path), dataset="x")).version)
         store.remove(str(packed))
-    assert entries[0] == entries[1] != entries[2]
+    assert versions[0] == versions[1] != versions[2]
 
 
 def test_what_archives_refuse_is_rejected_by_name_and_costs_no_other_file(tmp_path: Path) -> None:
@@ -106,9 +114,20 @@ def test_what_archives_refuse_is_rejected_by_name_and_costs_no_other_file(tmp_pa
         "dev2.zip!/fan/train/bomb.wav": "name_fits_no_layout",
     }
     assert {row["reason"] for row in listing.rejected} <= reasons.REJECTED.keys()
-    assert len(listing.clips) == len(set(listing.ids.values())) == 2
+    assert len(told(listing)) == 2
     assert not (tmp_path / "evil.wav").exists()
-    assert {"broken.zip", f"{source}/dev.zip!/../evil.wav"} <= {entry.path for entry in listing.entries}
+    put(source, {"broken.zip": "pk"})
+    assert read_listing(Source(str(source))).version != listing.version
+
+
+def test_a_name_that_is_not_utf8_is_rejected_and_costs_no_other_file(tmp_path: Path) -> None:
+    source = put(tmp_path / "s", {"fan/train/section_00_source_train_normal_0000.wav": "a"})
+    Path(os.fsdecode(os.fsencode(source) + b"/fan/train/caf\xe9.wav")).write_text("b")
+    listing = read_listing(Source(source))
+    assert [(store.name(row["uri"]), row["reason"]) for row in listing.rejected] == [
+        ("caf\\udce9.wav", "name_fits_no_layout")
+    ]
+    assert len(told(listing)) == 1
 
 
 def test_a_source_that_is_a_broken_archive_is_the_users_to_mend(tmp_path: Path) -> None:
@@ -122,12 +141,11 @@ def test_mimii_is_split_as_its_users_do(tmp_path: Path) -> None:
     put(tmp_path, normal | {f"6_dB_fan/fan/id_00/abnormal/{number:08d}.wav": "a" for number in range(2)})
     listing = read_listing(Source(str(tmp_path), dataset="mimii"))
     assert listing.layout == "mimii"
-    splits = [(clip.split, clip.label) for _, clip in sorted(listing.clips.items())]
+    clips = listing.clips.to_pylist()
+    splits = [(clip["split"], clip["label"]) for clip in clips]
     assert splits == [("test", "anomaly")] * 2 + [("test", "normal")] * 2 + [("train", "normal")] * 3
-    assert {(clip.machine_type, clip.section, clip.machine_id) for clip in listing.clips.values()} == {
-        ("fan", "00", "id_00")
-    }
-    assert all(clip.attributes == {"id": "00", "snr": "6"} for clip in listing.clips.values())
+    assert {(clip["machine_type"], clip["section"], clip["machine_id"]) for clip in clips} == {("fan", "00", "id_00")}
+    assert all(dict(clip["attributes"]) == {"id": "00", "snr": "6"} for clip in clips)
 
 
 def anonymous(folder: Path) -> str:
@@ -149,7 +167,7 @@ def test_a_list_of_labels_names_anonymous_clips(tmp_path: Path) -> None:
         "eval/bandsaw/test/section_00_test_0000.wav": ("test", "target", "anomaly", {"vel": "7"}),
         "eval/bandsaw/test/section_00_0001.wav": ("test", "source", "normal", {}),
     }
-    assert len(listing.entries) == len(plain.entries) + 1
+    assert listing.version != plain.version
 
 
 def test_labels_of_2020_and_2021(tmp_path: Path) -> None:
@@ -161,9 +179,9 @@ def test_labels_of_2020_and_2021(tmp_path: Path) -> None:
     clips = {}
     for year in ("20", "21"):
         listing = read_listing(Source(str(tmp_path / year), truth=f"{tmp_path}/{year}.csv"))
-        clips[year] = {clip.split: clip for clip in listing.clips.values()}
-    assert (clips["20"]["test"].label, clips["20"]["test"].machine_id) == ("anomaly", "id_01")
-    assert (clips["21"]["test"].label, clips["21"]["test"].domain) == ("anomaly", "source")
+        clips[year] = {clip["split"]: clip for clip in listing.clips.to_pylist()}
+    assert (clips["20"]["test"]["label"], clips["20"]["test"]["machine_id"]) == ("anomaly", "id_01")
+    assert (clips["21"]["test"]["label"], clips["21"]["test"]["domain"]) == ("anomaly", "source")
 
 
 def test_the_evaluators_folder_names_anonymous_clips(tmp_path: Path) -> None:
@@ -215,10 +233,10 @@ def test_hidden_attributes_are_an_overlay_on_request(tmp_path: Path) -> None:
     overlay = put(tmp_path / "truth", {"gearbox/attributes_00_train_correspondence.csv": rows})
     plain = read_listing(Source(source))
     assert plain.layout == "dcase2024"
-    assert [clip.attributes for clip in plain.clips.values()] == [{}, {}]
+    assert plain.clips["attributes"].to_pylist() == [[], []]
     found = read_listing(Source(source, attributes=overlay))
-    assert [clip.attributes for clip in found.clips.values()] == [{"pro": "A", "wt": "200"}, {}]
-    assert len(found.entries) == len(plain.entries) + 1
+    assert found.clips["attributes"].to_pylist() == [[("pro", "A"), ("wt", "200")], []]
+    assert found.version != plain.version
     with pytest.raises(UserError, match="no <machine>/attributes_NN_test_correspondence.csv"):
         read_listing(Source(source, attributes=source))
     put(Path(overlay), {"gearbox/attributes_00_test_correspondence.csv": "a,b\n"})
@@ -243,15 +261,31 @@ def test_an_anonymous_clip_gives_way_to_its_named_copy(tmp_path: Path) -> None:
 def test_a_csv_file_names_members_of_archives_too(tmp_path: Path, bucket: str) -> None:
     pack(tmp_path / "a.zip", {"x/a.wav": "abc", "../b.wav": "b"})
     store.write(f"{bucket}/c.zip", (tmp_path / "a.zip").read_bytes())
-    uris = ["a.zip!/x/a.wav", f"{bucket}/c.zip!/x/a.wav", "a.zip!/x/no.wav", "no.zip!/a.wav"]
-    put(tmp_path, {"list.csv": "\n".join(["uri,machine_type,split", *(f"{uri},fan,train" for uri in uris)])})
+    named = ["a.zip!/x/a.wav", f"{bucket}/c.zip!/x/a.wav", "a.zip!/x/no.wav", "no.zip!/a.wav"]
+    put(tmp_path, {"list.csv": "\n".join(["uri,machine_type,split", *(f"{uri},fan,train" for uri in named)])})
     listing = read_listing(Source(str(tmp_path / "list.csv")))
-    assert [zips.read(uri) for uri in listing.clips] == [b"abc"] * 2
-    assert list(listing.ids.values()) == ["list/a.zip!/x/a.wav", f"list/{uris[1].removeprefix('s3://')}"]
+    assert [zips.read(uri) for uri in uris(listing)] == [b"abc"] * 2
+    assert list(told(listing)) == ["list/a.zip!/x/a.wav", f"list/{named[1].removeprefix('s3://')}"]
     assert {row["uri"].removeprefix(f"{tmp_path}/"): row["reason"] for row in listing.rejected} == dict.fromkeys(
-        uris[2:], "missing"
+        named[2:], "missing"
     )
-    assert [entry.size for entry in listing.entries[1:]] == [3, 3]
+    assert listing.clips["size"].to_pylist() == [3, 3]
+
+
+def test_all_that_a_csv_file_names_is_asked_for_and_the_first_wrong_row_is_named(tmp_path: Path, bucket: str) -> None:
+    names = [f"{number:03d}.wav" for number in range(100)]
+    for name in names[::2]:
+        store.write(f"{bucket}/{name}", name.encode())
+    lines = ["uri,machine_type,split", *(f"{bucket}/{name},fan,train" for name in names)]
+    put(tmp_path, {"list.csv": "\n".join(lines)})
+    listing = read_listing(Source(str(tmp_path / "list.csv")))
+    assert uris(listing) == [f"{bucket}/{name}" for name in names[::2]]
+    assert [row["uri"] for row in listing.rejected] == [f"{bucket}/{name}" for name in names[1::2]]
+    lines[50:50] = [f"s3://no-such-bucket-{number}/a.wav,fan,train" for number in range(40)]
+    put(tmp_path, {"list.csv": "\n".join(lines)})
+    for _ in range(3):
+        with pytest.raises(UserError, match="s3://no-such-bucket-0: no such bucket"):
+            read_listing(Source(str(tmp_path / "list.csv")))
 
 
 def test_a_recording_named_by_a_path_that_cannot_be_is_rejected(tmp_path: Path) -> None:
@@ -277,11 +311,11 @@ def test_each_file_with_a_changed_name_is_a_clip_or_a_reject(tmp_path: Path, lay
         changed.add("".join(letters))
     pack(tmp_path / "s" / "a.zip", dict.fromkeys(changed, ""))
     listing = read_listing(Source(str(tmp_path / "s"), layout=layout))
-    files = {uri.partition("!/")[2] for uri in listing.clips}
+    files = {uri.partition("!/")[2] for uri in uris(listing)}
     rejected = {row["uri"].partition("!/")[2]: row["reason"] for row in listing.rejected}
     hidden = {name for name in changed if any(part.startswith(".") for part in name.split("/"))}
     assert files | rejected.keys() == {name for name in changed - hidden if not layouts.is_sidecar(name)}
     assert not files & rejected.keys()
     assert set(rejected.values()) == {"name_fits_no_layout"}
     assert len(files) > 1  # more than the name that was not changed
-    assert len(set(listing.ids.values())) == len(listing.ids) == len(listing.clips)
+    assert len(told(listing)) == listing.clips.num_rows

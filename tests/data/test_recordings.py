@@ -1,5 +1,6 @@
 """Recordings by their CLIPS rows: loose or packed, checked against what was ingested, decoded ahead in order."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,3 +76,17 @@ def test_an_error_comes_in_its_turn_and_nothing_is_read_far_ahead(tmp_path: Path
     assert len([next(heard) for _ in range(19)]) == 19
     with pytest.raises(BadAudio, match=r"gone\.wav"):
         next(heard)
+
+
+def test_what_waits_is_bounded_by_its_size() -> None:
+    taken: list[int] = []
+
+    def asked() -> Iterator[int]:
+        for size in (3, 3, 5, 20, 1, 1):
+            taken.append(size)
+            yield size
+
+    doubled = recordings.ahead(lambda size: 2 * size, asked(), 4, 10, lambda size: size)
+    assert (next(doubled), taken) == (6, [3, 3, 5])
+    assert (next(doubled), next(doubled), next(doubled), taken) == (6, 10, 40, [3, 3, 5, 20])  # it waits for none
+    assert list(doubled) == [2, 2]

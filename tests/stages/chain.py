@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from ray_asd import build, config, grid
 from ray_asd.build import Output, steps
 from ray_asd.config import Resources, Worker
-from ray_asd.data.listing import Source
 from ray_asd.data.simulate import Fleet
+from ray_asd.data.source import Source
 from ray_asd.engine.progress import silent
 from ray_asd.stages.comparison import evaluate
 from ray_asd.stages.detection import embed, enroll, score

@@ -9,7 +9,7 @@ from typing import Any
 
 from ray_asd import build, store
 from ray_asd.config import Worker
-from ray_asd.data.listing import Source
+from ray_asd.data.source import Source
 from ray_asd.engine.progress import silent
 from ray_asd.stages.recordings import ingest
 

@@ -160,6 +160,11 @@ def test_what_links_lead_to(tmp_path: Path) -> None:
     (tmp_path / "good").symlink_to(tmp_path / "a")
     (tmp_path / "broken").symlink_to(tmp_path / "none")
     assert {entry.path: entry.size for entry in store.listing(str(tmp_path))} == {"a": 3, "good": 3, "broken": 0}
+    before = {entry.path: entry.version for entry in store.listing(str(tmp_path))}
+    os.utime(tmp_path / "a", (0, 0))
+    after = {entry.path: entry.version for entry in store.listing(str(tmp_path))}
+    assert [name for name in before if before[name] != after[name]] == ["a", "good"]
+    assert store.last_write(str(tmp_path)) == max((tmp_path / link).lstat().st_mtime for link in ("good", "broken"))
     assert store.files(str(tmp_path)) == ["a"]
     assert (store.exists(str(tmp_path / "good")), store.exists(str(tmp_path / "broken"))) == (True, False)
     store.remove(str(tmp_path / "good"))

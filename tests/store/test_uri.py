@@ -90,6 +90,17 @@ def test_listing_is_ordered_and_sized_and_leaves_hidden_files_out(root: str) -> 
     assert store.files(store.join(root, "a.wav", "x")) == []
 
 
+def test_a_listing_of_several_pages_is_whole_and_in_order(bucket: str) -> None:
+    name, _, prefix = bucket.removeprefix("s3://").partition("/")
+    client = boto3.client("s3")
+    names = [f"a{number:03d}{end}" for number in range(350) for end in ("-", "/b", "é")]
+    for path in names:
+        client.put_object(Bucket=name, Key=f"{prefix}/{path}", Body=b"")
+    client.put_object(Bucket=name, Key=f"{prefix}-beside", Body=b"")
+    assert [entry.path for entry in store.listing(bucket)] == sorted(names)
+    assert len(names) > 1_000
+
+
 def test_versions_tell_a_changed_file_of_the_same_size(root: str) -> None:
     for name in ("kept", "changed"):
         store.write(store.join(root, name), b"1")

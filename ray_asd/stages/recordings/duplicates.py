@@ -6,6 +6,7 @@ again.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +17,8 @@ from ray_asd.build import Attempt, File
 from ray_asd.data.ingested import clip_counts, clips_table, reject, reject_counts, rejects_table
 from ray_asd.tables import Folder
 
+_READERS = 16
+
 
 def noted(attempt: Attempt, files: Sequence[File], rejected: bool) -> tuple[list[File], Counter[str]]:
     """``files`` with duplicates marked by the first clip they equal, or ``rejected``; and how the counts change.
@@ -23,14 +26,16 @@ def noted(attempt: Attempt, files: Sequence[File], rejected: bool) -> tuple[list
     The first is the one that is first by clip_id.
     """
     of_clips = sorted(file.path for file in files if file.path.startswith(f"{Folder.CLIPS}/"))
-    first_of = _first_of([_read(attempt, path, ["clip_id", "content_hash"]) for path in of_clips])
+    with ThreadPoolExecutor(_READERS) as pool:
+        first_of = _first_of(list(pool.map(lambda path: _read(attempt, path, ["clip_id", "content_hash"]), of_clips)))
     change: Counter[str] = Counter()
     if not first_of:
         return list(files), change
     written = {file.path: [file] for file in files}
+    duplicates = pa.array(list(first_of))
     for path in of_clips:
         table = _read(attempt, path)
-        copies = pc.is_in(table["clip_id"], pa.array(list(first_of)))
+        copies = pc.is_in(table["clip_id"], duplicates)
         if pc.any(copies).as_py():
             rewrite = _rejected if rejected else _marked
             written[path], changed = rewrite(attempt, path, table, copies, first_of)

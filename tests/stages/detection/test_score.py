@@ -23,7 +23,7 @@ from ray_asd.build import Output, steps
 from ray_asd.build.steps import Step
 from ray_asd.config import Resources, Worker
 from ray_asd.data import audio, simulate
-from ray_asd.data.listing import Source
+from ray_asd.data.source import Source
 from ray_asd.engine import cutting
 from ray_asd.engine.progress import silent
 from ray_asd.errors import UserError

@@ -9,7 +9,7 @@ from data import damage
 from ray_asd import cli, store, tables
 from ray_asd.build import steps
 from ray_asd.config import Worker
-from ray_asd.data.listing import Source
+from ray_asd.data.source import Source
 from ray_asd.engine.progress import silent
 from ray_asd.stages.recordings import ingest
 from ray_asd.tables import Folder

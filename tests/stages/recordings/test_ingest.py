@@ -19,7 +19,7 @@ from ray_asd.build import Output, steps
 from ray_asd.build.steps import Step
 from ray_asd.config import Worker
 from ray_asd.data import audio, recordings
-from ray_asd.data.listing import Source
+from ray_asd.data.source import Source
 from ray_asd.engine.progress import silent
 from ray_asd.errors import UserError
 from ray_asd.stages.recordings import ingest

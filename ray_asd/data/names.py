@@ -1,0 +1,98 @@
+"""What the names of a source's files say, with what its own CSV files and published lists add to them."""
+
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ray_asd import store
+from ray_asd.data import csv_files, layouts, recordings, truth, zips
+from ray_asd.data.layouts import ParsedClip
+from ray_asd.data.listed import each
+from ray_asd.data.source import Source
+from ray_asd.data.years import LAYOUTS
+
+_NAMED_COPIES = "/test_rename/"  # where the organisers' baseline puts copies of anonymous test clips
+
+
+@dataclass(frozen=True, slots=True)
+class Misnamed:
+    """Why a file is no clip; ``reason`` is a key of ``reasons.REJECTED``."""
+
+    reason: str
+    detail: str
+
+
+class Names:
+    """What can be told of the recordings of ``source`` among all its ``files``, a table of FILES."""
+
+    def __init__(self, source: Source, layout: str, files: pa.Table) -> None:
+        self._source, self._layout = source, layout
+        self._attributes = _attributes(files)
+        self._labels = truth.read_labels(source.truth, layout) if source.truth else None
+        self._overlay = truth.read_attributes(source.attributes) if source.attributes else None
+        self._firsts = _firsts(files)
+        self._renamed = self._machines_with_named_copies(files)
+        self._held_out = self._moved_to_the_test(files) if LAYOUTS[layout].holds_out else set()
+
+    @property
+    def entries(self) -> list[store.Entry]:
+        """Of the published lists."""
+        return [entry for published in (self._labels, self._overlay) if published for entry in published.entries]
+
+    def of(self, path: str, uri: str) -> ParsedClip | Misnamed | None:
+        """What is known of the recording at ``path``; None for what belongs to a data set without being one."""
+        if layouts.is_sidecar(path):
+            return None
+        if (first := self._firsts.get(path, uri)) != uri:
+            return Misnamed("archive_member", f"unpacked it has the same path as {first}")
+        clip = self._parse(path)
+        if clip is None:
+            return Misnamed("name_fits_no_layout", f"layout {self._layout} does not know such a path")
+        if clip.label is None and _machine(path) in self._renamed:
+            return Misnamed("renamed", "its named copy lies in test_rename/")
+        if path in self._held_out:
+            clip = replace(clip, split="test")
+        told = self._attributes.get(clip.machine_type, {}).get(store.name(path))
+        clip = clip if told is None else replace(clip, attributes=dict(told))
+        return truth.joined(path, clip, self._labels, self._overlay)
+
+    def _parse(self, path: str) -> ParsedClip | None:
+        return layouts.parse(self._layout, path, None, self._source.machine_type, self._source.split)
+
+    def _machines_with_named_copies(self, files: pa.Table) -> set[str]:
+        copies = files.filter(pc.match_substring(files["path"], _NAMED_COPIES))
+        return {_machine(row["path"]) for row in each(copies) if self._parse(row["path"])}
+
+    def _moved_to_the_test(self, files: pa.Table) -> set[str]:
+        clips = {row["path"]: clip for row in each(files) if (clip := self._parse(row["path"]))}
+        moved = layouts.held_out(self._layout, clips)
+        return {path for path, clip in moved.items() if clip.split != clips[path].split}
+
+
+def _machine(path: str) -> str:
+    """The folder of the machine, which has one for each split."""
+    return path.rsplit("/", 2)[0]
+
+
+def _attributes(files: pa.Table) -> dict[str, dict[str, dict[str, str]]]:
+    """Attributes by machine type and file name, from the attribute CSVs among ``files``."""
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for row in each(files.filter(pc.ends_with(files["path"], ".csv"))):
+        machine_type = layouts.attributes_of(row["path"])
+        if machine_type:
+            told = csv_files.read_attributes(recordings.at(row["uri"]), row["uri"])
+            found.setdefault(machine_type, {}).update(told)
+    return found
+
+
+def _firsts(files: pa.Table) -> dict[str, str]:
+    """Where several files have the same path, as can be when archives are taken for folders: the URI of the first."""
+    if not pc.any(pc.match_substring(files["uri"], zips.member_uri("", ""))).as_py():
+        return {}
+    counts = pc.value_counts(files["path"])
+    several = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    firsts: dict[str, str] = {}
+    for row in each(files.filter(pc.is_in(files["path"], several))):
+        firsts.setdefault(row["path"], row["uri"])
+    return firsts
