@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from random import SystemRandom
 from types import TracebackType
 from typing import Any, Self
 
@@ -83,6 +83,8 @@ class Holders(Service):
         self.worker, self.count = worker, len(parts) * replicas
         self._name, self._parts, self._replicas = name, parts, replicas
         self._actors: list[list[ActorHandle]] = []
+        self._starting: list[ray.ObjectRef] = []
+        self._mine: int | None = None  # of the replicas, for the process that asks
 
     def __enter__(self) -> Self:
         options = placement.options(self.worker)
@@ -93,18 +95,25 @@ class Holders(Service):
             ]
             for _ in range(self._replicas)
         ]
-        with ExitStack() as unless_healthy:
-            unless_healthy.callback(self.__exit__, None, None, None)
-            self.health()
-            unless_healthy.pop_all()
+        self._starting = [actor.health.remote() for replica in self._actors for actor in replica]
         return self
+
+    def is_up(self, seconds: float) -> bool:
+        """Whether all actors have their place and what they hold, waiting so long for it.
+
+        Raises:
+            RayError: one could not load it.
+        """
+        up, missing = ray.wait(self._starting, num_returns=len(self._starting), timeout=seconds)
+        ray.get(up)
+        return not missing
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for actor in (actor for replica in self._actors for actor in replica):
             ray.kill(actor)
-        self._actors = []
+        self._actors, self._starting = [], []
 
     def health(self) -> list[dict[str, Any]]:
         """Of each actor."""
@@ -119,7 +128,9 @@ class Holders(Service):
         Raises:
             RayError: an actor died more often than it may; else what the answer itself raised.
         """
-        replica = self._actors[os.getpid() % self._replicas]
+        if self._mine is None:
+            self._mine = SystemRandom().randrange(self._replicas)
+        replica = self._actors[self._mine]
         shared = ray.put(batch)
         try:
             answers: Sequence[Any] = ray.get([actor.ask.remote(shared, *arguments) for actor in replica])

@@ -147,7 +147,8 @@ class Engine:
         return [node for node in self.nodes.values() if node.state == "running"]
 
     def _is_training(self) -> bool:
-        return any(node.planned.step.exclusive for node in self._running())
+        """Whether something runs that is worth waiting for, rather than waits for its lease or its workers."""
+        return any(node.planned.step.exclusive and node.task for node in self._running())
 
     def _start_ready(self) -> bool:
         """Start what can start; whether anything is running then, or waits for its next try."""
@@ -165,7 +166,7 @@ class Engine:
         )
 
     def _start(self, node: Node) -> None:
-        node.state, node.tries = "running", node.tries + 1
+        node.state, node.tries, node.task = "running", node.tries + 1, ""
         threading.Thread(target=self._build, args=(node,), name=node.planned.uri, daemon=True).start()
 
     def _build(self, node: Node) -> None:

@@ -50,6 +50,10 @@ class Service(AbstractContextManager["Service"]):
     worker: Worker
     count: int
 
+    def is_up(self, seconds: float) -> bool:
+        """Whether it can be used, waiting so long for that; raises what keeps it from coming up."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class _ShardWorker:
@@ -155,6 +159,8 @@ def run(
         store.write(receipts.place(attempt, _BEFORE), b"")
     try:
         with waiting.place(1, most, beside) as grant, service or nullcontext():
+            while service and not service.is_up(_LOOK_SECONDS):
+                waiting.look()
             at_once = most if workers else grant.workers
             work = _ShardWorker(uuid4().hex, make, attempt)
             for row in _rows(lambda: _mapped(blocks, work, worker, at_once)):

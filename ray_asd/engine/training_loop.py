@@ -8,6 +8,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,6 @@ import torch.distributed
 from ray.train.collective import broadcast_from_rank_zero
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from ray_asd import store
 from ray_asd.build import Attempt, Outcome
 from ray_asd.config import Optimisation
 from ray_asd.data.sampling import Sampler
@@ -62,7 +62,7 @@ def train(objective: Objective, attempt: Attempt, fence: Fence, board: Board, ru
     fence.check()
     torch.set_num_threads(objective.settings.threads)
     with _met(rank, world_size):
-        _steps(objective, attempt, fence, board, run, rank, world_size)
+        _steps(objective, attempt, fence, board, run)
 
 
 @contextmanager
@@ -89,10 +89,9 @@ def _met(rank: int, world_size: int) -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
-def _steps(
-    objective: Objective, attempt: Attempt, fence: Fence, board: Board, run: str, rank: int, world_size: int
-) -> None:
-    settings, seed = objective.settings, objective.seed
+def _steps(objective: Objective, attempt: Attempt, fence: Fence, board: Board, run: str) -> None:
+    settings, seed, context = objective.settings, objective.seed, ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
     prepared = objective.prepare()
     model = ray.train.torch.prepare_model(prepared.module)
     sampler = Sampler(prepared.num_items, settings.batch_size, seed)
@@ -103,11 +102,12 @@ def _steps(
         worker.backward(sampler.draws(0, rank, world_size), step=0)
     newest = training_state.latest(fence) if rank == 0 else None
     state = _restore(worker, _load(fence, broadcast_from_rank_zero(newest)))
-    every, shown = max(1, settings.steps // _POINTS), _Shown(board, rank)
+    every, shown, states = max(1, settings.steps // _POINTS), _Shown(board, rank), _States(fence, run)
     for step in range(state.step, settings.steps):
         _reseed(seed, step, rank)
-        result = worker.step(step, sampler.draws(step, rank, world_size))
         last = step + 1 == settings.steps
+        draws, following = (sampler.draws(number, rank, world_size) for number in (step, step + 1))
+        result = worker.step(step, draws, () if last else following)
         due = last or (step + 1) % settings.checkpoint_every == 0
         stop = False
         measured = step % every == 0 or last
@@ -115,18 +115,19 @@ def _steps(
             mean = _mean_over_ranks(result)
             if not math.isfinite(mean["loss"]):  # on all ranks; an exception would only make Ray try it again
                 board.give_up(_diverged(mean["loss"], step, settings))
-                return
+                break
             state.curve.append({"step": step + 1, **mean, "learning_rate": learning_rate_at(step, settings)})
         if measured or due:
             stop = shown.show(state.curve[-1], at_once=due)
-        if stop or due:
-            if last and rank == 0:
+        if (stop or due) and rank == 0:
+            if last:
                 prepared.finish()
             state.step = step + 1
-            _checkpoint(_saved(worker, state), fence, run, rank)
+            states.store(_saved(worker, state))
         if stop and not last:
-            return
-    if rank == 0:
+            break
+    states.wait()
+    if rank == 0 and state.step == settings.steps:
         board.end(_outcome(prepared, state, attempt))
 
 
@@ -187,25 +188,29 @@ class _Shown:
         return bool(stop.item())
 
 
-def _checkpoint(state: State, fence: Fence, run: str, rank: int) -> None:
-    """Reached by all ranks, since a report is a barrier; rank 0 stores the state."""
-    if rank:
-        ray.train.report({"step": state.step})
-        return
+class _States:
+    """Those of a run, stored by rank 0 one after the other while training goes on."""
 
-    def keep(checkpoint: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
-        saved = training_state.save(fence, run, state.step, Path(checkpoint.path) / training_state.STATE)
-        filesystem, path = store.arrow(saved)
-        return ray.train.Checkpoint(path, filesystem)
+    def __init__(self, fence: Fence, run: str) -> None:
+        self._fence, self._run = fence, run
+        self._thread = ThreadPoolExecutor(1)
+        self._storing: Future[None] | None = None
 
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save(vars(state), Path(folder) / training_state.STATE)
-        ray.train.report(
-            {"step": state.step},
-            checkpoint=ray.train.Checkpoint.from_directory(folder),
-            checkpoint_dir_name=f"step-{state.step:08d}",
-            checkpoint_upload_fn=keep,
-        )
+    def store(self, state: State) -> None:
+        """Raises what went wrong with the one before."""
+        self.wait()
+        folder = tempfile.TemporaryDirectory()
+        torch.save(vars(state), Path(folder.name) / training_state.STATE)  # now: the next step changes its tensors
+        self._storing = self._thread.submit(self._upload, state.step, folder)
+
+    def wait(self) -> None:
+        """Until the last one is stored."""
+        if self._storing:
+            self._storing.result()
+
+    def _upload(self, step: int, folder: "tempfile.TemporaryDirectory[str]") -> None:
+        with folder as name:
+            training_state.save(self._fence, self._run, step, Path(name) / training_state.STATE)
 
 
 def _load(fence: Fence, record: training_state.Record | None) -> State | None:

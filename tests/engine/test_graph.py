@@ -239,6 +239,7 @@ def test_sigterm_waits_for_trainings_and_starts_nothing_more(tmp_path: Path) -> 
     begun, released = threading.Event(), threading.Event()
 
     def trains(attempt: Attempt, inputs: Mapping[str, Output]) -> Outcome:
+        engine.progress("train  loss 2.0", 1, 4)
         begun.set()
         assert released.wait(60)
         return nothing(attempt, inputs)
@@ -255,3 +256,27 @@ def test_sigterm_waits_for_trainings_and_starts_nothing_more(tmp_path: Path) -> 
     with connection._stoppable(), pytest.raises(StageError, match="stopped by SIGTERM"):
         engine.run(show)
     assert states(engine) == {"training": "done", "after": "waiting"}
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_sigterm_waits_for_no_training_that_has_not_begun(tmp_path: Path) -> None:
+    """Another process may hold its lease for hours."""
+    begun = threading.Event()
+
+    def waits(attempt: Attempt, inputs: Mapping[str, Output]) -> Outcome:
+        begun.set()
+        time.sleep(30)
+        return nothing(attempt, inputs)
+
+    engine = Engine(str(tmp_path))
+    engine.add(Step("made", "training", 1, {}, {}, waits, 1, exclusive=True))
+    asked: list[float] = []
+
+    def show() -> None:
+        if begun.is_set() and not asked:
+            asked.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with connection._stoppable(), pytest.raises(StageError, match="stopped by SIGTERM"):
+        engine.run(show)
+    assert states(engine) == {"training": "running"}

@@ -1,12 +1,14 @@
 """One step of training, in this process."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from ray_asd.config import Optimisation
-from ray_asd.data.sampling import Sampler
+from ray_asd.data.sampling import Draw, Sampler
 from ray_asd.engine import stepping
 from ray_asd.engine.stepping import Stepper
 from ray_asd.models import checkpoints
@@ -38,3 +40,25 @@ def test_a_step_is_adamw_on_the_clipped_gradient(tmp_path: Path) -> None:
     assert measured.keys() == {"loss", "accuracy"}
     assert not measured["loss"].requires_grad
     assert stepper.waited > 0
+
+
+def test_what_is_read_ahead_is_what_would_have_been_read(tmp_path: Path) -> None:
+    made = recipe(training={"steps": 4, "batch_size": 4})
+    clips = training_set(str(tmp_path), hums(6))
+    losses, read = [], list[int]()
+    for ahead in (False, True):
+        torch.manual_seed(0)
+        prepared = objectives.FineTuning(made, checkpoints.resolve(made.backbone, 0), [clips], []).prepare()
+        stepper, sampler = Stepper(prepared, prepared.module, made.fine_tuning), Sampler(prepared.num_items, 4, 0)
+        stepper.reads_ahead = ahead
+        one_by_one = prepared.batch
+
+        def batch(draws: Sequence[Draw], step: int, one_by_one: Any = one_by_one) -> Any:
+            read.append(step)
+            return one_by_one(draws, step)
+
+        prepared.batch = batch  # type: ignore[method-assign]
+        draws = [sampler.draws(step, 0, 1) for step in range(4)]
+        losses.append([stepper.step(n, draws[n], draws[n + 1] if n < 3 else ())["loss"].item() for n in range(4)])
+    assert losses[0] == losses[1]
+    assert sorted(read) == sorted([*range(4)] * 2), "each once"
