@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from processes import below
@@ -31,9 +32,15 @@ class Cluster:
         self._raylets: list[int] = started["raylets"]
         self.environment = {**environment, "RAY_ADDRESS": self.address}
 
-    def at_work(self, node: int) -> list[int]:
-        """Ids of the processes of a node that do some work just now."""
-        return [pid for pid, title in below(self._raylets[node], b"ray::").items() if b"ray::IDLE" not in title]
+    def at_work(self, node: int) -> dict[str, set[str]]:
+        """The titles of the processes of a node that do some work just now, by the job that they do it for."""
+        found: dict[str, set[str]] = {}
+        for pid, title in below(self._raylets[node], b"ray::").items():
+            if b"ray::IDLE" not in title:
+                with suppress(OSError):  # it ended meanwhile
+                    _, _, job, _ = Path(os.readlink(f"/proc/{pid}/fd/1")).stem.split("-")
+                    found.setdefault(job, set()).add(title.replace(b"\0", b" ").decode().strip())
+        return found
 
     def nodes(self) -> int:
         """How many raylets there are, the head's among them."""
@@ -46,6 +53,13 @@ class Cluster:
         self._program.stdin.flush()
         assert self._answer() == f"removed {node}"
 
+    def kill(self) -> None:
+        """The head and all nodes, without warning."""
+        for process in below(self._program.pid, b""):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        self._program.kill()
+
     def _answer(self) -> str:
         assert self._program.stdout
         return self._program.stdout.readline().strip()
@@ -53,14 +67,17 @@ class Cluster:
 
 @contextmanager
 def cluster(
-    folder: Path, nodes: Sequence[Mapping[str, Any]] = (), most: int = 0, **variables: str
+    folder: Path,
+    nodes: Sequence[Mapping[str, Any]] = (),
+    most: int = 0,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[Cluster]:
     """A head without CPUs and ``nodes``; to which an autoscaler adds up to ``most`` nodes of one CPU."""
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_A")}
-    environment = own | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)} | _LOOPBACK | variables
+    environment = own | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)} | _LOOPBACK | dict(variables)
     command = [sys.executable, __file__, json.dumps({"nodes": nodes, "most": most, "folder": str(folder)})]
     with (
         (folder / "cluster.log").open("w") as log,
@@ -139,9 +156,9 @@ def main() -> None:
     came = [pid for pid in _raylets(os.getpid()) if pid not in pids]
     workers = [worker for pid in came for worker in below(pid, b"ray::")]
     started.shutdown()
-    for pid in [*came, *workers]:
+    for process in [*came, *workers]:
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(process, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -23,14 +23,16 @@ def session(root: str, progress: Progress = silent) -> Iterator[Bring]:
 
         def bring(step: Step) -> Output:
             nonlocal connected
-            to_do = [entry.step for entry in steps.plan(step, root) if not entry.done]
+            planned = steps.plan(step, root)
+            to_do, output = [entry.step for entry in planned if not entry.done], planned[-1].done
             if not connected and any(where.on_ray(needed) for needed in to_do):
                 from ray_asd.engine import connection
 
                 stack.enter_context(connection.connected())
                 connected = True
             for needed in to_do:
-                steps.ensure(where.placed(needed, progress), root)
-            return steps.ensure(step, root)
+                output = steps.ensure(where.placed(needed, progress), root)
+            assert output is not None, "of the step itself, the last one"
+            return output
 
         yield bring

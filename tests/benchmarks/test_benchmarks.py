@@ -6,7 +6,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from ray_asd.benchmarks import augmentation, autoencoder, embedding, knn, limit, training
+from ray_asd.benchmarks import augmentation, autoencoder, embedding, ingest, knn, limit, training
 
 
 def rows(printed: str, first: str) -> dict[str, list[str]]:
@@ -72,3 +72,12 @@ def test_limit_and_the_share_of_it_that_is_reached() -> None:
     assert float(heading.split()[1]) > 0
     assert "packed float32" in rows(result.output, heading)
     assert re.search(r"memory, read and written: [\d.]+ GB/s", result.output)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_ingest_of_a_source_that_has_grown() -> None:
+    result = CliRunner().invoke(ingest.main, ["--clips", "50", "--new", "0.1"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    decoded = {name: cells[0] for name, cells in rows(result.output, "ingest").items()}
+    assert decoded == {"from nothing": "45 of 45", "5 more": "5 of 50", "all from nothing": "50 of 50"}
+    assert result.output.splitlines()[-1] == "CLIPS of the grown source equal those of the full run"

@@ -13,17 +13,22 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import ray
 
+import clusters
 import processes
 from ray_asd import build, config, store
-from ray_asd.build import Output
+from ray_asd.build import Output, archive
 from ray_asd.build.steps import Step, ensure
+from ray_asd.data import simulate
+from ray_asd.data.simulate import Fleet
 from ray_asd.engine.progress import silent
 from ray_asd.stages.training import systems
+from ray_asd.tables import Folder
 from stages import chain
 
 pytestmark = pytest.mark.slow
@@ -50,6 +55,15 @@ FAULTS = [
 ]
 
 
+def elsewhere(command: list[str], log: Path, **environment: str) -> "subprocess.Popen[bytes]":
+    """A process of its own that runs this command line; its stderr goes to ``log``."""
+    program = Path(sys.executable).with_name("ray-asd")
+    with log.open("wb") as stderr:
+        return subprocess.Popen(
+            [program, *command], stdout=subprocess.DEVNULL, stderr=stderr, env=os.environ | environment
+        )
+
+
 class Submission:
     """One and the same training below one root, submitted as often as a test likes."""
 
@@ -71,10 +85,9 @@ class Submission:
 
     def elsewhere(self, log: Path, **environment: str) -> "subprocess.Popen[bytes]":
         """Submit it by the command line; its stderr goes to ``log``."""
-        command = [Path(sys.executable).with_name("ray-asd"), "train", "--recipe", "tiny", "--out", self.root]
-        command += ["--clips", self.clips.uri, *(part for setting in SETTINGS for part in ("--set", setting))]
-        with log.open("wb") as stderr:
-            return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, env=os.environ | environment)
+        command = ["train", "--recipe", "tiny", "--out", self.root, "--clips", self.clips.uri]
+        command += [part for setting in SETTINGS for part in ("--set", setting)]
+        return elsewhere(command, log, **environment)
 
     def steps(self, token: int | None = None) -> int:
         """After how many steps the newest state was recorded, by the driver of that token."""
@@ -179,6 +192,65 @@ def test_killed_where_it_hurts(system: chain.Chain, undisturbed: dict[str, str],
     output = submission.here()
     assert digests(output) == undisturbed
     assert store.folders(submission.folder) == [output.marker.attempt]
+
+
+@dataclass(frozen=True)
+class Night:
+    """CLIPS and SCORES of a fleet, and what the commands that make them need."""
+
+    recordings: str
+    clips: Output
+    detector: Output
+    scores: Output
+
+    def ingest(self, root: Path) -> list[str]:
+        return ["ingest", self.recordings, "--dataset", "fleet", "--out", str(root)]
+
+    def score(self, root: Path) -> list[str]:
+        return ["score", "--detector", self.detector.uri, "--clips", self.clips.uri, "--out", str(root)]
+
+
+@pytest.fixture(scope="module")
+def night(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Night:
+    """Five shards of recordings, of which three are scored."""
+    folder = tmp_path_factory.mktemp("night")
+    recordings, root = str(folder / "fleet"), str(folder / "root")
+    simulate.write(Fleet(("fan",), train_source=48, train_target=16, test=24, seconds=1.0), recordings)
+    clips = chain.ingested(recordings, root, dataset="fleet")
+    detector = chain.spectral(clips, root)
+    return Night(recordings, clips, detector, chain.scored(detector, clips, root))
+
+
+def test_a_node_is_lost(system: chain.Chain, undisturbed: dict[str, str], night: Night, tmp_path: Path) -> None:
+    """In mid-ingest, mid-training and mid-scoring, which takes Ray some fifteen seconds to notice.
+
+    The recordings hang until then, so that the node works for all three when it goes.
+    """
+    training = Submission(system, str(tmp_path / "root"))
+    hangs = tmp_path / "HANG@workers"
+    hangs.touch()
+    search = os.pathsep.join([str(Path(__file__).parent / "faults"), os.environ.get("PYTHONPATH", "")])
+    faults = {"FAULTS": r"open HANG@workers \.wav$", "FAULTS_ON": str(tmp_path), "PYTHONPATH": search}
+    with clusters.cluster(tmp_path, [{"num_cpus": 8}] * 2, variables=faults) as cluster:
+        others = [night.ingest(tmp_path / "ingested"), night.score(tmp_path / "scored")]
+        drivers = [elsewhere(command, tmp_path / command[0], **cluster.environment) for command in others]
+        drivers.append(training.elsewhere(tmp_path / "train", **cluster.environment))
+        training.wait_for(EVERY, drivers[-1])
+        (lost,) = (node for node in (1, 2) if "ray::RayTrainWorker" in str(cluster.at_work(node)))
+        processes.wait_for(lambda: len(cluster.at_work(lost)) == len(drivers))
+        assert training.steps() < STEPS
+        cluster.remove(lost)
+        hangs.unlink()
+        codes = [driver.wait(300) for driver in drivers]
+    logs = [(tmp_path / name).read_text() for name in ("ingest", "score", "train")]
+    assert codes == [0, 0, 0], logs
+    (clips,), (scores,) = (archive.outputs(str(tmp_path / name)) for name in ("ingested", "scored"))
+    assert clips.marker.files == night.clips.marker.files
+    assert scores.table(Folder.SCORES).equals(night.scores.table(Folder.SCORES))
+    trained = training.here()
+    assert digests(trained) == undisturbed
+    runs = store.folders(store.join(training.folder, "checkpoints"))
+    assert runs == ["000001-0", "000001-1"], "its workers were started again"
 
 
 @pytest.fixture

@@ -60,7 +60,8 @@ class Grown:
 def grown(proxy: fault_proxy.Proxy, recordings: str, root: str, cells: Path) -> Grown:
     """The chain and a sweep of a process of its own, with ``proxy`` as the object store of all nodes."""
     search = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    with clusters.cluster(cells.parent, most=2, AWS_ENDPOINT_URL=proxy.url, PYTHONPATH=search) as cluster:
+    variables = {"AWS_ENDPOINT_URL": proxy.url, "PYTHONPATH": search}
+    with clusters.cluster(cells.parent, most=2, variables=variables) as cluster:
         command = [sys.executable, "-c", BUILD, recordings, root, str(cells)]
         done = subprocess.run(command, capture_output=True, text=True, env=cluster.environment, timeout=550)
         nodes = cluster.nodes()

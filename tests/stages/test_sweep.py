@@ -20,6 +20,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
+import clusters
 from ray_asd import build, cli, grid, store
 from ray_asd.build import Output, archive
 from ray_asd.cli import live
@@ -200,7 +201,7 @@ print(sweep.counts["made"], sweep.failed)
 
 
 class Submission:
-    """A sweep below a root of its own, as often as a test likes, in processes with a Ray of a single CPU."""
+    """A sweep below a root of its own, as often as a test likes, in processes that have a single CPU on Ray."""
 
     def __init__(self, system: chain.Chain, folder: Path) -> None:
         folder.mkdir()
@@ -212,9 +213,9 @@ class Submission:
             store.write(store.join(clips, entry.path), store.read(store.join(system.clips.uri, entry.path)))
         self.command = [sys.executable, "-c", _ONE_CPU, str(folder / "grid.yaml"), clips, self.root, *SETTINGS]
 
-    def start(self) -> "subprocess.Popen[bytes]":
+    def start(self, cluster: clusters.Cluster) -> "subprocess.Popen[bytes]":
         with self.log.open("w") as stderr:
-            return subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=stderr)
+            return subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=stderr, env=cluster.environment)
 
     def end(self) -> str:
         """How many stages it made, and the cells that failed."""
@@ -238,17 +239,20 @@ def figures(root: str) -> dict[str, pa.Table]:
 def test_a_killed_sweep_ends_as_one_that_nothing_happened_to(system: chain.Chain, added: Added, tmp_path: Path) -> None:
     """On a single CPU, where trainings and Ray Data pipelines wait for each other instead of for ever.
 
-    It is killed with a part of its stages done, which are not made again. Another sweep has made the same cells.
+    It is lost, and the cluster with it, with a part of its stages done, which are not made again on another cluster.
+    Another sweep has made the same cells.
     """
     killed = Submission(system, tmp_path / "killed")
     draw = random.Random(0)
     for done in sorted(draw.sample(range(2, 10), KILLS)):  # of 18
         before = attempts(killed.root)
-        process = killed.start()
-        while process.poll() is None and len(attempts(killed.root)) < done:
-            time.sleep(0.05)
-        time.sleep(draw.uniform(0, 2))
-        process.send_signal(signal.SIGKILL)
+        with clusters.cluster(tmp_path, [{"num_cpus": 1}]) as cluster:
+            process = killed.start(cluster)
+            while process.poll() is None and len(attempts(killed.root)) < done:
+                time.sleep(0.05)
+            time.sleep(draw.uniform(0, 2))
+            process.send_signal(signal.SIGKILL)
+            cluster.kill()
         assert process.wait() == -signal.SIGKILL, killed.log.read_text()
         assert attempts(killed.root).items() >= before.items()
     before = attempts(killed.root)

@@ -6,7 +6,8 @@
 once: the fault is ``self``, or ``driver`` and then itself. A folder named by ``FAULTS_DONE`` keeps which have happened.
 
 ``open``: the fault is the name of an error, e.g. ``EIO``, or ``EIO@workers`` for all but the first process; opening a
-matching path raises it while the folder named by ``FAULTS_ON`` holds a file of the fault's name.
+matching path raises it while the folder named by ``FAULTS_ON`` holds a file of the fault's name. ``HANG`` is no error:
+so long nothing comes back.
 """
 
 import errno
@@ -14,6 +15,7 @@ import os
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,10 @@ def _fail(fault: str, path: str) -> None:
     name, _, where = fault.partition("@")
     if where == "workers" and os.environ["FAULTS_DRIVER"] == str(os.getpid()):
         return
-    if os.path.exists(os.path.join(os.environ["FAULTS_ON"], fault)):
+    switch = os.path.join(os.environ["FAULTS_ON"], fault)
+    while name == "HANG" and os.path.exists(switch):
+        time.sleep(0.05)
+    if os.path.exists(switch):
         number = getattr(errno, name)
         raise OSError(number, os.strerror(number), path)
 
