@@ -38,8 +38,9 @@ class Cluster:
         for pid, title in below(self._raylets[node], b"ray::").items():
             if b"ray::IDLE" not in title:
                 with suppress(OSError):  # it ended meanwhile
-                    _, _, job, _ = Path(os.readlink(f"/proc/{pid}/fd/1")).stem.split("-")
-                    found.setdefault(job, set()).add(title.replace(b"\0", b" ").decode().strip())
+                    log = Path(os.readlink(f"/proc/{pid}/fd/1")).stem.split("-")
+                    if log[0] == "worker":  # and no agent of the node itself
+                        found.setdefault(log[2], set()).add(title.replace(b"\0", b" ").decode().strip())
         return found
 
     def nodes(self) -> int:

@@ -43,7 +43,7 @@ def main(clips: int, new: float) -> None:
             [name, _decoded(output), f"{seconds:.1f}", f"{full[1] / seconds:.1f}"]
             for name, (output, seconds) in named.items()
         ]
-        click.echo(measure.table(["ingest", "decoded", "seconds", "faster than all"], rows))
+        click.echo(measure.table(["ingest", "decoded", "seconds", "faster than all"], rows) + "\n")
         same = grown[0].table(Folder.CLIPS).equals(full[0].table(Folder.CLIPS))
         click.echo(f"CLIPS of the grown source {'equal' if same else 'DIFFER FROM'} those of the full run")
 

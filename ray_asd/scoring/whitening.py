@@ -1,14 +1,17 @@
 """Whitening of healthy embeddings: directions in which healthy clips differ count less, those in which they agree more.
 
-A Euclidean distance of whitened vectors is the Mahalanobis distance of the vectors. N clips, E values.
+A Euclidean distance of whitened vectors is the Mahalanobis distance of the vectors. N clips, E values. What is fitted is
+fitted by one thread: with another number of them BLAS adds up in another order, and no machine would get another's bits.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ray_asd.scoring.cosine import Floats, Vectors, blocks
 
+_by_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 MIN_CLIPS = 20  # a smaller group takes the covariance of all groups
 
 
@@ -20,6 +23,7 @@ class Scatter:
     count: int
 
     @classmethod
+    @_by_one_thread
     def of(cls, vectors: Vectors) -> "Scatter":
         """That of one group [N, E], in float64."""
         mean = centre(vectors)
@@ -43,6 +47,7 @@ def centre(vectors: Vectors) -> Floats:
     return np.asarray(vectors.mean(axis=0, dtype=np.float64))
 
 
+@_by_one_thread
 def inverse_root(group: Scatter, fleet: Scatter | None, shrinkage: float) -> Floats:
     """Symmetric W [E, E] with W W the inverse of the shrunk covariance (1 - s) C + s tr(C) / E I.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ray_asd import build, config, grid
 from ray_asd.build import Output, steps
-from ray_asd.config import Resources, Worker
+from ray_asd.config import Recipe, Resources, Worker
 from ray_asd.data.simulate import Fleet
 from ray_asd.data.source import Source
 from ray_asd.engine.progress import silent
@@ -35,6 +35,15 @@ SETTINGS = (
     "transformer_pooling.workers=1",
     "scoring.backend=paper",
     ONE_WORKER,
+)
+BASELINE_SETTINGS = (
+    *SETTINGS,
+    "autoencoder.epochs=1",
+    "autoencoder.checkpoint_every=2",
+    "mobilenet.epochs=1",
+    "mobilenet.frames=32",
+    "mobilenet.hop_frames=32",
+    "mobilenet.checkpoint_every=2",
 )
 RECIPE = config.load("tiny", SETTINGS)
 
@@ -132,6 +141,11 @@ def swept(cells: str, clips: Output, root: str) -> Sweep:
     sweep = Sweep("test", grid.load(cells, "tiny", SETTINGS), clips, root)
     sweep.run(lambda: None)
     return sweep
+
+
+def baseline(method: str, *changes: str) -> Recipe:
+    """Of ``autoencoder`` or ``mobilenet``."""
+    return config.load("tiny", (*BASELINE_SETTINGS, f"method={method}", *changes))
 
 
 def contents(output: Output) -> Mapping[str, bytes]:

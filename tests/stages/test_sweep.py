@@ -30,15 +30,6 @@ from ray_asd.tables import Folder
 from stages import chain
 
 KILLS = int(os.environ.get("SWEEP_KILLS", "1"))
-SETTINGS = (
-    *chain.SETTINGS,
-    "autoencoder.epochs=1",
-    "autoencoder.checkpoint_every=2",
-    "mobilenet.epochs=1",
-    "mobilenet.frames=32",
-    "mobilenet.hop_frames=32",
-    "mobilenet.checkpoint_every=2",
-)
 GRID = """\
 - method: [autoencoder, mobilenet]
 - {backbone: hubert, WS: true, SA: true, TFP: [false, true]}
@@ -48,16 +39,17 @@ SYSTEMS = ["AutoEncoder (MSE)", "MobileNet", "hubert+WS+SA (random:tiny)", "hube
 
 def cells(path: Path, text: str = GRID) -> list[grid.Cell]:
     path.write_text(text)
-    return grid.load(str(path), "tiny", SETTINGS)
+    return grid.load(str(path), "tiny", chain.BASELINE_SETTINGS)
 
 
 @pytest.fixture(scope="module")
-def root(system: chain.Chain, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A root that holds the chain of the other tests, and nothing else that they have made."""
+def root(system: chain.Chain, baselines: dict[str, Output], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A root that holds the chain of the other tests, the trained baselines, and nothing else that they have made."""
     place = str(tmp_path_factory.mktemp("sweep") / "root")
-    for output in archive.lineage(system.metrics):
-        if output.uri.startswith(system.root):
-            shutil.copytree(output.uri, output.uri.replace(system.root, place, 1))
+    for last in (system.metrics, *baselines.values()):
+        for output in archive.lineage(last):
+            if output.uri.startswith(system.root):
+                shutil.copytree(output.uri, output.uri.replace(system.root, place, 1), dirs_exist_ok=True)
     return place
 
 
@@ -108,10 +100,9 @@ def test_a_sweep_adds_what_is_missing_and_a_bad_cell_harms_no_other(
     after = attempts(root)
     assert {folder: attempt for folder, attempt in after.items() if folder in before} == before
     made = [folder.split("/")[-2] for folder in after if folder not in before]
-    autoencoder = ["autoencoder", "autoencoder", "train", "direct", "enroll", "score", "evaluate"]
-    mobilenet = ["train", "direct", "enroll", "score", "evaluate"]
+    baseline = ["direct", "enroll", "score", "evaluate"]  # of each; they were trained for other tests
     backbone = ["embed", "enroll", "score", "evaluate"]  # it was fine-tuned for its sibling with TFP
-    assert sorted(made) == sorted([*autoencoder, *mobilenet, *backbone])
+    assert sorted(made) == sorted([*baseline, *baseline, *backbone])
     assert sweep.counts == {"cells": 5, "failed": 1, "stages": len(sweep.engine.nodes), "made": len(made)}
     assert not sweep.reused
     names = [output.marker.summary["systems"][0]["system"] for output in sweep.metrics]
@@ -138,7 +129,7 @@ def test_the_way_is_told(added: Added) -> None:
         lines = [line.removeprefix(f"{cell.label}: ") for line in added.told if line.startswith(cell.label)]
         stages = [line.split("  ")[0] for line in lines]
         assert stages[-1] == "done"
-        assert stages.index("train") < stages.index("done")
+        assert stages.index("score") < stages.index("done")
     assert all(cell.label in added.shown for cell in added.cells[:-1])
     stages_done = f"{added.sweep.counts['stages']} of {added.sweep.counts['stages']} stages done"
     assert stages_done in added.shown
@@ -168,7 +159,7 @@ def test_a_failed_cell_is_told_after_the_table_of_the_others(
     """By the command line; the other cell is done already."""
     path = tmp_path / "grid.yaml"
     path.write_text("- backbone: hubert\n- {backbone: wavlm, set: {backbone.source: /no/such/folder}}\n")
-    settings = [part for setting in SETTINGS for part in ("--set", setting)]
+    settings = [part for setting in chain.BASELINE_SETTINGS for part in ("--set", setting)]
     command = ["sweep", "--recipe", "tiny", "--grid", str(path), "--clips", system.clips.uri, "--out", root]
     with pytest.raises(SystemExit) as ended:
         cli.main([*command, "--report", str(tmp_path / "report"), *settings, "--json"])
@@ -211,7 +202,8 @@ class Submission:
         clips = store.join(self.root, system.clips.uri.removeprefix(f"{system.root}/"))
         for entry in store.listing(system.clips.uri):
             store.write(store.join(clips, entry.path), store.read(store.join(system.clips.uri, entry.path)))
-        self.command = [sys.executable, "-c", _ONE_CPU, str(folder / "grid.yaml"), clips, self.root, *SETTINGS]
+        given = [str(folder / "grid.yaml"), clips, self.root, *chain.BASELINE_SETTINGS]
+        self.command = [sys.executable, "-c", _ONE_CPU, *given]
 
     def start(self, cluster: clusters.Cluster) -> "subprocess.Popen[bytes]":
         with self.log.open("w") as stderr:

@@ -6,7 +6,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from ray_asd import build, config, tables
+from ray_asd import build, tables
 from ray_asd.build import Output, steps
 from ray_asd.config import Recipe
 from ray_asd.data.features import log_mel
@@ -25,17 +25,7 @@ from ray_asd.stages.training.usage import Used
 from ray_asd.tables import Folder
 from stages import chain
 
-SETTINGS = (
-    *chain.SETTINGS,
-    "autoencoder.epochs=1",
-    "mobilenet.epochs=1",
-    "mobilenet.frames=32",
-    "mobilenet.hop_frames=32",
-)
-
-
-def recipe(method: str, *changes: str) -> Recipe:
-    return config.load("tiny", (*SETTINGS, f"method={method}", *changes))
+pytestmark = pytest.mark.usefixtures("baselines")
 
 
 def trained(system: chain.Chain, chosen: Recipe) -> Output:
@@ -53,7 +43,7 @@ def scored(system: chain.Chain, chosen: Recipe) -> Output:
 
 @pytest.mark.parametrize("method", ["autoencoder", "mobilenet"])
 def test_a_baseline_gives_scores_thresholds_and_metrics(system: chain.Chain, method: str) -> None:
-    output = scored(system, recipe(method))
+    output = scored(system, chain.baseline(method))
     table = output.table(Folder.SCORES)
     assert table.schema.equals(tables.SCORES)
     test = system.clips.table(Folder.CLIPS).filter(pc.field("split") == "test")
@@ -71,13 +61,13 @@ def test_a_baseline_gives_scores_thresholds_and_metrics(system: chain.Chain, met
 
 def test_an_autoencoders_scores_are_those_of_its_saved_weights(system: chain.Chain) -> None:
     """Put together here from the tensors alone, one machine type at a time."""
-    chosen = recipe("autoencoder")
+    chosen = chain.baseline("autoencoder")
     model = trained(system, chosen)
     card = read_card(model.fetch(CARD))
     assert card.machine_types == ["fan", "valve"]
     tensors = safetensors.torch.load_file(model.fetch(WEIGHTS))
     scores = {row["clip_id"]: row["score"] for row in scored(system, chosen).table(Folder.SCORES).to_pylist()}
-    mahalanobis = recipe("autoencoder", "scoring.autoencoder.score=mahalanobis")
+    mahalanobis = chain.baseline("autoencoder", "scoring.autoencoder.score=mahalanobis")
     assert trained(system, mahalanobis).uri == model.uri, "another score needs no training"
     other = scored(system, mahalanobis)
     assert other.marker.summary["system"] == "AutoEncoder (Mahalanobis)"
@@ -97,7 +87,7 @@ def test_an_autoencoders_scores_are_those_of_its_saved_weights(system: chain.Cha
 
 
 def test_each_machine_type_has_a_training_of_its_own(system: chain.Chain) -> None:
-    model = trained(system, recipe("autoencoder"))
+    model = trained(system, chain.baseline("autoencoder"))
     parts = [build.find(source.uri) for name, source in model.marker.inputs.items() if name.startswith("machine ")]
     assert [part.marker.config["machine_type"] for part in parts if part] == ["fan", "valve"]
     for part in parts:
@@ -111,7 +101,7 @@ def test_each_machine_type_has_a_training_of_its_own(system: chain.Chain) -> Non
 
 
 def test_the_true_class_is_the_clips_own_or_the_best_fitting(system: chain.Chain) -> None:
-    chosen = recipe("mobilenet")
+    chosen = chain.baseline("mobilenet")
     model = trained(system, chosen)
     card = read_card(model.fetch(CARD))
     network = PatchModel(len(card.conditions), chosen.mobilenet)
@@ -124,7 +114,7 @@ def test_the_true_class_is_the_clips_own_or_the_best_fitting(system: chain.Chain
     of_machine = [n for n, name in enumerate(card.conditions) if name.split("|")[0] == clip["machine_type"]]
     best = anomaly_score(logits, of_machine)
     recorded, nearest = (
-        load(used(model, recipe("mobilenet", f"scoring.mobilenet_class={name}"), system.clips))
+        load(used(model, chain.baseline("mobilenet", f"scoring.mobilenet_class={name}"), system.clips))
         for name in ("recorded", "nearest")
     )
     assert recorded(wave, clip) == pytest.approx(own, rel=1e-5)
@@ -138,14 +128,14 @@ def test_the_true_class_is_the_clips_own_or_the_best_fitting(system: chain.Chain
 
 
 def test_a_machine_type_without_an_autoencoder_is_named(system: chain.Chain) -> None:
-    chosen = recipe("autoencoder")
+    chosen = chain.baseline("autoencoder")
     scorer = load(used(trained(system, chosen), chosen, system.clips))
     with pytest.raises(UserError, match=r"^x: no AutoEncoder was trained on 'pump'; allowed: fan, valve$"):
         scorer(np.zeros(16_000, np.float32), {"clip_id": "x", "machine_type": "pump", "condition": None})
 
 
 def test_a_baseline_is_no_backbone(system: chain.Chain) -> None:
-    model = trained(system, recipe("mobilenet"))
+    model = trained(system, chain.baseline("mobilenet"))
     assert usage.use(model.uri, None, ()).method == "mobilenet"
     with pytest.raises(UserError, match=r"a mobilenet has no embeddings; allowed: a fine-tuned backbone$"):
         model_folder.load(model.fetch(CARD), model.fetch(WEIGHTS))
