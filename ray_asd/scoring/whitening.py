@@ -1,7 +1,7 @@
-"""Whitening of healthy embeddings: directions in which healthy clips differ count less, those in which they agree more.
+"""Whitening of healthy embeddings: directions in which healthy clips differ count less, those they agree in more.
 
-A Euclidean distance of whitened vectors is the Mahalanobis distance of the vectors. N clips, E values. What is fitted is
-fitted by one thread: with another number of them BLAS adds up in another order, and no machine would get another's bits.
+A Euclidean distance of whitened vectors is the Mahalanobis distance of the vectors. N clips, E values. One thread fits,
+since BLAS adds up in another order with another number of them: machines of any size get the same bits.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from threadpoolctl import threadpool_limits
 
 from ray_asd.scoring.cosine import Floats, Vectors, blocks
 
-_by_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 MIN_CLIPS = 20  # a smaller group takes the covariance of all groups
 
 
@@ -23,14 +22,14 @@ class Scatter:
     count: int
 
     @classmethod
-    @_by_one_thread
     def of(cls, vectors: Vectors) -> "Scatter":
         """That of one group [N, E], in float64."""
         mean = centre(vectors)
         products = np.zeros((vectors.shape[1], vectors.shape[1]))
-        for block in blocks(*vectors.shape):
-            deviations = vectors[block] - mean
-            products += deviations.T @ deviations
+        with threadpool_limits(1, user_api="blas"):
+            for block in blocks(*vectors.shape):
+                deviations = vectors[block] - mean
+                products += deviations.T @ deviations
         return cls(products, len(vectors))
 
     def __add__(self, other: "Scatter") -> "Scatter":
@@ -47,7 +46,6 @@ def centre(vectors: Vectors) -> Floats:
     return np.asarray(vectors.mean(axis=0, dtype=np.float64))
 
 
-@_by_one_thread
 def inverse_root(group: Scatter, fleet: Scatter | None, shrinkage: float) -> Floats:
     """Symmetric W [E, E] with W W the inverse of the shrunk covariance (1 - s) C + s tr(C) / E I.
 
@@ -61,8 +59,9 @@ def inverse_root(group: Scatter, fleet: Scatter | None, shrinkage: float) -> Flo
     scale = np.trace(covariance) / size
     if not scale > 0:
         return np.eye(size)
-    values, vectors = np.linalg.eigh((1 - shrinkage) * covariance + shrinkage * scale * np.eye(size))
-    return np.asarray((vectors / np.sqrt(values.clip(min=shrinkage * scale / 2))) @ vectors.T)
+    with threadpool_limits(1, user_api="blas"):
+        values, vectors = np.linalg.eigh((1 - shrinkage) * covariance + shrinkage * scale * np.eye(size))
+        return np.asarray((vectors / np.sqrt(values.clip(min=shrinkage * scale / 2))) @ vectors.T)
 
 
 def applied(vectors: Vectors, mean: Floats, root: Floats) -> Floats:

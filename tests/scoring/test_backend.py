@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy.linalg import fractional_matrix_power
 from sklearn.covariance import shrunk_covariance
+from threadpoolctl import threadpool_limits
 
 from ray_asd.config import Backend
 from ray_asd.errors import StageError
 from ray_asd.scoring import backend
-from ray_asd.scoring.whitening import Scatter
+from ray_asd.scoring.whitening import Scatter, inverse_root
 
 SETTINGS = [
     Backend(neighbours=k, metric=metric, whiten=whiten, density=density, density_neighbours=K)
@@ -84,6 +85,20 @@ def test_whatever_the_batch_the_bits_are_the_same_and_saving_changes_none(settin
             alone = again.search(queries[part], none(part))
             np.testing.assert_array_equal(alone.scores, together.scores[part])
             np.testing.assert_array_equal(alone.rows, together.rows[part])
+
+
+@pytest.mark.parametrize("count", [30, 2000])
+def test_any_number_of_threads_fits_the_same_bits(count: int) -> None:
+    vectors, queries = drawn(count, 384), drawn(20, 384, seed=1)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            scatter = Scatter.of(vectors)
+            fitted = backend.fit(vectors, [None] * count, Backend())
+            scores = fitted.search(queries, none(queries)).scores
+            found.append((scatter.products, inverse_root(scatter, None, 0.5), scores))
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("settings", [s for s in SETTINGS if s.whiten is None], ids=[n for n in NAMES if "None" in n])
