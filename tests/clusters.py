@@ -154,10 +154,9 @@ def main() -> None:
     for line in sys.stdin:
         started.remove_node(nodes[int(line)], allow_graceful=False)
         print(f"removed {line}", end="", flush=True)  # noqa: T201
-    came = [pid for pid in _raylets(os.getpid()) if pid not in pids]
-    workers = [worker for pid in came for worker in below(pid, b"ray::")]
+    begun = below(os.getpid(), b"")  # those of nodes that came later too, which the cluster knows nothing of
     started.shutdown()
-    for process in [*came, *workers]:
+    for process in begun:
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
 
