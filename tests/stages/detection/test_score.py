@@ -4,6 +4,7 @@ import math
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -227,19 +228,24 @@ def test_packs_change_nothing(system: chain.Chain, bucket: str) -> None:
 def test_killed_on_the_way(system: chain.Chain, place: str, victims: Sequence[bytes], seed: int) -> None:
     step = planned(system, place, *WITH_ACTORS)
     receipts = store.join(step.key(place).folder(place), "parts", "receipts")
-    killed: list[int] = []
+    killed, ended = list[int](), threading.Event()
 
     def kill() -> None:
         processes.wait_for(lambda: any(name.endswith(".json") for name in store.files(receipts)))
         time.sleep(random.Random(seed).uniform(0, 0.2))
         for title in victims:
-            for process in processes.below_this_one(title):
+            while not (running := processes.below_this_one(title)) and not ended.is_set():
+                time.sleep(0.01)  # between two shards a worker has no title
+            for process in running:
                 os.kill(process, signal.SIGKILL)
                 killed.append(process)
 
     with ThreadPoolExecutor(1) as pool:
         killing = pool.submit(kill)
-        output = steps.ensure(step, place)
+        try:
+            output = steps.ensure(step, place)
+        finally:
+            ended.set()
         killing.result()
     assert len(killed) >= len(victims)
     assert judgement(output) == judgement(system.scores)
