@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import replace
 
 from ray.exceptions import RayError
-from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import FailureConfig, Result, RunConfig, ScalingConfig, TrainingFailedError
 
 from ray_asd import store
 from ray_asd.build import Attempt, Outcome
@@ -118,7 +118,6 @@ class _Groups:
                 # Tried again by the driver. A controller that does it, outliving a killed driver by a second, takes
                 # its workers' end for a failure of theirs and leaves the cluster a placement group that nobody removes.
                 failure_config=FailureConfig(max_failures=0),
-                checkpoint_config=CheckpointConfig(num_to_keep=None),  # ours are dropped by training_state
                 callbacks=[Left(board)],  # type: ignore[list-item]
             ),
         )
