@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ray_asd.build import Output, steps
+from ray_asd.build import Output
 from ray_asd.build.steps import Step
 from ray_asd.engine.graph import Engine, Node
+from ray_asd.engine.session import session
 from ray_asd.errors import UserError
 from ray_asd.grid import Cell
 from ray_asd.stages.comparison import baselines, compare, evaluate
@@ -137,4 +138,5 @@ class Sweep:
                 found[key] = Scored(*key, scores)
         if len(found) < 2:
             return None
-        return steps.ensure(compare.step(self.name, list(found.values())), self.engine.root)
+        with session(self.engine.root) as bring:
+            return bring(compare.step(self.name, list(found.values())))
