@@ -7,8 +7,6 @@ the cluster with its standard input.
 import json
 import os
 import secrets
-import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from processes import below
+import processes
 
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # then all take 127.0.0.1 for their own address
 
@@ -35,7 +33,7 @@ class Cluster:
     def at_work(self, node: int) -> dict[str, set[str]]:
         """The titles of the processes of a node that do some work just now, by the job that they do it for."""
         found: dict[str, set[str]] = {}
-        for pid, title in below(self._raylets[node], b"ray::").items():
+        for pid, title in processes.below(self._raylets[node], b"ray::").items():
             if b"ray::IDLE" not in title:
                 with suppress(OSError):  # it ended meanwhile
                     log = Path(os.readlink(f"/proc/{pid}/fd/1")).stem.split("-")
@@ -56,9 +54,7 @@ class Cluster:
 
     def kill(self) -> None:
         """The head and all nodes, without warning."""
-        for process in below(self._program.pid, b""):
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+        processes.kill(processes.below(self._program.pid, b""))
         self._program.kill()
 
     def _answer(self) -> str:
@@ -94,7 +90,8 @@ def cluster(
 
 
 def _raylets(program: int) -> list[int]:
-    return [pid for pid, line in below(program, b"raylet/raylet").items() if line.split(b"\0")[0].endswith(b"/raylet")]
+    found = processes.below(program, b"raylet/raylet")
+    return [pid for pid, line in found.items() if line.split(b"\0")[0].endswith(b"/raylet")]
 
 
 def _autoscaler(most: int, address: str) -> dict[str, Any]:
@@ -129,17 +126,11 @@ def _autoscaler(most: int, address: str) -> dict[str, Any]:
     }
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def main() -> None:
     from ray.cluster_utils import Cluster as Nodes
 
     asked = json.loads(sys.argv[1])
-    port = _free_port()
+    (port,) = processes.free_ports(1)
     address = f"127.0.0.1:{port}"
     head = {"num_cpus": 0, "include_dashboard": False, "gcs_server_port": port}
     if asked["most"]:
@@ -154,11 +145,9 @@ def main() -> None:
     for line in sys.stdin:
         started.remove_node(nodes[int(line)], allow_graceful=False)
         print(f"removed {line}", end="", flush=True)  # noqa: T201
-    begun = below(os.getpid(), b"")  # those of nodes that came later too, which the cluster knows nothing of
+    begun = processes.below(os.getpid(), b"")  # those of nodes that came later too, of which the cluster knows nothing
     started.shutdown()
-    for process in begun:
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+    processes.kill(begun)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 import fcntl
 import os
+import signal
+import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -37,6 +39,22 @@ def below(parent: int, title: bytes) -> dict[int, bytes]:
         return process == parent or (process in parents and is_below(parents[process]))
 
     return {process: line for process, line in found.items() if is_below(process)}
+
+
+def kill(processes: Iterable[int]) -> None:
+    """All of them at once; some may have ended."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ephemeral ports, which lie above the range that Ray's workers use."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [found.getsockname()[1] for found in sockets]
+    for found in sockets:
+        found.close()
+    return ports
 
 
 @contextmanager

@@ -23,6 +23,7 @@ import pytest
 import requests
 
 import fault_proxy
+import processes
 from ray_asd import cli, store
 from ray_asd.data import simulate
 from ray_asd.errors import Retryable
@@ -53,15 +54,6 @@ class Head:
         return found
 
 
-def _free_ports(count: int) -> list[str]:
-    """Ephemeral ports, which lie above the range that Ray's workers use."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [str(found.getsockname()[1]) for found in sockets]
-    for found in sockets:
-        found.close()
-    return ports
-
-
 @pytest.fixture(scope="module")
 def head(s3: str) -> Iterator[Head]:
     folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: sockets below it allow 107 characters
@@ -70,7 +62,7 @@ def head(s3: str) -> Iterator[Head]:
     token.write_text(secrets.token_hex(32))
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", *AWS))}
     clean |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "OMP_NUM_THREADS": "1"}
-    port, dashboard, agent, client = _free_ports(4)
+    port, dashboard, agent, client = map(str, processes.free_ports(4))
     options = {"port": port, "dashboard-port": dashboard, "dashboard-agent-listen-port": agent}
     options |= {"ray-client-server-port": client, "dashboard-host": "127.0.0.1", "temp-dir": str(folder / "ray")}
     options |= {"num-cpus": "2", "object-store-memory": "200000000"}
@@ -227,7 +219,7 @@ def test_sigterm_stops_the_job(head: Head, tmp_path: Path) -> None:
 
 
 def test_a_dashboard_that_is_away_for_a_while_is_asked_again(head: Head) -> None:
-    (port,) = _free_ports(1)
+    (port,) = map(str, processes.free_ports(1))
     command = [sys.executable, str(JOBS / "submit.py"), "--address", f"http://127.0.0.1:{port}"]
     command += ["--submission-id", "patient", "train", "--recipe", "nonsense", "--clips", "c", "--out", "o"]
     with contextlib.ExitStack() as proxied:

@@ -46,6 +46,7 @@ class Step:
         return Key(self.stage, self.name, self.code_version, self.config, inputs)
 
 
+Placed = Callable[[Step], Step]
 Find = Callable[[str], Output | None]
 """``build.find``, or one that remembers its answers, for plans of many steps."""
 
@@ -87,9 +88,12 @@ def plan(step: Step, root: str, find: Find = build.find) -> list[Planned]:
     return list(found.values())
 
 
-def ensure(step: Step | Output, root: str) -> Output:
-    """The output of ``step`` below ``root``: what is there, or what its work makes, its inputs ensured before."""
-    return _ensure(step, root, _Found())
+def ensure(step: Step | Output, root: str, placed: Placed = lambda step: step) -> Output:
+    """The output of ``step`` below ``root``: what is there, or what its work makes, its inputs ensured before.
+
+    ``placed`` gives a step the work that is done for it, where that is not its own.
+    """
+    return _ensure(step, root, placed, _Found())
 
 
 class _Found(dict[str, Output | None]):
@@ -100,19 +104,20 @@ class _Found(dict[str, Output | None]):
         return output
 
 
-def _ensure(step: Step | Output, root: str, found: _Found) -> Output:
+def _ensure(step: Step | Output, root: str, placed: Placed, found: _Found) -> Output:
     if isinstance(step, Output):
         return step
     find = found.__getitem__
     done = find(step.key(root, find).folder(root))
     if done:
         return done
-    inputs = {name: _ensure(parent, root, found) for name, parent in step.inputs.items()}
+    inputs = {name: _ensure(parent, root, placed, found) for name, parent in step.inputs.items()}
     key = step.key(root, find)  # an input may have turned out to have the content of another
+    work = placed(step).work
     if step.exclusive:
-        output = _run_alone(root, key, lambda attempt: step.work(attempt, inputs), step.units)
+        output = _run_alone(root, key, lambda attempt: work(attempt, inputs), step.units)
     else:
-        output = build.run(root, key, lambda attempt: step.work(attempt, inputs), step.units, resumable=step.resumable)
+        output = build.run(root, key, lambda attempt: work(attempt, inputs), step.units, resumable=step.resumable)
     found[output.uri] = output
     return output
 

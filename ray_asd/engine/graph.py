@@ -17,12 +17,11 @@ from typing import Literal
 from ray_asd import build
 from ray_asd.build import Output, records, steps
 from ray_asd.build.steps import Planned, Step
-from ray_asd.engine import where
+from ray_asd.engine import patience, where
 from ray_asd.errors import STOPPED, Retryable, StageError, Unplaced, UserError
 
 TRIES = 2  # of a step that fails without getting further; one that is refused would be refused again
 PATIENCE = 5  # tries of a step that the environment broke off
-_FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  # seconds between tries, doubled each time
 _SHOWN_SECONDS = 0.5  # between looks of whoever watches
 
 State = Literal["waiting", "running", "done", "failed"]
@@ -204,7 +203,7 @@ class Engine:
         before = node.reached.get(node.task, -1)
         if node.done > before:
             node.tries, node.reached[node.task] = 1, node.done
-        node.not_before = time.monotonic() + min(_FIRST_WAIT * 2 ** (node.tries - 1), _LONGEST_WAIT)
+        node.not_before = time.monotonic() + patience.before_another_try(node.tries)
         return node.tries < _most_tries(error) and not self._stopped
 
     def _fail(self, node: Node, error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""How long work waits for its place on the cluster, as the user wants it."""
+"""How long work waits: for its place on the cluster, as the user wants it, and before it is tried again."""
 
 import os
 
@@ -6,6 +6,7 @@ from ray_asd.errors import UserError
 
 WAIT_VARIABLE = "RAY_ASD_WAIT_MINUTES"
 _DEFAULT = 24 * 60.0
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  # seconds between tries, doubled each time
 
 
 def minutes() -> float:
@@ -22,3 +23,8 @@ def minutes() -> float:
     if not found > 0:
         raise UserError(f"{WAIT_VARIABLE}={given!r}; allowed: minutes, a number above 0")
     return found
+
+
+def before_another_try(tries: int) -> float:
+    """Seconds to wait after so many tries that have failed."""
+    return min(_FIRST_WAIT * 2.0 ** (tries - 1), _LONGEST_WAIT)

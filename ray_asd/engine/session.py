@@ -24,15 +24,11 @@ def session(root: str, progress: Progress = silent) -> Iterator[Bring]:
         def bring(step: Step) -> Output:
             nonlocal connected
             planned = steps.plan(step, root)
-            to_do, output = [entry.step for entry in planned if not entry.done], planned[-1].done
-            if not connected and any(where.on_ray(needed) for needed in to_do):
+            if not connected and any(where.on_ray(entry.step) and not entry.done for entry in planned):
                 from ray_asd.engine import connection
 
                 stack.enter_context(connection.connected())
                 connected = True
-            for needed in to_do:
-                output = steps.ensure(where.placed(needed, progress), root)
-            assert output is not None, "of the step itself, the last one"
-            return output
+            return steps.ensure(step, root, lambda needed: where.placed(needed, progress))
 
         yield bring

@@ -1,5 +1,4 @@
-"""Ray Train's trainer, without the processes that nothing here needs: each start of workers took sixteen seconds of a
-processor, now half of that."""
+"""Ray Train's trainer, without the processes that nothing here needs: half of what starting workers costs."""
 
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2._internal.callbacks import DatasetsCallback

@@ -11,7 +11,7 @@ from ray.train import FailureConfig, Result, RunConfig, ScalingConfig, TrainingF
 from ray_asd import store
 from ray_asd.build import Attempt, Outcome
 from ray_asd.config import Worker
-from ray_asd.engine import connection, placement, training_state
+from ray_asd.engine import connection, patience, placement, training_state
 from ray_asd.engine.board import Board, Left, watch
 from ray_asd.engine.objective import Objective
 from ray_asd.engine.one_line import told
@@ -22,7 +22,6 @@ from ray_asd.errors import Retryable, StageError, UserError
 from ray_asd.store.lease import Fence
 
 MAX_FAILURES = 3  # of workers without a further checkpoint, before the stage fails
-_FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0  # seconds before workers are started again, doubled each time
 
 
 def fit(what: str, objective: Objective, worker: Worker, attempt: Attempt, progress: Progress) -> Outcome:
@@ -76,7 +75,7 @@ class _Groups:
                 failures = 1 if reached > before else failures + 1
                 if isinstance(error, UserError) or failures > MAX_FAILURES:
                     raise error
-                if not connection.pause(min(_FIRST_WAIT * 2 ** (failures - 1), _LONGEST_WAIT)):
+                if not connection.pause(patience.before_another_try(failures)):
                     return None
         reason = self._board.given_up()
         if reason:

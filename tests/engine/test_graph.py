@@ -15,7 +15,7 @@ from ray_asd import build, store
 from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.build.steps import Step
 from ray_asd.config import Worker
-from ray_asd.engine import connection, graph
+from ray_asd.engine import connection, graph, patience
 from ray_asd.engine.graph import TRIES, Engine
 from ray_asd.errors import Retryable, StageError, Unplaced, UserError
 
@@ -136,7 +136,7 @@ def test_a_mistake_of_the_program_fails_its_step_and_no_other(tmp_path: Path) ->
 def test_what_the_environment_broke_off_is_tried_again_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graph, "_FIRST_WAIT", 0.2)
+    monkeypatch.setattr(patience, "_FIRST_WAIT", 0.2)
     lost = Retryable("the store is away")
     healed, never = list[float](), list[float]()
     engine = Engine(str(tmp_path))
@@ -151,7 +151,7 @@ def test_what_the_environment_broke_off_is_tried_again_after_a_while(
 
 
 def test_tries_are_counted_anew_once_a_step_gets_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graph, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr(patience, "_FIRST_WAIT", 0.0)
     engine = Engine(str(tmp_path))
     log: list[int] = []
 
@@ -168,7 +168,7 @@ def test_tries_are_counted_anew_once_a_step_gets_further(tmp_path: Path, monkeyp
 def test_what_falls_back_does_not_get_further_by_coming_up_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(graph, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr(patience, "_FIRST_WAIT", 0.0)
     engine = Engine(str(tmp_path))
     log: list[int] = []
 

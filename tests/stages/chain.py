@@ -1,14 +1,16 @@
 """A whole small system from recordings to metrics, for the tests of the stages."""
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ray_asd import build, config, grid
-from ray_asd.build import Output, steps
+from ray_asd import build, config
+from ray_asd.build import Output, archive, steps
 from ray_asd.config import Recipe, Resources, Worker
 from ray_asd.data.simulate import Fleet
 from ray_asd.data.source import Source
 from ray_asd.engine.progress import silent
+from ray_asd.grid import Cell
 from ray_asd.stages.comparison import evaluate
 from ray_asd.stages.detection import embed, enroll, score
 from ray_asd.stages.recordings import ingest
@@ -136,11 +138,20 @@ def built(recordings: str, root: str) -> Chain:
     return Chain(root, recordings, clips, model, detector, scores, metrics)
 
 
-def swept(cells: str, clips: Output, root: str) -> Sweep:
-    """The cells of a grid file, on ``clips``."""
-    sweep = Sweep("test", grid.load(cells, "tiny", SETTINGS), clips, root)
+def swept(cells: Sequence[Cell], clips: Output, root: str) -> Sweep:
+    """A sweep of these cells on ``clips``, run to its end."""
+    sweep = Sweep("test", cells, clips, root)
     sweep.run(lambda: None)
     return sweep
+
+
+def copied(root: str, place: str, *outputs: Output) -> str:
+    """``place`` as a root that holds what ``outputs`` below ``root`` were made from, and nothing else."""
+    for last in outputs:
+        for output in archive.lineage(last):
+            if output.uri.startswith(root):
+                shutil.copytree(output.uri, output.uri.replace(root, place, 1), dirs_exist_ok=True)
+    return place
 
 
 def baseline(method: str, *changes: str) -> Recipe:

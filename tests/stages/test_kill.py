@@ -46,6 +46,7 @@ SETTINGS = (
     "training.crop_seconds=1",
     "training.workers=2",
 )
+SEARCH = os.pathsep.join([str(Path(__file__).parent / "faults"), os.environ.get("PYTHONPATH", "")])
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "0"))
 FAULTS = [
     f"os.rename self step-{2 * EVERY:08d}/state.pt$",  # in the data
@@ -182,8 +183,7 @@ def test_killed_where_it_hurts(system: chain.Chain, undisturbed: dict[str, str],
     submission = Submission(system, str(tmp_path / "root"))
     done = tmp_path / "done"
     done.mkdir()
-    search = os.pathsep.join([str(Path(__file__).parent / "faults"), os.environ.get("PYTHONPATH", "")])
-    faults = {"FAULTS": "\n".join(FAULTS), "FAULTS_DONE": str(done), "PYTHONPATH": search}
+    faults = {"FAULTS": "\n".join(FAULTS), "FAULTS_DONE": str(done), "PYTHONPATH": SEARCH}
     for marker in (False, True):
         driver = submission.elsewhere(tmp_path / "log", **faults)
         assert driver.wait(300) == -signal.SIGKILL, (tmp_path / "log").read_text()
@@ -236,8 +236,7 @@ def test_a_node_is_lost(
     training = Submission(system, store.join(bucket, "root"))
     hangs = tmp_path / "HANG@workers"
     hangs.touch()
-    search = os.pathsep.join([str(Path(__file__).parent / "faults"), os.environ.get("PYTHONPATH", "")])
-    faults = {"FAULTS": r"open HANG@workers \.wav$", "FAULTS_ON": str(tmp_path), "PYTHONPATH": search}
+    faults = {"FAULTS": r"open HANG@workers \.wav$", "FAULTS_ON": str(tmp_path), "PYTHONPATH": SEARCH}
     with clusters.cluster(tmp_path, [{"num_cpus": 8}] * 2, variables=faults) as cluster:
         others = [night.ingest(tmp_path / "ingested"), night.score(tmp_path / "scored")]
         drivers = [elsewhere(command, tmp_path / command[0], **cluster.environment) for command in others]

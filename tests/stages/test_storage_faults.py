@@ -6,7 +6,6 @@ The cluster has no node for work until an autoscaler brings two, the object stor
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ import pytest
 
 import clusters
 import fault_proxy
-from ray_asd import build, store
-from ray_asd.build import Output, archive
+from ray_asd import build, grid, store
+from ray_asd.build import Output
 from ray_asd.tables import Folder
 from stages import chain
 
@@ -28,13 +27,14 @@ RATE = 0.1
 BUILD = """\
 import json, sys
 import ray
+from ray_asd import grid
 from ray_asd.engine import connection
 from stages import chain
 recordings, root, cells = sys.argv[1:]
 with connection.connected():
     cpus = ray.cluster_resources().get("CPU", 0)
     built = chain.built(recordings, root)
-    sweep = chain.swept(cells, built.clips, root)
+    sweep = chain.swept(grid.load(cells, "tiny", chain.SETTINGS), built.clips, root)
 uris = {name: getattr(built, name).uri for name in ("clips", "model", "detector", "scores", "metrics")}
 failed, figures = [error for _, error in sweep.failed], [output.uri for output in sweep.metrics]
 print(json.dumps({"cpus": cpus, "uris": uris, "failed": failed, "figures": figures}))
@@ -118,17 +118,10 @@ def test_every_stage_completes_with_the_same_tables(
     assert [file.sha256 for file in system.originals.files("waves")] == [
         file.sha256 for file in faulty.originals.files("waves")
     ]
-    fixed = chain.swept(str(cells), system.clips, copied(system, tmp_path / "fixed"))
+    root = chain.copied(system.root, str(tmp_path / "fixed"), system.metrics)
+    fixed = chain.swept(grid.load(str(cells), "tiny", chain.SETTINGS), system.clips, root)
     assert made.failed == []
     assert fixed.failed == []
     assert len(made.figures) == 4
     for ours, theirs in zip(fixed.metrics, made.figures, strict=True):
         assert ours.table(Folder.METRICS).equals(theirs.table(Folder.METRICS))
-
-
-def copied(system: chain.Chain, root: Path) -> str:
-    """A root that holds the chain, for what others need not find in it."""
-    for output in archive.lineage(system.metrics):
-        if output.uri.startswith(system.root):
-            shutil.copytree(output.uri, output.uri.replace(system.root, str(root), 1))
-    return str(root)

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from rich.console import Console
 
 import clusters
 from ray_asd import build, cli, grid, store
-from ray_asd.build import Output, archive
+from ray_asd.build import Output
 from ray_asd.cli import live
 from ray_asd.errors import UserError
 from ray_asd.stages.sweep import Sweep
@@ -46,11 +45,7 @@ def cells(path: Path, text: str = GRID) -> list[grid.Cell]:
 def root(system: chain.Chain, baselines: dict[str, Output], tmp_path_factory: pytest.TempPathFactory) -> str:
     """A root that holds the chain of the other tests, the trained baselines, and nothing else that they have made."""
     place = str(tmp_path_factory.mktemp("sweep") / "root")
-    for last in (system.metrics, *baselines.values()):
-        for output in archive.lineage(last):
-            if output.uri.startswith(system.root):
-                shutil.copytree(output.uri, output.uri.replace(system.root, place, 1), dirs_exist_ok=True)
-    return place
+    return chain.copied(system.root, place, system.metrics, *baselines.values())
 
 
 @dataclass(frozen=True)
@@ -76,12 +71,6 @@ def added(system: chain.Chain, root: str, tmp_path_factory: pytest.TempPathFacto
         sweep.run(show)
     Console(file=shown, width=200).print(live._table(sweep))
     return Added(root, before, chosen, sweep, stderr.getvalue().splitlines(), shown.getvalue())
-
-
-def swept(system: chain.Chain, root: str, chosen: list[grid.Cell]) -> Sweep:
-    sweep = Sweep("test", chosen, system.clips, root)
-    sweep.run(lambda: None)
-    return sweep
 
 
 def attempts(root: str) -> dict[str, str]:
@@ -118,7 +107,7 @@ def test_a_sweep_adds_what_is_missing_and_a_bad_cell_harms_no_other(
                 if summary["system"] == cell["system"]:
                     assert cell["mean"] == pytest.approx(summary["score"], abs=1e-12)
 
-    again = swept(system, root, cells(tmp_path / "grid.yaml"))
+    again = chain.swept(cells(tmp_path / "grid.yaml"), system.clips, root)
     assert again.reused
     assert again.engine.to_do == []
     assert again.shared[system.base.uri] == 0, "what lies below finished cells is not looked at"

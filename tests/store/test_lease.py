@@ -58,6 +58,7 @@ def test_a_lease_is_renewed_again_after_storage_refused_it(bucket: str, monkeypa
     monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.02)
     with failing("creation", "InvalidAccessKeyId", "InvalidToken"), take(bucket):
         wait_for(lambda: renewals(bucket) > 3)
+    assert renewals(bucket) > 3
 
 
 def test_a_lease_is_renewed_again_after_its_disk_was_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +76,7 @@ def test_a_lease_is_renewed_again_after_its_disk_was_away(tmp_path: Path, monkey
         mount("disk")
         reached = renewals(folder)
         wait_for(lambda: renewals(folder) > reached)
+    assert store.files(folder) == ["lease-000001.json"], "nobody took it meanwhile"
 
 
 def test_a_lost_lease_is_renewed_no_more(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
