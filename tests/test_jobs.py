@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import requests
+from ray.job_submission import JobDetails
 
 import fault_proxy
 import processes
@@ -171,7 +172,7 @@ def test_a_wrong_submission_is_one_line_and_exit_code_2(arguments: list[str], me
     assert done.stdout == ""
 
 
-def test_the_real_exit_code_comes_back(head: Head, recordings: str, bucket: str, tmp_path: Path) -> None:
+def test_the_real_exit_code_comes_back(head: Head, recordings: str, bucket: str) -> None:
     forwarded = [argument for name in AWS for argument in ("--env", name)]
     ingest = ["ingest", recordings, "--out", bucket, "--json"]
     gated = head.submit(
@@ -188,23 +189,9 @@ def test_the_real_exit_code_comes_back(head: Head, recordings: str, bucket: str,
     assert job["job_id"], "its driver has joined this cluster, not started a Ray of its own"
     assert sorted(job["runtime_env"]["env_vars"]) == sorted(AWS)
 
-    small = ["--machines", "fan", "--train", "1", "--train-target", "1", "--test", "1", "--seconds", "1", "--json"]
-    unnamed = head.submit("--address", head.address, "--", "simulate", str(tmp_path / "fleet"), *small)
-    assert unnamed.returncode == 0, unnamed.stderr
-    assert json.loads(unnamed.stdout.splitlines()[-1])["status"] == "done"
-
     twice = head.submit("--address", head.address, "--submission-id", "gated", "demo")
     assert twice.returncode == 2
     assert twice.stderr.splitlines()[-1] == "ray-asd: --submission-id 'gated': the cluster has had a job of that name"
-
-
-def test_a_refused_job_ends_with_2_and_no_credentials_go_with_it(head: Head) -> None:
-    """The address comes from RAY_ADDRESS here."""
-    command = ["--submission-id", "refused", "train", "--recipe", "nonsense", "--clips", "c", "--out", "o"]
-    done = Head(head.address, head.token, head.environment | {"RAY_ADDRESS": head.address}).submit(*command)
-    assert done.returncode == 2
-    assert "ray-asd: unknown recipe 'nonsense'" in done.stdout
-    assert not head.job("refused")["runtime_env"].get("env_vars")
 
 
 def test_sigterm_stops_the_job(head: Head, tmp_path: Path) -> None:
@@ -219,27 +206,42 @@ def test_sigterm_stops_the_job(head: Head, tmp_path: Path) -> None:
 
 
 def test_a_dashboard_that_is_away_for_a_while_is_asked_again(head: Head) -> None:
+    """A job without a name, by the address of RAY_ADDRESS; no credentials go with it."""
     (port,) = map(str, processes.free_ports(1))
-    command = [sys.executable, str(JOBS / "submit.py"), "--address", f"http://127.0.0.1:{port}"]
-    command += ["--submission-id", "patient", "train", "--recipe", "nonsense", "--clips", "c", "--out", "o"]
+    command = [sys.executable, str(JOBS / "submit.py")]
+    command += ["train", "--recipe", "nonsense", "--clips", "c", "--out", "o"]
+    environment = head.environment | {"RAY_ADDRESS": f"http://127.0.0.1:{port}"}
     with contextlib.ExitStack() as proxied:
         proxied.enter_context(fault_proxy.running(head.address, "--port", port))
-        with subprocess.Popen(command, env=head.environment, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
+            name = next(line.split()[1].rstrip(":") for line in process.stderr if line.startswith("job "))
             assert any("waiting for its end" in line for line in process.stderr), "the proxy knows no web sockets"
             proxied.close()
             time.sleep(3)  # for more polls than one
             with fault_proxy.running(head.address, "--port", port):
                 assert process.wait(240) == 2
-    assert head.job("patient")["driver_exit_code"] == 2
+    job = head.job(name)
+    assert job["driver_exit_code"] == 2
+    assert not job["runtime_env"].get("env_vars")
 
 
-def test_a_dashboard_that_stays_away_is_given_up_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def submit() -> Any:
+    """The module ``jobs/submit.py``."""
     spec = importlib.util.spec_from_file_location("submit", JOBS / "submit.py")
     assert spec is not None
     assert spec.loader is not None
     submit = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(submit)
+    return submit
+
+
+def test_a_job_that_did_all_ends_with_0(submit: Any) -> None:
+    assert submit._exit_code(JobDetails(type="SUBMISSION", status="SUCCEEDED", entrypoint="true")) == 0
+
+
+def test_a_dashboard_that_stays_away_is_given_up_for_now(submit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submit, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(submit, "PATIENCE_SECONDS", 0.1)
     asked = []

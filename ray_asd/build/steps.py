@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from ray_asd import build, store
 from ray_asd.build import Attempt, Key, Outcome, Output, Source
@@ -44,6 +44,10 @@ class Step:
     def key(self, root: str, find: "Find" = build.find) -> Key:
         inputs = {name: _source(step, root, find) for name, step in self.inputs.items()}
         return Key(self.stage, self.name, self.code_version, self.config, inputs)
+
+    def __reduce__(self) -> NoReturn:
+        """What goes to a worker is an output: a step knows its driver, and all that is planned there."""
+        raise TypeError(f"step {self.name} of {self.stage} stays in its driver")
 
 
 Placed = Callable[[Step], Step]

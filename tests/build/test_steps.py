@@ -1,6 +1,7 @@
 """Steps: what a plan lists, what is built, and how often."""
 
 import multiprocessing
+import pickle
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.queues import Queue
@@ -41,6 +42,11 @@ def bench() -> Bench:
 def diamond(bench: Bench) -> Step:
     top = bench.step("top")
     return bench.step("bottom", left=bench.step("left", top=top), right=bench.step("right", top=top))
+
+
+def test_a_step_goes_to_no_worker(bench: Bench) -> None:
+    with pytest.raises(TypeError, match="^step x of top stays in its driver$"):
+        pickle.dumps(bench.step("top"))
 
 
 def planned(step: Step, root: str) -> list[tuple[str, bool]]:

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from ray_asd import build, store
 from ray_asd.config import Worker
 from ray_asd.data.source import Source
@@ -25,8 +27,8 @@ with connection.connected():
 
 
 def at_once(*commands: list[str]) -> list[list[dict[str, Any]]]:
-    """What each command said last in two processes, each on a Ray of its own, that run them at the same time."""
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    """What each command said last in two processes that run them at the same time, on the Ray of these tests."""
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     runs = [
         subprocess.Popen(
             [sys.executable, "-c", _COMMANDS, json.dumps(commands)],
@@ -48,7 +50,7 @@ def attempts(folder: str) -> list[str]:
     return [name for name in store.folders(folder) if name.startswith("attempt-")]
 
 
-def test_two_processes_at_once_end_with_one_result(fleet: str, tmp_path: Path) -> None:
+def test_two_processes_at_once_end_with_one_result(ray_session: None, fleet: str, tmp_path: Path) -> None:
     root = str(tmp_path / "root")
     clips = ingest.step(Source(fleet), Worker(), silent).key(root).folder(root)
     changes = ["augmentation=null", "transformer_pooling=null", "embedding.dim=16", "training.steps=3"]

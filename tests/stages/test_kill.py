@@ -176,7 +176,7 @@ def address() -> str:
 
 
 def test_killed_where_it_hurts(system: chain.Chain, undisturbed: dict[str, str], tmp_path: Path) -> None:
-    """A worker, then driver and worker at once, then the driver before its marker, each driver on a Ray of its own.
+    """A worker, then driver and worker at once, then the driver before its marker, both drivers on a Ray of their own.
 
     In between one is stopped by SIGTERM, and waits for a state. The newest state at last loses half of its content.
     """
@@ -190,7 +190,7 @@ def test_killed_where_it_hurts(system: chain.Chain, undisturbed: dict[str, str],
         happened = {FAULTS[int(entry.name)] for entry in done.iterdir()}
         assert happened == {fault for fault in FAULTS if marker or "marker" not in fault}
         if not marker:
-            stopped_by_sigterm(submission, tmp_path / "log", **faults)
+            stopped_by_sigterm(submission, tmp_path / "log", RAY_ADDRESS=address())
     assert submission.steps() == STEPS
     (newest,) = Path(submission.folder).glob(f"checkpoints/*/step-{STEPS:08d}/state.pt")
     os.truncate(newest, newest.stat().st_size // 2)

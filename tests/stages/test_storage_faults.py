@@ -1,15 +1,21 @@
 """The whole chain and a sweep where all that can be is missing: the same tables and weights as on disk.
 
-The cluster has no node for work until an autoscaler brings two, the object store fails one request in ten.
-``FAULT_SEEDS`` (environment, default 1) is the number of runs, each with other faults.
+The cluster has no node for work until an autoscaler brings one or two, the object store fails one request in ten, and
+head, nodes and driver are lost on the way. ``FAULT_SEEDS`` (environment, default 1) is the number of runs, each with
+other faults, ``SWEEP_KILLS`` (default 1) how often each loses its cluster.
 """
 
+import contextlib
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +28,9 @@ from stages import chain
 
 pytestmark = pytest.mark.slow
 
-SEEDS = int(os.environ.get("FAULT_SEEDS", "1"))
+SEEDS, KILLS = int(os.environ.get("FAULT_SEEDS", "1")), int(os.environ.get("SWEEP_KILLS", "1"))
 RATE = 0.1
-BUILD = """\
+SWEEP = """\
 import json, sys
 import ray
 from ray_asd import grid
@@ -33,43 +39,67 @@ from stages import chain
 recordings, root, cells = sys.argv[1:]
 with connection.connected():
     cpus = ray.cluster_resources().get("CPU", 0)
-    built = chain.built(recordings, root)
-    sweep = chain.swept(grid.load(cells, "tiny", chain.SETTINGS), built.clips, root)
-uris = {name: getattr(built, name).uri for name in ("clips", "model", "detector", "scores", "metrics")}
-failed, figures = [error for _, error in sweep.failed], [output.uri for output in sweep.metrics]
-print(json.dumps({"cpus": cpus, "uris": uris, "failed": failed, "figures": figures}))
+    clips = chain.ingested(recordings, root, dataset="fleet")
+    sweep = chain.swept(grid.load(cells, "tiny", chain.BASELINE_SETTINGS), clips, root)
+figures, failed = [output.uri for output in sweep.metrics], [error for _, error in sweep.failed]
+print(json.dumps({"cpus": cpus, "clips": clips.uri, "figures": figures, "failed": failed}))
 """
 GRID = """\
+- method: mobilenet
 - {backbone: hubert, WS: true, SA: true, TFP: [false, true]}
-- {backbone: hubert, WS: true, SA: true, TFP: [false, true], set: {scoring.backend: {whiten: 0.5}}}
+- {backbone: hubert, WS: true, SA: true, TFP: true, set: {scoring.backend: {whiten: 0.5}}}
 """
-STAGES = {"clips": "ingest", "model": "tfp", "detector": "enroll", "scores": "score", "metrics": "evaluate"}
+BEFORE_A_KILL = range(2, 12)  # so many stages are done, of 24
+STAGES = {"model": "tfp", "detector": "enroll", "scores": "score", "metrics": "evaluate"}
 
 
 @dataclass(frozen=True)
-class Grown:
-    """What a process built on a cluster that grew; ``cpus`` are those it found, ``nodes`` the raylets it left."""
+class Sweeping:
+    """One and the same ingest and sweep, by a process of its own as often as a test likes, each on another cluster."""
 
-    cpus: float
-    nodes: int
-    chain: chain.Chain
-    failed: list[str]
-    figures: list[Output]
+    recordings: str
+    root: str
+    folder: Path
+    proxy: fault_proxy.Proxy  # the object store of all nodes
 
+    def killed(self, done: int, seconds: float) -> None:
+        """Lose the driver, the head and the only node so long after so many stages are done."""
+        with self._cluster(most=1) as cluster, self._driver(cluster) as driver:
+            while driver.poll() is None and len(self.attempts()) < done:
+                time.sleep(0.2)
+            time.sleep(seconds)
+            driver.send_signal(signal.SIGKILL)
+            cluster.kill()
+        assert driver.returncode == -signal.SIGKILL, self._log.read_text()
 
-def grown(proxy: fault_proxy.Proxy, recordings: str, root: str, cells: Path) -> Grown:
-    """The chain and a sweep of a process of its own, with ``proxy`` as the object store of all nodes."""
-    search = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    variables = {"AWS_ENDPOINT_URL": proxy.url, "PYTHONPATH": search}
-    with clusters.cluster(cells.parent, most=2, variables=variables) as cluster:
-        command = [sys.executable, "-c", BUILD, recordings, root, str(cells)]
-        done = subprocess.run(command, capture_output=True, text=True, env=cluster.environment, timeout=550)
-        nodes = cluster.nodes()
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    outputs = {name: build.resolve(told["uris"][name], stage) for name, stage in STAGES.items()}
-    figures = [build.resolve(uri, "evaluate") for uri in told["figures"]]
-    return Grown(told["cpus"], nodes, chain.Chain(root, recordings, **outputs), told["failed"], figures)
+    def ended(self) -> dict[str, Any]:
+        """What it told at its end, and how many ``nodes`` it left."""
+        with self._cluster(most=2) as cluster, self._driver(cluster) as driver:
+            said, _ = driver.communicate(timeout=500)
+            nodes = cluster.nodes()
+        assert driver.returncode == 0, self._log.read_text()
+        told: dict[str, Any] = json.loads(said.splitlines()[-1])
+        return told | {"nodes": nodes}
+
+    def attempts(self) -> dict[str, str]:
+        """The attempt that each finished stage was made by."""
+        stages = [store.join(self.root, stage) for stage in store.folders(self.root)]
+        folders = [store.join(stage, name) for stage in stages for name in store.folders(stage)]
+        return {folder: output.marker.attempt for folder in folders if (output := build.find(folder))}
+
+    def _cluster(self, most: int) -> "contextlib.AbstractContextManager[clusters.Cluster]":
+        search = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        variables = {"AWS_ENDPOINT_URL": self.proxy.url, "PYTHONPATH": search}
+        return clusters.cluster(self.folder, most=most, variables=variables)
+
+    def _driver(self, cluster: clusters.Cluster) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", SWEEP, self.recordings, self.root, str(self.folder / "grid.yaml")]
+        with self._log.open("w") as stderr:
+            return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=cluster.environment)
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "log"
 
 
 def same_tables(clean: chain.Chain, faulty: chain.Chain) -> None:
@@ -90,38 +120,51 @@ def learned(output: Output) -> dict[str, bytes]:
     return {path: content for path, content in chain.contents(output).items() if path != "model.json"}
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(900 + 300 * KILLS)
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_every_stage_completes_with_the_same_tables(
-    system: chain.Chain, bucket: str, tmp_path: Path, seed: int
+def test_lost_on_the_way_it_ends_with_the_same_tables(
+    system: chain.Chain, baselines: dict[str, Output], bucket: str, tmp_path: Path, seed: int
 ) -> None:
+    """What was finished is not made again. On a single CPU its trainings and pipelines wait for each other."""
     recordings, root = store.join(bucket, "fleet"), store.join(bucket, "root")
     for entry in store.listing(system.recordings):
         store.upload(Path(system.recordings, entry.path), store.join(recordings, entry.path))
     cells = tmp_path / "grid.yaml"
     cells.write_text(GRID)
-    upstream = os.environ["AWS_ENDPOINT_URL"]
-    with fault_proxy.running(upstream, "--seed", str(seed), "--rate", str(RATE)) as proxy:
-        made = grown(proxy, recordings, root, cells)
+    draw = random.Random(seed)
+    with fault_proxy.running(os.environ["AWS_ENDPOINT_URL"], "--seed", str(seed), "--rate", str(RATE)) as proxy:
+        sweeping = Sweeping(recordings, root, tmp_path, proxy)
+        finished: dict[str, str] = {}
+        for done in sorted(draw.sample(BEFORE_A_KILL, KILLS)):
+            sweeping.killed(done, draw.uniform(0, 2))
+            assert sweeping.attempts().items() >= finished.items()
+            finished = sweeping.attempts()
+        told = sweeping.ended()
+        assert told["failed"] == [], told["failed"]
         requests, faults = proxy.statistics()
         kinds = proxy.faults()
-    assert (made.cpus, made.nodes) == (0, 3), "it began with a head alone"
+    assert sweeping.attempts().items() > finished.items()
+    assert len(finished) >= min(BEFORE_A_KILL)
+    assert (told["cpus"], told["nodes"]) == (0, 3), "it began with a head alone"
     assert set(kinds) == set(fault_proxy.KINDS)
     assert kinds.total() > RATE * requests / 2
     for method in ("GET", "PUT"):  # which kinds a method meets is up to the seed; tests/store has all
         assert sum(count for what, count in faults.items() if what.startswith(method)), faults
-    faulty = made.chain
-    same_tables(system, faulty)
-    for ours, theirs in ((system.base, faulty.base), (system.model, faulty.model)):
+    made = {name: getattr(system, name).uri.replace(system.root, root, 1) for name in STAGES} | {"clips": told["clips"]}
+    found = {name: build.resolve(uri, STAGES.get(name, "ingest")) for name, uri in made.items()}
+    same_as_on_disk(system, chain.Chain(root, recordings, **found))
+    fixed_root = chain.copied(system.root, str(tmp_path / "fixed"), system.metrics, baselines["mobilenet"])
+    fixed = chain.swept(grid.load(str(cells), "tiny", chain.BASELINE_SETTINGS), system.clips, fixed_root)
+    assert fixed.failed == []
+    assert len(told["figures"]) == 4
+    for output, uri in zip(fixed.metrics, told["figures"], strict=True):
+        assert output.table(Folder.METRICS).equals(build.resolve(uri, "evaluate").table(Folder.METRICS))
+
+
+def same_as_on_disk(clean: chain.Chain, faulty: chain.Chain) -> None:
+    same_tables(clean, faulty)
+    for ours, theirs in ((clean.base, faulty.base), (clean.model, faulty.model)):
         assert ours.marker.digest == theirs.marker.digest
         assert learned(ours) == learned(theirs)
-    assert [file.sha256 for file in system.originals.files("waves")] == [
-        file.sha256 for file in faulty.originals.files("waves")
-    ]
-    root = chain.copied(system.root, str(tmp_path / "fixed"), system.metrics)
-    fixed = chain.swept(grid.load(str(cells), "tiny", chain.SETTINGS), system.clips, root)
-    assert made.failed == []
-    assert fixed.failed == []
-    assert len(made.figures) == 4
-    for ours, theirs in zip(fixed.metrics, made.figures, strict=True):
-        assert ours.table(Folder.METRICS).equals(theirs.table(Folder.METRICS))
+    waves, same_waves = (chained.originals.files("waves") for chained in (clean, faulty))
+    assert [file.sha256 for file in waves] == [file.sha256 for file in same_waves]

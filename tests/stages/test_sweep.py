@@ -1,25 +1,14 @@
-"""The sweep on a small grid: shared work once, failures apart, the same end whatever was killed.
-
-``SWEEP_KILLS`` (environment, 1 to 5, default 1) is the number of seeded random moments at which its driver is killed.
-"""
+"""The sweep on a small grid: shared work once, failures apart."""
 
 import contextlib
 import io
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from rich.console import Console
 
-import clusters
 from ray_asd import build, cli, grid, store
 from ray_asd.build import Output
 from ray_asd.cli import live
@@ -28,7 +17,6 @@ from ray_asd.stages.sweep import Sweep
 from ray_asd.tables import Folder
 from stages import chain
 
-KILLS = int(os.environ.get("SWEEP_KILLS", "1"))
 GRID = """\
 - method: [autoencoder, mobilenet]
 - {backbone: hubert, WS: true, SA: true, TFP: [false, true]}
@@ -165,84 +153,3 @@ def test_a_failed_cell_is_told_after_the_table_of_the_others(
     text = (tmp_path / "report" / "report.md").read_text()
     assert "## Cells that failed" in text
     assert "/no/such/folder: no config.json" in text
-
-
-_ONE_CPU = """
-import sys
-from ray_asd import build, grid
-from ray_asd.engine import connection
-from ray_asd.stages.sweep import Sweep
-path, clips, root, *settings = sys.argv[1:]
-sweep = Sweep("test", grid.load(path, "tiny", tuple(settings)), build.resolve(clips, "ingest"), root)
-with connection.connected(cpus=1):
-    sweep.run(lambda: None)
-print(sweep.counts["made"], sweep.failed)
-"""
-
-
-class Submission:
-    """A sweep below a root of its own, as often as a test likes, in processes that have a single CPU on Ray."""
-
-    def __init__(self, system: chain.Chain, folder: Path) -> None:
-        folder.mkdir()
-        text = "- method: mobilenet\n- {backbone: hubert, WS: true, SA: true, TFP: false}\n"
-        (folder / "grid.yaml").write_text(text)
-        self.root, self.log = str(folder / "root"), folder / "log"
-        clips = store.join(self.root, system.clips.uri.removeprefix(f"{system.root}/"))
-        for entry in store.listing(system.clips.uri):
-            store.write(store.join(clips, entry.path), store.read(store.join(system.clips.uri, entry.path)))
-        given = [str(folder / "grid.yaml"), clips, self.root, *chain.BASELINE_SETTINGS]
-        self.command = [sys.executable, "-c", _ONE_CPU, *given]
-
-    def start(self, cluster: clusters.Cluster) -> "subprocess.Popen[bytes]":
-        with self.log.open("w") as stderr:
-            return subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=stderr, env=cluster.environment)
-
-    def end(self) -> str:
-        """How many stages it made, and the cells that failed."""
-        process = subprocess.run(self.command, capture_output=True, text=True, timeout=400, check=False)
-        assert process.returncode == 0, process.stderr
-        return process.stdout.splitlines()[-1]
-
-
-def figures(root: str) -> dict[str, pa.Table]:
-    """METRICS and SCORES by the name of their stage's folder."""
-    return {
-        f"{stage}/{name}": output.table(folder)
-        for stage, folder in (("evaluate", Folder.METRICS), ("score", Folder.SCORES))
-        for name in store.folders(f"{root}/{stage}")
-        if (output := build.find(f"{root}/{stage}/{name}"))
-    }
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900 + 300 * KILLS)
-def test_a_killed_sweep_ends_as_one_that_nothing_happened_to(system: chain.Chain, added: Added, tmp_path: Path) -> None:
-    """On a single CPU, where trainings and Ray Data pipelines wait for each other instead of for ever.
-
-    It is lost, and the cluster with it, with a part of its stages done, which are not made again on another cluster.
-    Another sweep has made the same cells.
-    """
-    killed = Submission(system, tmp_path / "killed")
-    draw = random.Random(0)
-    for done in sorted(draw.sample(range(2, 10), KILLS)):  # of 18
-        before = attempts(killed.root)
-        with clusters.cluster(tmp_path, [{"num_cpus": 1}]) as cluster:
-            process = killed.start(cluster)
-            while process.poll() is None and len(attempts(killed.root)) < done:
-                time.sleep(0.05)
-            time.sleep(draw.uniform(0, 2))
-            process.send_signal(signal.SIGKILL)
-            cluster.kill()
-        assert process.wait() == -signal.SIGKILL, killed.log.read_text()
-        assert attempts(killed.root).items() >= before.items()
-    before = attempts(killed.root)
-    made, failed = killed.end().split(" ", 1)
-    total = attempts(killed.root)
-    assert total.items() >= before.items()
-    assert (int(made), failed) == (len(total) - len(before), "[]")
-    assert 2 < len(before) < len(total)
-    expected, found = figures(added.root), figures(killed.root)
-    assert len(found) == 5  # METRICS of both, and SCORES of the baseline too
-    assert all(found[name].equals(expected[name]) for name in found)
-    assert killed.end() == "0 []"

@@ -43,12 +43,13 @@ def _embed_chunks(
     from ray_asd.engine import cutting, shards
 
     model = inputs["model"]
+    used = used.at(model, "")
     sets = [output for name, output in inputs.items() if name != "model"]
     held_out = read_card(model.fetch(CARD)).held_out
     total = len(TrainingSet(sets, held_out))
     done = shards.run(
         "embed chunks",
-        lambda: _Chunks(used.at(model, ""), sets, held_out, key),
+        lambda: _Chunks(used, sets, held_out, key),
         cutting.rows(pa.table({"clip": np.arange(total)}), cutting.shard_size(total)),
         attempt,
         worker=used.usage.resources.embed,
