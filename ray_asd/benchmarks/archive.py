@@ -46,7 +46,6 @@ SETTINGS = (
     "training.workers=1",
     "transformer_pooling=null",
     "scoring.backend=paper",
-    "resources.index_workers=1",
 )
 _MIB = 1 << 20
 

@@ -3,10 +3,12 @@
     python -m ray_asd.benchmarks.sweep compare
 
 Each run has a Ray of its own with that many CPUs, and every worker one CPU and one torch thread. Trainings of another
-seed share the decoded clips and nothing else. Prints seconds and the ratio.
+seed share the decoded clips and nothing else. Prints seconds.
 """
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,21 +40,26 @@ def main() -> None:
 @main.command()
 @click.option("--cells", default=2, show_default=True, help="Fine-tunings.")
 @click.option("--steps", "training_steps", default=1600, show_default=True, help="Of each.")
-@click.option("--cpus", default=2, show_default=True, help="At once, against one.")
-def compare(cells: int, training_steps: int, cpus: int) -> None:
-    """Time the same sweep on one CPU and on several."""
+@click.option("--cpus", "counts", default=[1, 2], multiple=True, show_default=True, help="At once; repeatable.")
+@click.option("--against", type=click.Path(exists=True, file_okay=False), help="A checkout of another version.")
+def compare(cells: int, training_steps: int, counts: tuple[int, ...], against: str | None) -> None:
+    """Time the same sweep on one CPU and on several, and by another version."""
+    versions = {"this version": None} | ({against: against} if against else {})
     with tempfile.TemporaryDirectory() as folder:
         simulate.write(FLEET, f"{folder}/fleet")
         Path(folder, "grid.yaml").write_text(GRID)
-        seconds = {number: _timed(folder, number, cells, training_steps) for number in (1, cpus)}
-    for number, taken in seconds.items():
-        click.echo(f"{cells} fine-tunings of {training_steps} steps, {number} at a time: {taken:.1f} s")
-    click.echo(f"throughput: {seconds[1] / seconds[cpus]:.2f} times")
+        for cpus in counts:
+            seconds = {name: _timed(folder, cpus, cells, training_steps, place) for name, place in versions.items()}
+            for name, taken in seconds.items():
+                click.echo(f"{cells} fine-tunings of {training_steps} steps, {cpus} at a time, {name}: {taken:.1f} s")
 
 
-def _timed(folder: str, cpus: int, cells: int, training_steps: int) -> float:
+def _timed(folder: str, cpus: int, cells: int, training_steps: int, checkout: str | None) -> float:
+    """Of a process that runs this module, or that of ``checkout``, below a root of its own."""
     command = [sys.executable, "-m", __spec__.name, "run", folder, str(cpus), str(cells), str(training_steps)]
-    process = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    environment = os.environ | ({"PYTHONPATH": str(Path(checkout).absolute())} if checkout else {})
+    process = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment, cwd=checkout)
+    shutil.rmtree(f"{folder}/root{cpus}")
     return float(json.loads(process.stdout.splitlines()[-1]))
 
 

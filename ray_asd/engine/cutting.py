@@ -20,7 +20,11 @@ def shard_size(total: int, seconds: float = 0.0) -> int:
 
     Fewer where they would be more than an hour of sound; ``seconds`` is that of all clips.
     """
-    clips = min(max(-(-total // SHARDS), SMALLEST), LARGEST) // SMALLEST * SMALLEST
+    return at_most(min(max(-(-total // SHARDS), SMALLEST), LARGEST) // SMALLEST * SMALLEST, total, seconds)
+
+
+def at_most(clips: int, total: int, seconds: float) -> int:
+    """``clips``, or as many as are an hour of sound; ``seconds`` is that of all ``total`` clips."""
     return clips if clips * seconds <= MOST_SECONDS * total else max(1, int(MOST_SECONDS * total / seconds))
 
 

@@ -218,6 +218,11 @@ def test_a_shard_holds_an_hour_of_sound_at_most(clips: int, seconds: float, size
     assert cutting.shard_size(clips, seconds) == size
 
 
+def test_so_many_clips_are_an_hour_at_most() -> None:
+    assert cutting.at_most(64, 1_000, 10_000.0) == 64
+    assert cutting.at_most(64, 1_000, 1_800_000.0) == 2  # of half an hour each
+
+
 @pytest.mark.usefixtures("ray_session")
 def test_workers_must_see_what_the_driver_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here nobody wrote anything; where another process has committed the stage meanwhile, nothing is amiss."""

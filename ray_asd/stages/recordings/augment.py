@@ -17,6 +17,7 @@ from ray_asd import tables
 from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.build.steps import Step
 from ray_asd.config import Audio, Augmentation, Worker
+from ray_asd.data.ingested import most_seconds
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import StageError, UserError
 from ray_asd.tables import Folder
@@ -70,15 +71,17 @@ def _work(
     from ray_asd.engine import cutting, shards
 
     clips = inputs["clips"]
+    counts = clips.marker.counts
+    size = cutting.at_most(SHARD_CLIPS, counts["clips"], most_seconds(counts))
     done = shards.run(
         "decode" if variants == 1 else "augment",
         lambda: _Decode(clips, Audio(**config["audio"]), config.get("augmentation")),
-        cutting.spans(clips, Folder.CLIPS, SHARD_CLIPS),
+        cutting.spans(clips, Folder.CLIPS, size),
         attempt,
         worker=worker,
         progress=progress,
     )
-    written, expected = done.counts.get("clips", 0), clips.marker.counts["train"] * variants
+    written, expected = done.counts.get("clips", 0), counts["train"] * variants
     if written != expected:
         raise StageError(f"{expected} training clips and variants were to be written, {written} came out")
     return Outcome(done.files, done.counts, held=done.held)
