@@ -5,6 +5,7 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 from ray.train.v2._internal.exceptions import RayTrainError
 
 from ray_asd import store
+from ray_asd.engine.last_words import last_words
 from ray_asd.errors import Retryable, StageError, UserError, kind
 
 
@@ -30,11 +31,18 @@ def told(what: str, *errors: BaseException) -> UserError | StageError:
         if isinstance(error, (UserError, StageError)):
             return kind(error)(f"{what}: {error}")
     lost = next((error for error in errors if _passes_by(error)), None)
-    return (Retryable if lost else StageError)(f"{what}: {first_line(lost or errors[0])}")
+    failed = (Retryable if lost else StageError)(f"{what}: {first_line(lost or errors[0])}")
+    if any(_has_lost_a_process(error) for error in errors) and (said := last_words()):
+        failed.add_note(said)  # for the record's traceback
+    return failed
 
 
 def _passes_by(error: BaseException) -> bool:
     """Whether another try may end better: workers or nodes that went away, storage that failed."""
     if isinstance(error, OSError):
         return store.is_to_blame(error)
-    return isinstance(error, (RayError, RayTrainError)) and not isinstance(error, (RayTaskError, OutOfMemoryError))
+    return _has_lost_a_process(error) and not isinstance(error, OutOfMemoryError)
+
+
+def _has_lost_a_process(error: BaseException) -> bool:
+    return isinstance(error, (RayError, RayTrainError)) and not isinstance(error, RayTaskError)

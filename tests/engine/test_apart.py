@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ray_asd.engine.apart import apart
 from ray_asd.engine.graph import Engine
 from ray_asd.engine.progress import silent
 from ray_asd.engine.session import session
-from ray_asd.errors import StageError, Unplaced, UserError
+from ray_asd.errors import Retryable, StageError, Unplaced, UserError
 
 pytestmark = pytest.mark.usefixtures("ray_session", "by_value")
 
@@ -71,6 +72,17 @@ def test_a_process_that_dies_is_replaced(tmp_path: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     assert done(step(die_once), tmp_path / "root").read("pid")
+
+
+def test_what_it_wrote_before_it_died_is_kept(tmp_path: Path) -> None:
+    def die(attempt: Attempt) -> None:
+        os.write(2, b"the last words of this process\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(Retryable, match=r"^made x: \w+: ") as caught:
+        done(step(die), tmp_path)
+    assert "the last words" not in str(caught.value)
+    assert ".err:\nthe last words of this process" in "".join(traceback.format_exception(caught.value))
 
 
 def test_it_waits_for_its_place_and_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
