@@ -2,8 +2,10 @@
 
 import re
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 
 from ray_asd import build, store
 from ray_asd.build.steps import Find
@@ -28,13 +30,20 @@ def outputs(root: str) -> list[build.Output]:
     return sorted((output for output in found if output), key=lambda output: output.marker.started_at)
 
 
-def newest_first(stage: str, name: str) -> list[build.Output]:
-    """The finished stages called ``name`` below ``stage``, which is a folder of a root."""
+def newest_first(stage: str, name: str) -> Iterator[build.Output]:
+    """The finished stages called ``name`` below ``stage``, which is a folder of a root. Few are held at a time."""
     pattern = re.compile(rf"{re.escape(name)}-[0-9a-f]{{12}}")
     folders = [store.join(stage, folder) for folder in store.folders(stage) if pattern.fullmatch(folder)]
     with ThreadPoolExecutor(_READERS) as pool:
-        found = [output for output in pool.map(build.find, folders) if output]
-    return sorted(found, key=lambda output: output.marker.started_at, reverse=True)
+        started = list(pool.map(_started, folders))
+    for _, folder in sorted(((at, folder) for at, folder in zip(started, folders, strict=True) if at), reverse=True):
+        if (output := build.find(folder)) is not None:
+            yield output
+
+
+def _started(folder: str) -> datetime | None:
+    output = build.find(folder)
+    return output.marker.started_at if output else None
 
 
 def find(uri: str) -> build.Output:

@@ -20,10 +20,13 @@ MARKER = "marker.json"
 _READERS = 16
 
 
-class File(BaseModel):
-    """A committed file: path below its attempt, size in bytes, sha256 in hex; of a table, the number of its rows."""
+@dataclass(frozen=True, slots=True)
+class File:
+    """A committed file: path below its attempt, size in bytes, sha256 in hex; of a table, the number of its rows.
 
-    model_config = ConfigDict(frozen=True)
+    Of the largest outputs there are tens of thousands, hence no model of its own.
+    """
+
     path: str
     size: int
     sha256: str

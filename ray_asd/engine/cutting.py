@@ -1,6 +1,8 @@
 """Cutting the clips of a stage into shards: rows that travel to the workers, or the places where these read them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,22 +35,46 @@ def rows(table: pa.Table, size: int) -> list[pa.Table]:
     return [table.slice(start, size) for start in range(0, table.num_rows, size)]
 
 
-def manifest(shards: Sequence[pa.Table], attempt: Attempt) -> list[pa.Table]:
+class Places(Sequence[pa.Table]):
+    """Shards that are one row each of a table, which says where the rows of each lie."""
+
+    def __init__(self, columns: dict[str, list[str] | list[int]]) -> None:
+        self._table = pa.table(columns)
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    @overload
+    def __getitem__(self, number: int) -> pa.Table: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[pa.Table]: ...
+
+    def __getitem__(self, number: int | slice) -> pa.Table | list[pa.Table]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(len(self)))]
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return self._table.take([number])  # a slice would drag bytes of its neighbours into the digest of its name
+
+
+def manifest(shards: Iterable[pa.Table], attempt: Attempt) -> Places:
     """Shards that name the rows of ``shards``, to be read by ``listed_in``: neither the driver nor Ray holds them.
 
     They lie beside the receipts of the attempt, with which they go.
     """
-    found = []
-    for first in range(0, len(shards), _TOGETHER):
-        together = shards[first : first + _TOGETHER]
+    paths, groups, sizes = list[str](), list[int](), list[int]()
+    shards = iter(shards)
+    for number, together in enumerate(iter(lambda: list(islice(shards, _TOGETHER)), [])):
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, together[0].schema, compression="zstd") as writer:
             for rows in together:
                 writer.write_table(rows, row_group_size=rows.num_rows)
-        file = attempt.put(f"{RECEIPTS}/manifest/{first // _TOGETHER:05d}.parquet", sink.getvalue().to_pybytes())
-        for group, rows in enumerate(together):
-            found.append(pa.table({"path": [file.path], "group": [group], "rows": [rows.num_rows]}))
-    return found
+        file = attempt.put(f"{RECEIPTS}/manifest/{number:05d}.parquet", sink.getvalue().to_pybytes())
+        paths += [file.path] * len(together)
+        groups += range(len(together))
+        sizes += [rows.num_rows for rows in together]
+    return Places({"path": paths, "group": groups, "rows": sizes})
 
 
 def listed_in(shard: pa.Table, attempt: Attempt) -> pa.Table:
@@ -58,20 +84,21 @@ def listed_in(shard: pa.Table, attempt: Attempt) -> pa.Table:
         return pq.ParquetFile(file).read_row_group(named["group"])
 
 
-def spans(output: Output, folder: str, size: int) -> list[pa.Table]:
+def spans(output: Output, folder: str, size: int) -> Places:
     """Shards that name at most ``size`` rows of one committed file each, to be read by a ``Reader``.
 
     Raises:
         StageError: the table was written by a version that did not count its rows.
     """
-    found = []
+    paths, starts, stops = list[str](), list[int](), list[int]()
     for file in output.files(folder):
         if file.rows is None:
             raise StageError(f"{output.uri} was written by an older version; make it anew")
         for start in range(0, file.rows, size):
-            stop = min(start + size, file.rows)
-            found.append(pa.table({"path": [file.path], "start": [start], "stop": [stop]}))
-    return found
+            paths.append(file.path)
+            starts.append(start)
+            stops.append(min(start + size, file.rows))
+    return Places({"path": paths, "start": starts, "stop": stops})
 
 
 class Reader:

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -43,7 +43,7 @@ def forget(attempt: Attempt, names: Collection[str]) -> None:
 
 def as_json(done: Done) -> str:
     """What one shard did."""
-    return json.dumps({"files": [file.model_dump() for file in done.files], "counts": done.counts})
+    return json.dumps({"files": [asdict(file) for file in done.files], "counts": done.counts})
 
 
 def failed(error: UserError | StageError) -> str:
@@ -61,6 +61,7 @@ class Sum:
         self._files: list[File] = []
         self._counts: Counter[str] = Counter()
         self._missing = dict.fromkeys(range(len(shards)))
+        self._total, self._left = sum(self._sizes), sum(self._sizes)
         self._show()
 
     @property
@@ -84,6 +85,7 @@ class Sum:
         if "error" in done:
             raise _CARRIED[done["error"]](done["message"])
         del self._missing[number]
+        self._left -= self._sizes[number]
         self._files += [File(**file) for file in done["files"]]
         self._counts.update(done["counts"])
         self._show()
@@ -94,9 +96,7 @@ class Sum:
         return Done(self._files, dict(self._counts), held)
 
     def _show(self) -> None:
-        total = sum(self._sizes)
-        left = sum(self._sizes[number] for number in self._missing)
-        self._progress(self._what, total - left, total)
+        self._progress(self._what, self._total - self._left, self._total)
 
 
 def _read(receipt: str) -> dict[str, Any] | None:

@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from itertools import islice
 from typing import Any, Protocol
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 
@@ -33,6 +35,7 @@ from ray_asd.engine.waiting import Waiting
 from ray_asd.errors import Retryable, StageError, UserError
 
 _SHARD = "__shard__"  # its number and part of the digest of its rows: what its receipt is called
+MOST_TASKS = 2048  # more shards than that are dealt out several at a time
 KEPT_SECONDS = 10.0  # that an idle process holds what it made for its last shard
 _LOOK_SECONDS = 2.0  # between looks of a driver to whom nothing comes
 _BEFORE, _BEGUN = "driver", "begun"  # beside the receipts: written by the driver, and by the first worker that works
@@ -88,19 +91,29 @@ class _ShardWorker:
         return f"{_BEGUN}-{self.run}"
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        name = block.column(_SHARD)[0].as_py()
+        numbers, done = list[int](), list[str]()
+        for name in pc.unique(block[_SHARD]).to_pylist():
+            number, said, is_done = self._one(name, block.filter(pc.equal(block[_SHARD], name)).drop_columns(_SHARD))
+            numbers.append(number)
+            done.append(said)
+            if not is_done:
+                break
+        return pa.table({"number": numbers, "done": done})
+
+    def _one(self, name: str, rows: pa.Table) -> tuple[int, str, bool]:
+        """A shard's number, what came of it, and whether that is what it was to do."""
         number = int(name.partition("-")[0])
         try:
-            done = self.work(block.drop_columns(_SHARD), self.attempt, f"{number:05d}")
+            done = self.work(rows, self.attempt, f"{number:05d}")
             result = receipts.as_json(done)
             if self.attempt.is_shared:
                 self._note(f"{name}.json", result.encode())
+            return number, result, True
         except (UserError, StageError) as error:  # carried back as data: Ray would wrap and repeat it
-            result = receipts.failed(error)
+            return number, receipts.failed(error), False
         except OSError as error:  # Ray would put words of its own where the file's name stood
             kind = Retryable if store.is_to_blame(error) else StageError
-            result = receipts.failed(kind(first_line(error)))
-        return pa.table({"number": [number], "done": [result]})
+            return number, receipts.failed(kind(first_line(error))), False
 
 
 class _Kept:
@@ -153,7 +166,7 @@ def run(
     beside = placement.needs(service.worker, service.count) if service else {}
     placement.check_fits(what, worker, beside=beside)
     _configure_ray_data()
-    blocks = [_named(shards[number], sum_.names[number]) for number in sum_.missing]
+    blocks = _blocks(shards, sum_)
     most = min(workers or len(blocks), len(blocks))
     if attempt.is_shared:
         store.write(receipts.place(attempt, _BEFORE), b"")
@@ -226,6 +239,14 @@ def _rows(pipeline: Callable[[], ray.data.Dataset]) -> Iterator[dict[str, Any] |
     finally:
         left.set()
         taken.release()
+
+
+def _blocks(shards: Sequence[pa.Table], sum_: receipts.Sum) -> list[pa.Table]:
+    """The rows of all shards that are to be done, by as many tasks as Ray Data can have in the driver's memory."""
+    missing = sum_.missing
+    together = -(-len(missing) // MOST_TASKS)
+    named = (_named(shards[number], sum_.names[number]) for number in missing)
+    return [pa.concat_tables(block).combine_chunks() for block in iter(lambda: list(islice(named, together)), [])]
 
 
 def _named(rows: pa.Table, name: str) -> pa.Table:

@@ -40,3 +40,13 @@ def test_receipts_that_another_process_clears_away_are_none(attempt: Attempt, mo
     monkeypatch.setattr(store, "files", list_then_clear)
     found.add_receipts(attempt)
     assert found.missing == [0, 1, 2]
+
+
+def test_a_shard_is_called_the_same_however_its_place_is_kept() -> None:
+    columns = {"path": ["clips/a.parquet", "clips/b.parquet"], "start": [0, 512], "stop": [512, 600]}
+    alone = [pa.table({name: [values[row]] for name, values in columns.items()}) for row in range(2)]
+    places = cutting.Places(columns)
+    assert receipts.Sum("count", places, silent).names == receipts.Sum("count", alone, silent).names
+    assert list(places) == alone
+    assert places[:1] == alone[:1]
+    assert sum(map(cutting.size, places)) == 600

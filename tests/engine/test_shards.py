@@ -61,6 +61,30 @@ def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ray_session")
+def test_the_number_of_tasks_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [str(tmp_path / name / build.PARTS) for name in ("seven", "two")]
+    done = []
+    for place, most in zip(places, (7, 2), strict=True):
+        monkeypatch.setattr(shards, "MOST_TASKS", most)
+        done.append(squares(place))
+    assert done[0].counts == done[1].counts
+    names = [{name for name in written(place) if name.endswith(".json")} for place in places]
+    assert (names[0], len(names[0])) == (names[1], 7)
+    assert {name: data for name, data in written(places[0]).items() if name.startswith("squares/")} == {
+        name: data for name, data in written(places[1]).items() if name.startswith("squares/")
+    }
+
+    def refuse(number: int) -> None:
+        if number == 4:
+            raise UserError("4 is one too many")
+
+    broken = str(tmp_path / "broken" / build.PARTS)
+    with pytest.raises(UserError, match="^4 is one too many$"):
+        squares(broken, refuse, workers=1)
+    assert f"{build.RECEIPTS}/00000" in " ".join(written(broken))  # of the same task as the second, which failed
+
+
+@pytest.mark.usefixtures("ray_session")
 def test_a_shard_is_a_run_of_rows_and_progress_counts_them(tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     shards.run(
