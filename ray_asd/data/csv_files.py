@@ -1,15 +1,27 @@
 """CSV files that come with recordings: the attributes of clips, and lists of clips."""
 
+import codecs
 import csv
 import io
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import chain, groupby
+from operator import itemgetter
+from typing import IO
+
+import pyarrow as pa
 
 from ray_asd.data.layouts import HEALTHY_SPLITS, NO_ATTRIBUTE, ONLY_SECTION, ParsedClip, checked_split, clip_id
+from ray_asd.data.listed import LISTED, TOLD, told
+from ray_asd.data.spooled import Spooled
 from ray_asd.errors import UserError, unknown
 from ray_asd.tables import DOMAINS, LABELS
+
+NAMED = pa.schema([LISTED.field(name) for name in ("uri", *TOLD)])
+"""What a CSV file says of each clip. ``uri`` stands there."""
+_PLACES = pa.schema([("place", pa.string()), ("uri", pa.string()), ("line", pa.int64())])
 
 
 def read_attributes(data: bytes, name: str) -> dict[str, dict[str, str]]:
@@ -42,19 +54,38 @@ def csv_lines(data: bytes, name: str) -> Iterator[tuple[int, list[str]]]:
     Raises:
         UserError: not UTF-8, or not CSV.
     """
+    check_text([data], name)
+    yield from _lines(io.BytesIO(data), name)
+
+
+def check_text(parts: Iterable[bytes], name: str) -> None:
+    """
+    Raises:
+        UserError: what these are parts of is not UTF-8.
+    """
+    decoder, start = codecs.getincrementaldecoder("utf-8")(), 0
+    for part in chain(parts, [b""]):
+        pending = len(decoder.getstate()[0])
+        try:
+            decoder.decode(part, final=not part)
+        except UnicodeDecodeError as error:
+            at = start - pending + error.start
+            raise UserError(f"{name}: not UTF-8 text: {error.reason} at byte {at}") from error
+        start += len(part)
+
+
+def _lines(file: IO[bytes], name: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline=""), strict=True)
     try:
-        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         for cells in reader:
             if any(cells):
                 yield reader.line_num, [cell.strip() for cell in cells]
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: not UTF-8 text: {error.reason} at byte {error.start}") from error
     except csv.Error as error:
         raise UserError(f"{name}, line {reader.line_num}: not CSV: {error}") from error
 
 
-def read_csv(data: bytes, name: str, split: str | None = None) -> dict[str, ParsedClip]:
-    """The CSV of clips ``name`` as uri -> clip, in order; ``split`` where the file has none.
+def read_csv(file: IO[bytes], name: str, split: str | None = None) -> Spooled:
+    """The CSV of clips ``name``, UTF-8, as rows of NAMED in order; ``split`` where the file has none.
 
     Columns: ``uri`` (relative to the CSV's folder, absolute or ``s3://``) and ``machine_type``; section, machine_id,
     recorded_at (ISO 8601, UTC unless it states an offset), domain, split, label; any other, also as ``attr.<name>``,
@@ -63,7 +94,20 @@ def read_csv(data: bytes, name: str, split: str | None = None) -> dict[str, Pars
     Raises:
         UserError: the first line that is wrong, with the allowed values.
     """
-    lines = csv_lines(data, name)
+    found, places = Spooled(NAMED), Spooled(_PLACES)
+    try:
+        for line, uri, row in _rows(_lines(file, name), name):
+            places.add(place=clip_id("", uri), uri=uri, line=line)
+            found.add(uri=uri, **told(_row(row, split, f"{name}, line {line}")))
+    except UserError:
+        _check_once(places, name)
+        raise
+    _check_once(places, name)
+    return found
+
+
+def _rows(lines: Iterator[tuple[int, list[str]]], name: str) -> Iterator[tuple[int, str, dict[str, str]]]:
+    """Number, URI and other cells of each line."""
     _, header = next(lines, (0, []))
     missing = [column for column in ("uri", "machine_type") if column not in header]
     if missing:
@@ -71,18 +115,25 @@ def read_csv(data: bytes, name: str, split: str | None = None) -> dict[str, Pars
     names = [column.removeprefix("attr.") for column in header]
     if "" in names or len(set(names)) < len(names):
         raise UserError(f"{name}, line 1: every column needs a name of its own, not {','.join(header)!r}")
-    clips: dict[str, ParsedClip] = {}
-    seen: dict[str, int] = {}
     for line, cells in lines:
         where = f"{name}, line {line}"
         if len(cells) != len(header):
             raise UserError(f"{where}: {len(cells)} cells; the header has {len(header)}")
         row = {column: cell for column, cell in zip(header, cells, strict=True) if cell}
-        uri = _uri(row.pop("uri", ""), where)
-        if (earlier := seen.setdefault(clip_id("", uri), line)) != line:
-            raise UserError(f"{where}: uri {uri!r} stands in line {earlier} already")
-        clips[uri] = _row(row, split, where)
-    return clips
+        yield line, _uri(row.pop("uri", ""), where), row
+
+
+def _check_once(places: Spooled, name: str) -> None:
+    """
+    Raises:
+        UserError: two lines name the same recording; the first such line.
+    """
+    repeated: list[tuple[int, str, int]] = []
+    for _, rows in groupby(places.in_order("place").rows(), itemgetter("place")):
+        first, *others = rows
+        repeated = sorted(repeated + [(row["line"], row["uri"], first["line"]) for row in others])[:1]
+    for line, uri, earlier in repeated:
+        raise UserError(f"{name}, line {line}: uri {uri!r} stands in line {earlier} already")
 
 
 def _uri(uri: str, where: str) -> str:

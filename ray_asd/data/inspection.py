@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from ray_asd import tables
 from ray_asd.data import audio
 from ray_asd.data.headers import BadAudio
+from ray_asd.data.spooled import Spooled, joined
 
 FACTS = [name for name in tables.INSPECTED.names if name not in ("uri", "version")]
 
@@ -22,13 +23,14 @@ def inspect(recording: bytes) -> dict[str, Any]:
     return facts | {"sample_rate": info.sample_rate, "channels": info.channels, "num_samples": info.num_samples}
 
 
-def with_known(listed: pa.Table, inspected: pa.Table) -> pa.Table:
-    """``listed``, with ``uri``, ``version`` and ``size``, and beside it the ``FACTS`` that INSPECTED rows tell of the
-    same file, unchanged; nulls where there is none."""
-    places = pc.index_in(listed["uri"], inspected["uri"].combine_chunks())
-    found = inspected.select(["version", "size_bytes"]).take(places)
-    unchanged = pc.and_(pc.equal(found["version"], listed["version"]), pc.equal(found["size_bytes"], listed["size"]))
-    known = inspected.take(pc.if_else(unchanged, places, None))
-    for name in FACTS:
-        listed = listed.append_column(name, known[name])
-    return listed
+def with_known(listed: Spooled, inspected: Spooled) -> Spooled:
+    """``listed``, with ``uri``, ``version`` and ``size`` and in order of clip_id, and beside it the ``FACTS`` that
+    INSPECTED rows tell of the same file, unchanged; nulls where there is none."""
+    schema = pa.schema([*listed.schema, *(pa.field(name, tables.INSPECTED.field(name).type) for name in FACTS)])
+    found = Spooled(schema)
+    for table, known in joined(listed.in_order("uri"), inspected.in_order("uri"), "uri"):
+        unchanged = pc.and_(pc.equal(known["version"], table["version"]), pc.equal(known["size_bytes"], table["size"]))
+        for name in FACTS:
+            table = table.append_column(name, pc.if_else(unchanged, known[name], pa.scalar(None, known[name].type)))
+        found.write(table)
+    return found.in_order("clip_id")

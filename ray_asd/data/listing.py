@@ -1,24 +1,25 @@
 """What lies below a source: the recordings that its names and CSV files tell of, before any audio is read."""
 
 import hashlib
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
-import pyarrow as pa
-
-from ray_asd import store
+from ray_asd import store, tables
 from ray_asd.data import csv_files, detection, layouts, recordings, zips
 from ray_asd.data.detection import Recognised
 from ray_asd.data.ingested import reject
-from ray_asd.data.listed import FILES, LISTED, Rows, Version, each, in_order, told
+from ray_asd.data.listed import FILES, LISTED, REFUSED, Version, entries, told
 from ray_asd.data.names import Misnamed, Names
 from ray_asd.data.source import Source
+from ray_asd.data.spooled import Spooled
 from ray_asd.data.years import LAYOUTS
 from ray_asd.errors import UserError, unknown
 
 _READERS = 32  # threads that ask for what a CSV file names
 _MOST_AHEAD = 1024  # answers that wait
+_PART = 1 << 23  # bytes of a CSV file that are read at a time
 
 Row = dict[str, Any]
 
@@ -29,13 +30,14 @@ class Listing:
 
     ``why`` says how the layout was found. ``clips`` are LISTED in order of clip_id, ``rejected`` rows of REJECTS;
     ``version`` is the digest of all that the listing depends on, members of archives standing for their archive.
+    Millions of rows take no memory.
     """
 
     layout: str
     why: str
     version: str
-    clips: pa.Table
-    rejected: list[Row]
+    clips: Spooled
+    rejected: Spooled
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,34 +61,35 @@ def read_listing(source: Source) -> Listing:
         raise UserError(f"{source.uri}: nothing is there; allowed: a folder, a zip file or a CSV file, local or s3://")
     if not store.is_folder(source.uri) and not zips.is_archive(source.uri):
         return _read_csv(source)
-    version, found, refused = Version(), Rows(FILES), list[tuple[store.Entry, Row]]()
+    version, files, refused = Version(), Spooled(FILES), Spooled(REFUSED)
     for file in _files(source.uri, refused):
         version.add(file.entry)
-        found.add(path=file.path, uri=file.uri, version=file.entry.version, size=file.entry.size)
-    version.add(*(entry for entry, _ in refused))
-    files = found.table()
+        files.add(path=file.path, uri=file.uri, version=file.entry.version, size=file.entry.size)
+    version.add(*entries(refused.rows()))
     recognised = _layout(source, files)
     names = Names(source, recognised.layout, files)
     version.add(*names.entries)
-    rejected = [row for _, row in refused]
+    rejected = Spooled(tables.REJECTS)
+    for table in refused.tables():
+        rejected.write(table.select(tables.REJECTS.names))
     clips = _named(source, files, names, rejected)
-    return Listing(recognised.layout, recognised.why, str(version), in_order(clips, "clip_id"), rejected)
+    return Listing(recognised.layout, recognised.why, str(version), clips.in_order("clip_id"), rejected)
 
 
-def _named(source: Source, files: pa.Table, names: Names, rejected: list[Row]) -> pa.Table:
+def _named(source: Source, files: Spooled, names: Names, rejected: Spooled) -> Spooled:
     """LISTED of ``files``; what is no recording goes to ``rejected``."""
-    clips = Rows(LISTED)
-    for row in each(files):
+    clips = Spooled(LISTED)
+    for row in files.rows():
         clip = names.of(row["path"], row["uri"])
         if isinstance(clip, Misnamed):
-            rejected.append(reject(row["uri"], clip.reason, clip.detail, row["size"]))
+            rejected.add(**reject(row["uri"], clip.reason, clip.detail, row["size"]))
         elif clip:
             clip_id = layouts.clip_id(source.name, row.pop("path"))
             clips.add(clip_id=clip_id, **row, **told(clip))
-    return clips.table()
+    return clips
 
 
-def _files(root: str, refused: list[tuple[store.Entry, Row]]) -> Iterator[_File]:
+def _files(root: str, refused: Spooled) -> Iterator[_File]:
     """Every file below ``root``, those in archives too; what archives refuse goes to ``refused``."""
     if zips.is_archive(root) and not store.is_folder(root):
         above = zips.unpacked(zips.member_uri(root, "-")).removesuffix("-")
@@ -100,7 +103,7 @@ def _files(root: str, refused: list[tuple[store.Entry, Row]]) -> Iterator[_File]
         uri = store.join(root, name)
         if name != entry.path:
             row = reject(uri, "name_fits_no_layout", "its name is not UTF-8", entry.size)
-            refused.append((store.Entry(name, entry.size, entry.version), row))
+            refused.add(path=name, size=entry.size, version=entry.version, **row)
             continue
         if not zips.is_archive(entry.path):
             yield _File(entry.path, uri, entry)
@@ -108,26 +111,25 @@ def _files(root: str, refused: list[tuple[store.Entry, Row]]) -> Iterator[_File]
         try:
             yield from _members(entry, uri, refused)
         except zips.BadMember as error:
-            refused.append((entry, reject(uri, error.reason, error.detail, entry.size)))
+            row = reject(uri, error.reason, error.detail, entry.size)
+            refused.add(path=entry.path, size=entry.size, version=entry.version, **row)
 
 
-def _members(
-    archive: store.Entry, uri: str, refused: list[tuple[store.Entry, Row]], above: str = ""
-) -> Iterator[_File]:
+def _members(archive: store.Entry, uri: str, refused: Spooled, above: str = "") -> Iterator[_File]:
     """The members of ``archive``, whose paths are given below ``above``."""
     for found in zips.members(uri):
         if isinstance(found, zips.Refused):
             row = reject(zips.member_uri(uri, found.name), found.reason, found.detail, found.size)
-            refused.append((store.Entry(row["uri"], found.size, found.reason), row))
+            refused.add(path=row["uri"], size=found.size, version=found.reason, **row)
             continue
         path = zips.member_uri(archive.path, found.path)
         entry = store.Entry(path, found.size, found.version)
         yield _File(zips.unpacked(path).removeprefix(above), zips.member_uri(uri, found.path), entry)
 
 
-def _layout(source: Source, files: pa.Table) -> Recognised:
+def _layout(source: Source, files: Spooled) -> Recognised:
     if source.layout == "auto":
-        recognised = detection.detect(row["path"] for row in each(files.select(["path"])))
+        recognised = detection.detect(path for table in files.tables() for path in table["path"].to_pylist())
     else:
         recognised = Recognised(source.layout, f"{source.layout}: as asked for")
     if recognised.layout == "csv":
@@ -138,24 +140,42 @@ def _layout(source: Source, files: pa.Table) -> Recognised:
 def _read_csv(source: Source) -> Listing:
     if source.layout not in ("auto", "csv"):
         raise UserError(f"{source.uri} is a file; layout {source.layout} takes a folder")
-    data = store.read(source.uri)
-    clips = csv_files.read_csv(data, source.uri, source.split)
-    folder = store.parent(source.uri)
-    name = store.name(source.uri)
-    version, listed, rejected = Version(), Rows(LISTED), list[Row]()
-    version.add(store.Entry(name, len(data), hashlib.sha256(data).hexdigest()))
-    uris = [path if store.is_remote(path) or path.startswith("/") else store.join(folder, path) for path in clips]
-    files = recordings.ahead(_file_or_reject, uris, _READERS, _MOST_AHEAD)
-    for (relative, clip), uri, found in zip(clips.items(), uris, files, strict=True):
-        if isinstance(found, dict):
-            rejected.append(found)
+    name, folder = store.name(source.uri), store.parent(source.uri)
+    version, listed, rejected = Version(), Spooled(LISTED), Spooled(tables.REJECTS)
+    with tempfile.TemporaryFile() as copy:
+        version.add(_copied(source.uri, copy))
+        named = csv_files.read_csv(copy, source.uri, source.split)
+
+    def found(row: Row) -> tuple[Row, store.Entry | Row]:
+        path = row.pop("uri")
+        uri = path if store.is_remote(path) or path.startswith("/") else store.join(folder, path)
+        return row | {"uri": uri, "clip_id": layouts.clip_id(source.name, path)}, _file_or_reject(uri)
+
+    for row, file in recordings.ahead(found, named.rows(), _READERS, _MOST_AHEAD):
+        if isinstance(file, dict):
+            rejected.add(**file)
             continue
-        version.add(found)
-        clip_id = layouts.clip_id(source.name, relative)
-        listed.add(uri=uri, clip_id=clip_id, version=found.version, size=found.size, **told(clip))
-    return Listing(
-        "csv", f"csv: {name} names the recordings", str(version), in_order(listed.table(), "clip_id"), rejected
-    )
+        version.add(file)
+        listed.add(version=file.version, size=file.size, **row)
+    why = f"csv: {name} names the recordings"
+    return Listing("csv", why, str(version), listed.in_order("clip_id"), rejected)
+
+
+def _copied(uri: str, copy: IO[bytes]) -> store.Entry:
+    """The CSV file at ``uri``, whose text is then in ``copy``, at its beginning."""
+    digest = hashlib.sha256()
+
+    def parts() -> Iterator[bytes]:
+        with store.open_read(uri) as file:
+            for part in iter(lambda: file.read(_PART), b""):
+                digest.update(part)
+                copy.write(part)
+                yield part
+
+    csv_files.check_text(parts(), uri)
+    size = copy.tell()
+    copy.seek(0)
+    return store.Entry(store.name(uri), size, digest.hexdigest())
 
 
 def _file_or_reject(uri: str) -> store.Entry | Row:

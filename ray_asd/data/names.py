@@ -1,6 +1,10 @@
 """What the names of a source's files say, with what its own CSV files and published lists add to them."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -8,8 +12,8 @@ import pyarrow.compute as pc
 from ray_asd import store
 from ray_asd.data import csv_files, layouts, recordings, truth, zips
 from ray_asd.data.layouts import ParsedClip
-from ray_asd.data.listed import each
 from ray_asd.data.source import Source
+from ray_asd.data.spooled import Spooled
 from ray_asd.data.years import LAYOUTS
 
 _NAMED_COPIES = "/test_rename/"  # where the organisers' baseline puts copies of anonymous test clips
@@ -24,16 +28,16 @@ class Misnamed:
 
 
 class Names:
-    """What can be told of the recordings of ``source`` among all its ``files``, a table of FILES."""
+    """What can be told of the recordings of ``source`` among all its ``files``, rows of FILES."""
 
-    def __init__(self, source: Source, layout: str, files: pa.Table) -> None:
+    def __init__(self, source: Source, layout: str, files: Spooled) -> None:
         self._source, self._layout = source, layout
         self._attributes = _attributes(files)
         self._labels = truth.read_labels(source.truth, layout) if source.truth else None
         self._overlay = truth.read_attributes(source.attributes) if source.attributes else None
         self._firsts = _firsts(files)
         self._renamed = self._machines_with_named_copies(files)
-        self._held_out = self._moved_to_the_test(files) if LAYOUTS[layout].holds_out else set()
+        self._held_out = self._moved_to_the_test(files) if LAYOUTS[layout].holds_out else {}
 
     @property
     def entries(self) -> list[store.Entry]:
@@ -51,7 +55,7 @@ class Names:
             return Misnamed("name_fits_no_layout", f"layout {self._layout} does not know such a path")
         if clip.label is None and _machine(path) in self._renamed:
             return Misnamed("renamed", "its named copy lies in test_rename/")
-        if path in self._held_out:
+        if clip.split == "train" and path <= self._held_out.get(_machine(path), ""):
             clip = replace(clip, split="test")
         told = self._attributes.get(clip.machine_type, {}).get(store.name(path))
         clip = clip if told is None else replace(clip, attributes=dict(told))
@@ -60,14 +64,21 @@ class Names:
     def _parse(self, path: str) -> ParsedClip | None:
         return layouts.parse(self._layout, path, None, self._source.machine_type, self._source.split)
 
-    def _machines_with_named_copies(self, files: pa.Table) -> set[str]:
-        copies = files.filter(pc.match_substring(files["path"], _NAMED_COPIES))
-        return {_machine(row["path"]) for row in each(copies) if self._parse(row["path"])}
+    def _machines_with_named_copies(self, files: Spooled) -> set[str]:
+        copies = _some(files, lambda table: pc.match_substring(table["path"], _NAMED_COPIES))
+        return {_machine(row["path"]) for row in copies if self._parse(row["path"])}
 
-    def _moved_to_the_test(self, files: pa.Table) -> set[str]:
-        clips = {row["path"]: clip for row in each(files) if (clip := self._parse(row["path"]))}
-        moved = layouts.held_out(self._layout, clips)
-        return {path for path, clip in moved.items() if clip.split != clips[path].split}
+    def _moved_to_the_test(self, files: Spooled) -> dict[str, str]:
+        """By machine, the last path of the clips that are moved."""
+        by_machine = Spooled(pa.schema([("machine", pa.string()), ("path", pa.string())]))
+        for row in files.rows():
+            by_machine.add(machine=_machine(row["path"]), path=row["path"])
+        last: dict[str, str] = {}
+        for machine, rows in groupby(by_machine.in_order("machine").rows(), itemgetter("machine")):
+            clips = {row["path"]: clip for row in rows if (clip := self._parse(row["path"]))}
+            moved = layouts.held_out(self._layout, clips)
+            last[machine] = max((path for path, clip in moved.items() if clip.split != clips[path].split), default="")
+        return last
 
 
 def _machine(path: str) -> str:
@@ -75,10 +86,15 @@ def _machine(path: str) -> str:
     return path.rsplit("/", 2)[0]
 
 
-def _attributes(files: pa.Table) -> dict[str, dict[str, dict[str, str]]]:
+def _some(files: Spooled, which: Callable[[pa.Table], pa.ChunkedArray]) -> Iterator[dict[str, Any]]:
+    for table in files.tables():
+        yield from table.filter(which(table)).to_pylist()
+
+
+def _attributes(files: Spooled) -> dict[str, dict[str, dict[str, str]]]:
     """Attributes by machine type and file name, from the attribute CSVs among ``files``."""
     found: dict[str, dict[str, dict[str, str]]] = {}
-    for row in each(files.filter(pc.ends_with(files["path"], ".csv"))):
+    for row in _some(files, lambda table: pc.ends_with(table["path"], ".csv")):
         machine_type = layouts.attributes_of(row["path"])
         if machine_type:
             told = csv_files.read_attributes(recordings.at(row["uri"]), row["uri"])
@@ -86,13 +102,14 @@ def _attributes(files: pa.Table) -> dict[str, dict[str, dict[str, str]]]:
     return found
 
 
-def _firsts(files: pa.Table) -> dict[str, str]:
+def _firsts(files: Spooled) -> dict[str, str]:
     """Where several files have the same path, as can be when archives are taken for folders: the URI of the first."""
-    if not pc.any(pc.match_substring(files["uri"], zips.member_uri("", ""))).as_py():
+    member = zips.member_uri("", "")
+    if not any(pc.any(pc.match_substring(table["uri"], member)).as_py() for table in files.tables()):
         return {}
-    counts = pc.value_counts(files["path"])
-    several = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
     firsts: dict[str, str] = {}
-    for row in each(files.filter(pc.is_in(files["path"], several))):
-        firsts.setdefault(row["path"], row["uri"])
+    for path, rows in groupby(files.in_order("path").rows(), itemgetter("path")):
+        first, *others = rows
+        if others:
+            firsts[path] = first["uri"]
     return firsts

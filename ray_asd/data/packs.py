@@ -5,6 +5,7 @@ Rows lie in groups that are read at once: few requests instead of one per record
 
 import threading
 from bisect import bisect_right
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -22,15 +23,17 @@ GROUP_BYTES = 16 << 20
 _reading = threading.Lock()  # one file object serves all threads of a process
 
 
-def cuts(sizes: list[int], most_rows: int) -> list[int]:
-    """Where to cut a run of recordings of these ``sizes`` in bytes: starts of packs, each of at most ``most_rows``."""
-    starts, held = [0], 0
-    for row, size in enumerate(sizes):
-        if row > starts[-1] and (held + size > PACK_BYTES or row - starts[-1] >= most_rows):
-            starts.append(row)
-            held = 0
+def cuts(sizes: Iterable[int], most_rows: int) -> Iterator[int]:
+    """How many of a run of recordings of these ``sizes`` in bytes go into each pack, ``most_rows`` at most."""
+    rows = held = 0
+    for size in sizes:
+        if rows and (held + size > PACK_BYTES or rows >= most_rows):
+            yield rows
+            rows = held = 0
+        rows += 1
         held += size
-    return starts
+    if rows:
+        yield rows
 
 
 class Writer:

@@ -1,12 +1,19 @@
+import io
 from datetime import UTC, datetime
 
 import pytest
 
-from ray_asd.data.csv_files import read_attributes, read_csv
+from ray_asd.data import csv_files
+from ray_asd.data.csv_files import read_attributes
 from ray_asd.data.layouts import ParsedClip
 from ray_asd.errors import UserError
 
 HEADER = b"uri,machine_type,split\n"
+
+
+def read_csv(text: bytes, name: str, split: str | None = None) -> dict[str, ParsedClip]:
+    rows = csv_files.read_csv(io.BytesIO(text), name, split).rows()
+    return {row.pop("uri"): ParsedClip(**row | {"attributes": dict(row["attributes"])}) for row in rows}
 
 
 def test_attributes_are_ragged_pairs_by_basename() -> None:
@@ -93,6 +100,10 @@ def test_the_split_given_beside_stands_in_for_empty_cells() -> None:
         (HEADER + b"x/../../a.wav,fan,train\n", r"uri '\.\./a\.wav'; allowed: a path below"),
         (HEADER + b"a.wav,fan,train\nx/../a.wav,fan,test\n", r"line 3: uri 'a\.wav' stands in line 2 already"),
         (HEADER + b"/b/a.wav,fan,train\ns3://b/a.wav,fan,test\n", r"line 3: uri 's3://b/a\.wav' stands in line 2"),
+        (
+            HEADER + b"b.wav,fan,train\na.wav,fan,train\na.wav,,test\nb.wav,fan,train\n",
+            r"line 4: uri 'a\.wav' stands in",
+        ),
         (HEADER + b"a.wav,,train\n", r"line 2: machine_type is empty"),
         (HEADER + b"a.wav,fan,\n", r"^clips\.csv, line 2: the split is not named; allowed: train, cal"),
         (HEADER + b"a.wav,fan,dev\n", r"unknown split \(clips\.csv, line 2\) 'dev'; allowed: train, calibration"),

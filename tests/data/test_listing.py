@@ -36,12 +36,12 @@ def told(listing: Listing) -> dict[str, tuple[str, str | None, str | None, dict[
     """Split, domain, label and attributes by clip_id."""
     return {
         row["clip_id"]: (row["split"], row["domain"], row["label"], dict(row["attributes"]))
-        for row in listing.clips.to_pylist()
+        for row in listing.clips.rows()
     }
 
 
 def uris(listing: Listing) -> list[str]:
-    found: list[str] = listing.clips["uri"].to_pylist()
+    found: list[str] = listing.clips.table()["uri"].to_pylist()
     return found
 
 
@@ -72,7 +72,7 @@ def test_archives_are_read_as_the_folders_they_would_unpack_to(tmp_path: Path, b
         places = sorted(uris(found))
         assert places[-1] == f"{place}/dev_fan.zip!/fan/train/section_00_source_train_normal_0000_vel_6.wav"
         assert [zips.read(uri) for uri in places] == [b"bb", b"a"] * 2
-        assert sorted(row["reason"] for row in found.rejected) == ["name_fits_no_layout"] * 2
+        assert sorted(row["reason"] for row in found.rejected.rows()) == ["name_fits_no_layout"] * 2
 
 
 def test_an_archive_alone_is_the_folder_it_would_unpack_to(tmp_path: Path) -> None:
@@ -107,13 +107,13 @@ def test_what_archives_refuse_is_rejected_by_name_and_costs_no_other_file(tmp_pa
     pack(source / "dev2.zip", {"fan/train/bomb.wav": "\0" * 100})
     put(source, {"broken.zip": "PK", f"dev/{good}": "a"})
     listing = read_listing(Source(str(source)))
-    assert {row["uri"].removeprefix(f"{source}/"): row["reason"] for row in listing.rejected} == {
+    assert {row["uri"].removeprefix(f"{source}/"): row["reason"] for row in listing.rejected.rows()} == {
         "dev.zip!/../evil.wav": "archive_escape",
         "broken.zip": "not_an_archive",
         f"dev/{good}": "archive_member",  # its place is taken by the archive's
         "dev2.zip!/fan/train/bomb.wav": "name_fits_no_layout",
     }
-    assert {row["reason"] for row in listing.rejected} <= reasons.REJECTED.keys()
+    assert {row["reason"] for row in listing.rejected.rows()} <= reasons.REJECTED.keys()
     assert len(told(listing)) == 2
     assert not (tmp_path / "evil.wav").exists()
     put(source, {"broken.zip": "pk"})
@@ -124,7 +124,7 @@ def test_a_name_that_is_not_utf8_is_rejected_and_costs_no_other_file(tmp_path: P
     source = put(tmp_path / "s", {"fan/train/section_00_source_train_normal_0000.wav": "a"})
     Path(os.fsdecode(os.fsencode(source) + b"/fan/train/caf\xe9.wav")).write_text("b")
     listing = read_listing(Source(source))
-    assert [(store.name(row["uri"]), row["reason"]) for row in listing.rejected] == [
+    assert [(store.name(row["uri"]), row["reason"]) for row in listing.rejected.rows()] == [
         ("caf\\udce9.wav", "name_fits_no_layout")
     ]
     assert len(told(listing)) == 1
@@ -141,7 +141,7 @@ def test_mimii_is_split_as_its_users_do(tmp_path: Path) -> None:
     put(tmp_path, normal | {f"6_dB_fan/fan/id_00/abnormal/{number:08d}.wav": "a" for number in range(2)})
     listing = read_listing(Source(str(tmp_path), dataset="mimii"))
     assert listing.layout == "mimii"
-    clips = listing.clips.to_pylist()
+    clips = list(listing.clips.rows())
     splits = [(clip["split"], clip["label"]) for clip in clips]
     assert splits == [("test", "anomaly")] * 2 + [("test", "normal")] * 2 + [("train", "normal")] * 3
     assert {(clip["machine_type"], clip["section"], clip["machine_id"]) for clip in clips} == {("fan", "00", "id_00")}
@@ -179,7 +179,7 @@ def test_labels_of_2020_and_2021(tmp_path: Path) -> None:
     clips = {}
     for year in ("20", "21"):
         listing = read_listing(Source(str(tmp_path / year), truth=f"{tmp_path}/{year}.csv"))
-        clips[year] = {clip["split"]: clip for clip in listing.clips.to_pylist()}
+        clips[year] = {clip["split"]: clip for clip in listing.clips.rows()}
     assert (clips["20"]["test"]["label"], clips["20"]["test"]["machine_id"]) == ("anomaly", "id_01")
     assert (clips["21"]["test"]["label"], clips["21"]["test"]["domain"]) == ("anomaly", "source")
 
@@ -233,9 +233,9 @@ def test_hidden_attributes_are_an_overlay_on_request(tmp_path: Path) -> None:
     overlay = put(tmp_path / "truth", {"gearbox/attributes_00_train_correspondence.csv": rows})
     plain = read_listing(Source(source))
     assert plain.layout == "dcase2024"
-    assert plain.clips["attributes"].to_pylist() == [[], []]
+    assert plain.clips.table()["attributes"].to_pylist() == [[], []]
     found = read_listing(Source(source, attributes=overlay))
-    assert found.clips["attributes"].to_pylist() == [[("pro", "A"), ("wt", "200")], []]
+    assert found.clips.table()["attributes"].to_pylist() == [[("pro", "A"), ("wt", "200")], []]
     assert found.version != plain.version
     with pytest.raises(UserError, match="no <machine>/attributes_NN_test_correspondence.csv"):
         read_listing(Source(source, attributes=source))
@@ -251,7 +251,7 @@ def test_an_anonymous_clip_gives_way_to_its_named_copy(tmp_path: Path) -> None:
     listing = read_listing(Source(source))
     tested = {path for path, (split, *_) in told(listing).items() if split == "test"}
     assert tested == {f"eval/{named}", "eval/grinder/test/section_00_0000.wav"}
-    rejected = {row["uri"].removeprefix(f"{source}/"): row["reason"] for row in listing.rejected}
+    rejected = {row["uri"].removeprefix(f"{source}/"): row["reason"] for row in listing.rejected.rows()}
     assert rejected == {
         "bandsaw/test/section_00_0001.wav": "renamed",
         "bandsaw/test/section_00_test_0000.wav": "renamed",
@@ -266,10 +266,10 @@ def test_a_csv_file_names_members_of_archives_too(tmp_path: Path, bucket: str) -
     listing = read_listing(Source(str(tmp_path / "list.csv")))
     assert [zips.read(uri) for uri in uris(listing)] == [b"abc"] * 2
     assert list(told(listing)) == ["list/a.zip!/x/a.wav", f"list/{named[1].removeprefix('s3://')}"]
-    assert {row["uri"].removeprefix(f"{tmp_path}/"): row["reason"] for row in listing.rejected} == dict.fromkeys(
+    assert {row["uri"].removeprefix(f"{tmp_path}/"): row["reason"] for row in listing.rejected.rows()} == dict.fromkeys(
         named[2:], "missing"
     )
-    assert listing.clips["size"].to_pylist() == [3, 3]
+    assert listing.clips.table()["size"].to_pylist() == [3, 3]
 
 
 def test_all_that_a_csv_file_names_is_asked_for_and_the_first_wrong_row_is_named(tmp_path: Path, bucket: str) -> None:
@@ -280,7 +280,7 @@ def test_all_that_a_csv_file_names_is_asked_for_and_the_first_wrong_row_is_named
     put(tmp_path, {"list.csv": "\n".join(lines)})
     listing = read_listing(Source(str(tmp_path / "list.csv")))
     assert uris(listing) == [f"{bucket}/{name}" for name in names[::2]]
-    assert [row["uri"] for row in listing.rejected] == [f"{bucket}/{name}" for name in names[1::2]]
+    assert [row["uri"] for row in listing.rejected.rows()] == [f"{bucket}/{name}" for name in names[1::2]]
     lines[50:50] = [f"s3://no-such-bucket-{number}/a.wav,fan,train" for number in range(40)]
     put(tmp_path, {"list.csv": "\n".join(lines)})
     for _ in range(3):
@@ -290,7 +290,7 @@ def test_all_that_a_csv_file_names_is_asked_for_and_the_first_wrong_row_is_named
 
 def test_a_recording_named_by_a_path_that_cannot_be_is_rejected(tmp_path: Path) -> None:
     put(tmp_path, {"list.csv": f"uri,machine_type,split\n{'a' * 300}.wav,fan,train\n"})
-    (row,) = read_listing(Source(str(tmp_path / "list.csv"))).rejected
+    (row,) = read_listing(Source(str(tmp_path / "list.csv"))).rejected.rows()
     assert (row["reason"], "File name too long" in row["detail"]) == ("unreadable", True)
 
 
@@ -312,10 +312,10 @@ def test_each_file_with_a_changed_name_is_a_clip_or_a_reject(tmp_path: Path, lay
     pack(tmp_path / "s" / "a.zip", dict.fromkeys(changed, ""))
     listing = read_listing(Source(str(tmp_path / "s"), layout=layout))
     files = {uri.partition("!/")[2] for uri in uris(listing)}
-    rejected = {row["uri"].partition("!/")[2]: row["reason"] for row in listing.rejected}
+    rejected = {row["uri"].partition("!/")[2]: row["reason"] for row in listing.rejected.rows()}
     hidden = {name for name in changed if any(part.startswith(".") for part in name.split("/"))}
     assert files | rejected.keys() == {name for name in changed - hidden if not layouts.is_sidecar(name)}
     assert not files & rejected.keys()
     assert set(rejected.values()) == {"name_fits_no_layout"}
     assert len(files) > 1  # more than the name that was not changed
-    assert len(told(listing)) == listing.clips.num_rows
+    assert len(told(listing)) == len(listing.clips)

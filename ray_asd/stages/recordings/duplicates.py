@@ -5,19 +5,25 @@ again.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ray_asd import store
+from ray_asd import store, tables
 from ray_asd.build import Attempt, File
-from ray_asd.data.ingested import clip_counts, clips_table, reject, reject_counts, rejects_table
+from ray_asd.data import recordings
+from ray_asd.data.ingested import clip_counts, reject, reject_counts, rejects_table
+from ray_asd.data.spooled import Spooled
 from ray_asd.tables import Folder
 
 _READERS = 16
+_CLIPS = pa.schema([("content_hash", pa.string()), ("clip_id", pa.string()), ("file", pa.int64())])
+_COPIES = pa.schema([("file", pa.int64()), ("clip_id", pa.string()), ("first", pa.string())])
 
 
 def noted(attempt: Attempt, files: Sequence[File], rejected: bool) -> tuple[list[File], Counter[str]]:
@@ -26,46 +32,56 @@ def noted(attempt: Attempt, files: Sequence[File], rejected: bool) -> tuple[list
     The first is the one that is first by clip_id.
     """
     of_clips = sorted(file.path for file in files if file.path.startswith(f"{Folder.CLIPS}/"))
-    with ThreadPoolExecutor(_READERS) as pool:
-        first_of = _first_of(list(pool.map(lambda path: _read(attempt, path, ["clip_id", "content_hash"]), of_clips)))
+    rewrite = _rejected if rejected else _marked
+    again: dict[str, list[File]] = {}
     change: Counter[str] = Counter()
-    if not first_of:
-        return list(files), change
-    written = {file.path: [file] for file in files}
-    duplicates = pa.array(list(first_of))
-    for path in of_clips:
-        table = _read(attempt, path)
-        copies = pc.is_in(table["clip_id"], duplicates)
-        if pc.any(copies).as_py():
-            rewrite = _rejected if rejected else _marked
-            written[path], changed = rewrite(attempt, path, table, copies, first_of)
-            change.update(changed)
-    return [file for path in written for file in written[path]], change
+    found = _by_file(_copies(attempt, of_clips), of_clips)
+    for path, written, changed in recordings.ahead(lambda each: rewrite(attempt, *each), found, _READERS, _READERS):
+        again[path] = written
+        change.update(changed)
+    return [each for file in files for each in again.get(file.path, [file])], change
 
 
-def _first_of(parts: Sequence[pa.Table]) -> dict[str, str]:
-    """By the clip_id of each duplicate, the one it equals."""
-    if not parts:
-        return {}
-    clips = pa.concat_tables(parts)
-    groups = clips.group_by("content_hash").aggregate([("clip_id", "count"), ("clip_id", "min")])
-    groups = groups.filter(pc.greater(groups["clip_id_count"], 1))
-    firsts = dict(zip(groups["content_hash"].to_pylist(), groups["clip_id_min"].to_pylist(), strict=True))
-    several = clips.filter(pc.is_in(clips["content_hash"], groups["content_hash"].combine_chunks()))
-    found = {row["clip_id"]: firsts[row["content_hash"]] for row in several.to_pylist()}
-    return {clip: first for clip, first in found.items() if clip != first}
+def _copies(attempt: Attempt, paths: Sequence[str]) -> Spooled:
+    """Each clip that has the content of an earlier one, with the first of these, in order of the clips' files."""
+    clips = Spooled(_CLIPS)
+    parts = recordings.ahead(lambda path: _read(attempt, path, _CLIPS.names[:2]), paths, _READERS, _READERS)
+    for number, part in enumerate(parts):
+        numbers = pa.array(np.full(part.num_rows, number))
+        clips.write(part.select(_CLIPS.names[:2]).append_column("file", numbers).cast(_CLIPS))
+    found = Spooled(_COPIES)
+    before: tuple[str | None, str | None] = None, None  # content of the last clip, and the first clip that has it
+    for table in clips.in_order("clip_id").in_order("content_hash").tables():
+        hashes, clip_ids = (table[name].combine_chunks() for name in _CLIPS.names[:2])
+        is_copy = pc.fill_null(pc.equal(hashes, _shifted(before[0], hashes[:-1])), False)
+        starts = np.where(is_copy.to_numpy(zero_copy_only=False), 0, np.arange(1, len(hashes) + 1))
+        firsts = _shifted(before[1], clip_ids).take(pa.array(np.maximum.accumulate(starts)))
+        found.write(pa.table([table["file"], clip_ids, firsts], schema=_COPIES).filter(is_copy))
+        before = hashes[-1].as_py(), firsts[-1].as_py()
+    return found.in_order("file")
 
 
-def _marked(
-    attempt: Attempt, path: str, table: pa.Table, copies: pa.ChunkedArray, first_of: Mapping[str, str]
-) -> tuple[list[File], Counter[str]]:
-    rows = [row | {"duplicate_of": first_of.get(row["clip_id"])} for row in table.to_pylist()]
-    return [attempt.put_table(_plain(path), clips_table(rows))], Counter(duplicates=pc.sum(copies).as_py())
+def _shifted(first: str | None, rest: pa.Array) -> pa.Array:
+    return pa.concat_arrays([pa.array([first], pa.string()), rest])
 
 
-def _rejected(
-    attempt: Attempt, path: str, table: pa.Table, copies: pa.ChunkedArray, first_of: Mapping[str, str]
-) -> tuple[list[File], Counter[str]]:
+def _by_file(copies: Spooled, paths: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each of the files that hold copies, with what these are copies of."""
+    for number, rows in groupby(copies.rows(), itemgetter("file")):
+        yield paths[number], {row["clip_id"]: row["first"] for row in rows}
+
+
+def _marked(attempt: Attempt, path: str, first_of: dict[str, str]) -> tuple[str, list[File], Counter[str]]:
+    table = _read(attempt, path)
+    found = [first_of.get(clip_id) for clip_id in table["clip_id"].to_pylist()]
+    column = table.column_names.index("duplicate_of")
+    table = table.set_column(column, tables.CLIPS.field("duplicate_of"), pa.array(found, pa.string()))
+    return path, [attempt.put_table(_plain(path), table)], Counter(duplicates=len(first_of))
+
+
+def _rejected(attempt: Attempt, path: str, first_of: dict[str, str]) -> tuple[str, list[File], Counter[str]]:
+    table = _read(attempt, path)
+    copies = pc.is_in(table["clip_id"], pa.array(list(first_of)))
     left, out = table.filter(pc.invert(copies)), table.filter(copies).to_pylist()
     rejects = [
         reject(row["uri"], "duplicate", f"the content of {first_of[row['clip_id']]}", row["size_bytes"]) for row in out
@@ -77,7 +93,7 @@ def _rejected(
         files.append(attempt.put_table(_plain(path), left))
     change = reject_counts(rejects)
     change.subtract(clip_counts(out))
-    return files, change
+    return path, files, change
 
 
 def _plain(path: str) -> str:

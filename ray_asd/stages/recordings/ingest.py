@@ -5,18 +5,22 @@ its places, so that touched, moved or packed files cause no new work after this 
 an earlier ingest knows what they hold: the same shards are written as without it, but these files are not read.
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from typing import Any
 
 import pyarrow as pa
 
+from ray_asd import tables
 from ray_asd.build import Attempt, Outcome
 from ray_asd.build.steps import Step
 from ray_asd.config import Worker
 from ray_asd.data import inspection, packs
-from ray_asd.data.ingested import CONTENT, reject_counts, rejects_table
+from ray_asd.data.ingested import CONTENT, reject_counts
 from ray_asd.data.listing import Listing, read_listing
 from ray_asd.data.source import Source
+from ray_asd.data.spooled import Spooled
 from ray_asd.engine import cutting
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import StageError
@@ -25,6 +29,7 @@ from ray_asd.stages.recordings.check import Check
 from ray_asd.tables import Folder
 
 CODE_VERSION = 3
+_REJECTS_IN_FILE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def step(source: Source, worker: Worker, progress: Progress, options: Options = 
         config=config | {"dataset": source.name, "source": source.uri, "listing": listing.version},
         inputs={},
         work=lambda attempt, inputs: _work(attempt, listing, source, options, worker, progress),
-        units=listing.clips.num_rows + len(listing.rejected),
+        units=len(listing.clips) + len(listing.rejected),
         worker=worker,
         resumable=True,
     )
@@ -65,7 +70,7 @@ def _work(
     done = shards.run(
         "ingest",
         lambda: Check(source.name, options.pack),
-        cutting.manifest(_shards(listing.clips, earlier.inspected(attempt, source, CODE_VERSION), options), attempt),
+        cutting.manifest(_shards(listing, earlier.inspected(attempt, source, CODE_VERSION), options), attempt),
         attempt,
         worker=worker,
         progress=progress,
@@ -73,10 +78,11 @@ def _work(
     second_look.confirm(attempt, done)
     files, counts = duplicates.noted(attempt, done.files, options.reject_duplicates)
     counts.update(done.counts)
-    if listing.rejected:
-        files.append(attempt.put_table(f"{Folder.REJECTS}/names.parquet", rejects_table(listing.rejected)))
-        counts.update(reject_counts(listing.rejected))
-    seen = listing.clips.num_rows + len(listing.rejected)
+    for number, rejects in enumerate(listing.rejected.cut(repeat(_REJECTS_IN_FILE))):
+        name = f"names{number or ''}"
+        files.append(attempt.put_table(f"{Folder.REJECTS}/{name}.parquet", tables.conform(rejects, tables.REJECTS)))
+        counts.update(reject_counts(rejects.to_pylist()))
+    seen = len(listing.clips) + len(listing.rejected)
     if counts["clips"] + counts["rejects"] != seen:
         raise StageError(f"{seen} files went in; {counts['clips']} clips and {counts['rejects']} rejects came out")
     content = f"{counts.pop(CONTENT, 0) % 2**256:064x}"
@@ -85,11 +91,10 @@ def _work(
     )
 
 
-def _shards(clips: pa.Table, inspected: pa.Table, options: Options) -> list[pa.Table]:
-    """``clips`` and what is known of them in shards; what goes into one pack together."""
-    table = inspection.with_known(clips, inspected)
+def _shards(listing: Listing, inspected: Spooled, options: Options) -> Iterator[pa.Table]:
+    """The clips of ``listing`` and what is known of them in shards; what goes into one pack together."""
+    known = inspection.with_known(listing.clips, inspected)
     if not options.pack:
-        return cutting.rows(table, cutting.shard_size(table.num_rows))
-    starts = packs.cuts(table["size"].to_pylist(), cutting.LARGEST)
-    ends = [*starts[1:], table.num_rows]
-    return [table.slice(start, end - start) for start, end in zip(starts, ends, strict=True) if end > start]
+        return known.cut(repeat(cutting.shard_size(len(known))))
+    sizes = (size for table in known.tables() for size in table["size"].to_pylist())
+    return known.cut(packs.cuts(sizes, cutting.LARGEST))

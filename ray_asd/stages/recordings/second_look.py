@@ -5,7 +5,6 @@ missing or forbidden. What is committed as a reject stays one, so a reject for s
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 _DOUBTFUL = ("missing", "unreadable")
 _READERS = 16
+_MOST_AHEAD = 1024  # answers that wait
 _CHECK = "is the source mounted on every node, for the same user? The same command does their shards again"
 
 
@@ -34,15 +34,19 @@ def confirm(attempt: Attempt, done: "Done") -> None:
 
     if not any(done.counts.get(f"reject_{reason}") for reason in _DOUBTFUL):
         return
-    rows = list(_doubtful(attempt, done))
-    with ThreadPoolExecutor(_READERS) as pool:
-        readable = list(pool.map(lambda row: recordings.is_there(row["uri"]), rows))
-    wrong = [row for row, read in zip(rows, readable, strict=True) if read]
-    if not wrong:
-        return
-    receipts.forget(attempt, {row["shard"] for row in wrong})
-    first = f"first {wrong[0]['uri']} ({wrong[0]['reason']}: {wrong[0]['detail']})"
-    raise Retryable(f"{len(wrong)} recordings can be read here, but not on their workers, {first}; {_CHECK}")
+    first, count, shards = "", 0, set[str]()
+    for row, can_be_read in recordings.ahead(_looked_at, _doubtful(attempt, done), _READERS, _MOST_AHEAD):
+        if can_be_read:
+            first = first or f"first {row['uri']} ({row['reason']}: {row['detail']})"
+            count += 1
+            shards.add(row["shard"])
+    if count:
+        receipts.forget(attempt, shards)
+        raise Retryable(f"{count} recordings can be read here, but not on their workers, {first}; {_CHECK}")
+
+
+def _looked_at(row: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    return row, recordings.is_there(row["uri"])
 
 
 def _doubtful(attempt: Attempt, done: "Done") -> Iterator[dict[str, Any]]:
