@@ -4,9 +4,10 @@ import importlib.util
 import re
 
 import pytest
+import ray
 from click.testing import CliRunner
 
-from ray_asd.benchmarks import augmentation, autoencoder, embedding, ingest, knn, limit, training
+from ray_asd.benchmarks import augmentation, autoencoder, embedding, ingest, knn, limit, planning, training
 
 
 def rows(printed: str, first: str) -> dict[str, list[str]]:
@@ -81,3 +82,19 @@ def test_ingest_of_a_source_that_has_grown() -> None:
     decoded = {name: cells[0] for name, cells in rows(result.output, "ingest").items()}
     assert decoded == {"from nothing": "45 of 45", "5 more": "5 of 50", "all from nothing": "50 of 50"}
     assert result.output.splitlines()[-1] == "CLIPS of the grown source equal those of the full run"
+
+
+MOST_BYTES = 300  # of the driver's memory, for a clip more
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_driver_hardly_grows_with_its_archive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole tables in memory take 600 bytes a clip to list an archive, and 1,600 to ingest it."""
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+    options = ["--clips", "15000", "--clips", "60000", "--no-score"]
+    result = CliRunner().invoke(planning.main, options, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert rows(result.output, "clips").keys() == {"15,000", "60,000"}
+    grown = dict(re.findall(r"(\w+): \S+ times the memory, (-?[\d.]+) bytes a clip", result.output))
+    assert grown.keys() == {"listed", "ingested"}
+    assert all(float(per_clip) < MOST_BYTES for per_clip in grown.values()), result.output

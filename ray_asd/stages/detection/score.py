@@ -1,6 +1,7 @@
 """Scores: what a DETECTOR says of every test clip. One path, in a sweep, by hand and at night alike."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ray_asd import tables
 from ray_asd.build import Attempt, Outcome, Output
@@ -12,11 +13,22 @@ from ray_asd.errors import StageError, UserError
 from ray_asd.stages.detection import detector as detectors
 from ray_asd.tables import Folder
 
+if TYPE_CHECKING:
+    from ray_asd.stages.detection.stream import Clips
+
 CODE_VERSION = 4
 
 
-def step(detector: Step | Output, clips: Output, resources: Resources, progress: Progress) -> Step:
+def step(
+    detector: Step | Output,
+    clips: Output,
+    resources: Resources,
+    progress: Progress,
+    work: "type[Clips] | None" = None,
+) -> Step:
     """SCORES of the test clips of ``clips``, and UNSCORED of those that could not be scored.
+
+    ``work`` takes the place of ``stream.Clips``, where it is not the models that are to be measured.
 
     Raises:
         UserError: there is nothing to score.
@@ -29,7 +41,7 @@ def step(detector: Step | Output, clips: Output, resources: Resources, progress:
         code_version=CODE_VERSION,
         config={},
         inputs={"clips": clips, "detector": detector},
-        work=lambda attempt, inputs: _work(attempt, inputs, resources, progress),
+        work=lambda attempt, inputs: _work(attempt, inputs, resources, progress, work),
         units=clips.marker.counts["test"],
         worker=resources.embed,
         workers=resources.embed_workers,
@@ -42,7 +54,13 @@ def _splits(clips: Output) -> str:
     return ", ".join(f"{count} {split}" for split, count in found.items()) or "no clips"
 
 
-def _work(attempt: Attempt, inputs: Mapping[str, Output], resources: Resources, progress: Progress) -> Outcome:
+def _work(
+    attempt: Attempt,
+    inputs: Mapping[str, Output],
+    resources: Resources,
+    progress: Progress,
+    work: "type[Clips] | None",
+) -> Outcome:
     from ray_asd.engine import cutting, shards
     from ray_asd.stages.detection import stream
     from ray_asd.stages.detection.bank_actors import pool
@@ -51,10 +69,10 @@ def _work(attempt: Attempt, inputs: Mapping[str, Output], resources: Resources, 
     detector, clips = inputs["detector"], inputs["clips"]
     card = detectors.read(detector)
     judge, actors = Judge.of(detector, card), pool(detector, card, resources)
-    counted = clips.marker.counts
+    counted, work = clips.marker.counts, work or stream.Clips
     done = shards.run(
         f"score {detector.marker.name}",
-        lambda: stream.Clips(detector, card, clips, resources, judge, actors),
+        lambda: work(detector, card, clips, resources, judge, actors),
         cutting.spans(clips, Folder.CLIPS, cutting.shard_size(counted["clips"], most_seconds(counted))),
         attempt,
         worker=resources.embed,
