@@ -6,8 +6,9 @@
 What a model says of healthy clips, EMBEDDINGS or a baseline's DIRECT scores, is kept in its DETECTOR as HEALTHY with
 CALIBRATION, THRESHOLDS and SELF_TEST. SCORES of several systems are compared in CELLS and PAIRS.
 
-A ``clip_id`` is the data set's name and the POSIX path below its source (``fleet/fan/test/a.wav``): unique across
-machine types, and the same on disk and on S3. A null means unknown, never zero or empty.
+A ``clip_id`` is the data set's name and the POSIX path below its source (``fleet/fan/test/a.wav``): unique among CLIPS,
+and the same on disk and on S3. Two CLIPS may use one for two recordings: which recording it is, ``content_hash`` says
+(sha256 of the file). A null means unknown, never zero or empty.
 """
 
 import numpy as np
@@ -51,6 +52,9 @@ _CLIP_KEYS = [
     pa.field("domain", pa.string()),
     pa.field("split", pa.string(), nullable=False),
     pa.field("label", pa.string()),
+]
+_RECORDING = [
+    pa.field(name, pa.string(), nullable=False) for name in ("machine_type", "section", "clip_id", "content_hash")
 ]
 
 CLIPS = pa.schema(
@@ -134,22 +138,23 @@ DIRECT = pa.schema(
 
 HEALTHY = pa.schema(
     [
-        *(pa.field(name, pa.string(), nullable=False) for name in ("machine_type", "section", "clip_id")),
+        *_RECORDING,
         pa.field("domain", pa.string()),
-        pa.field("content_hash", pa.string(), nullable=False),
         pa.field("role", pa.string(), nullable=False),
+        pa.field("twins", pa.list_(pa.string()), nullable=False),
         pa.field("score", pa.float64()),
     ]
 )
-"""One row per healthy clip that a model of a detector knows, in the order of its vectors: of a machine type and section
-first those in the bank, then the others, each by clip_id.
+"""One row per healthy recording that a model of a detector knows, in the order of its vectors: of a machine type and
+section first those in the bank, then the others, each by content_hash. ``twins`` are the other clip_ids it goes by; two
+recordings may go by the same.
 
 ``role``: ``bank`` clips were never trained on, ``trained`` ones were (for a baseline without a bank: nothing else
 counts), ``unseen`` ones are neither trained on nor in the bank. ``score`` is a baseline's own."""
 
 CALIBRATION = pa.schema(
     [
-        *(pa.field(name, pa.string(), nullable=False) for name in ("machine_type", "section", "clip_id")),
+        *_RECORDING,
         pa.field("domain", pa.string()),
         pa.field("score", pa.float64(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
@@ -161,7 +166,7 @@ CALIBRATION = pa.schema(
 SELF_TEST = pa.schema(
     [
         pa.field("member", pa.int64(), nullable=False),
-        *(pa.field(name, pa.string(), nullable=False) for name in ("machine_type", "section", "clip_id")),
+        *_RECORDING,
         pa.field("vector", pa.list_(pa.float32()), nullable=False),
         pa.field("score", pa.float64(), nullable=False),
     ]
@@ -172,17 +177,19 @@ SCORES = pa.schema(
     [
         *_CLIP_KEYS,
         pa.field("machine_id", pa.string()),
+        pa.field("content_hash", pa.string(), nullable=False),
         pa.field("score", pa.float64(), nullable=False),
         pa.field("threshold", pa.float64()),
         pa.field("decision", pa.int8()),
         pa.field("p_value", pa.float64()),
-        pa.field("neighbours", pa.list_(pa.string()), nullable=False),
+        *(pa.field(name, pa.list_(pa.string()), nullable=False) for name in ("neighbours", "neighbour_hashes")),
         pa.field("distances", pa.list_(pa.float64()), nullable=False),
         pa.field("system", pa.string(), nullable=False),
         pa.field("model_digest", pa.string(), nullable=False),
     ]
 )
 """One row per scored clip. ``decision`` is 1 when ``score`` exceeds ``threshold``; both null without a threshold.
+``neighbours`` are the clip_ids of the healthy recordings nearest to it, ``neighbour_hashes`` their contents.
 
 ``p_value`` is conformal: the share of healthy clips, this one counted among them, that score as high; null with fewer
 than 20 of them."""
@@ -197,8 +204,7 @@ UNSCORED = pa.schema(
 
 THRESHOLDS = pa.schema(
     [
-        pa.field("machine_type", pa.string(), nullable=False),
-        pa.field("section", pa.string(), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("machine_type", "section")),
         pa.field("threshold", pa.float64()),
         pa.field("method", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
@@ -225,6 +231,7 @@ METRICS = pa.schema(
         *(pa.field(name, pa.float64()) for name in ("auc_source", "auc_target", "auc_all", "pauc", "hmean")),
         *(pa.field(f"pauc_{domain}", pa.float64()) for domain in DOMAINS),
         *(pa.field(f"{name}_{domain}", pa.float64()) for name in ("precision", "recall", "f1") for domain in DOMAINS),
+        *(pa.field(f"num_{label}", pa.int64(), nullable=False) for label in LABELS),
         *(pa.field(f"num_{domain}_{label}", pa.int64(), nullable=False) for domain in DOMAINS for label in LABELS),
     ]
 )

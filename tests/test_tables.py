@@ -33,6 +33,8 @@ def test_clip_id_keys_every_table_of_clips() -> None:
 def test_metrics_has_a_column_for_each_cell() -> None:
     names = tables.METRICS.names
     assert [name for name in names if name.startswith("num_")] == [
+        "num_normal",
+        "num_anomaly",
         "num_source_normal",
         "num_source_anomaly",
         "num_target_normal",

@@ -16,7 +16,7 @@ Clip = tuple[str, str | None, np.ndarray]
 
 
 def row(clip_id: str, **values: Any) -> dict[str, Any]:
-    """A CLIPS row with unimportant values but for those given."""
+    """A CLIPS row with unimportant values but for those given; its content is as much its own as its name."""
     defaults = {
         "machine_type": "fan",
         "section": "00",
@@ -30,14 +30,22 @@ def row(clip_id: str, **values: Any) -> dict[str, Any]:
         "channels": 1,
         "num_samples": SAMPLE_RATE,
         "size_bytes": 2 * SAMPLE_RATE,
-        "content_hash": "0" * 64,
+        "content_hash": clip_id,
     }
     return {"clip_id": clip_id} | defaults | values
 
 
-def training_set(folder: str, clips: Sequence[Clip], variants: Mapping[str, str] | None = None) -> Output:
-    """An output that holds ``clips`` in two shards; ``variants`` names the parent of an augmented clip."""
-    parents = variants or {}
+def training_set(
+    folder: str,
+    clips: Sequence[Clip],
+    variants: Mapping[str, str] | None = None,
+    contents: Mapping[str, str] | None = None,
+) -> Output:
+    """An output that holds ``clips`` in two shards; ``variants`` names the parent of an augmented clip.
+
+    ``contents`` are those of clips that go by another name than their content.
+    """
+    parents, named = variants or {}, contents or {}
 
     def work(attempt: Attempt) -> Outcome:
         files = []
@@ -46,7 +54,12 @@ def training_set(folder: str, clips: Sequence[Clip], variants: Mapping[str, str]
             for clip_id, condition, wave in shard:
                 moments = {"mean": float(wave.mean(dtype=np.float64)), "std": float(wave.std(dtype=np.float64))}
                 place = {"shard": path, "offset": offset, "length": len(wave), "speed": 1.0, **moments}
-                rows.append(row(clip_id, condition=condition, parent_clip_id=parents.get(clip_id), **place))
+                place |= {"condition": condition, "parent_clip_id": parents.get(clip_id)}
+                if clip_id in named:
+                    place["content_hash"] = named[clip_id]
+                if clip_id in parents:
+                    place |= {"content_hash": parents[clip_id], "speed": 0.9, "mode": "stretch"}
+                rows.append(row(clip_id, **place))
                 offset += len(wave)
             table = tables.conform(pa.Table.from_pylist(rows, schema=tables.TRAINING_SET), tables.TRAINING_SET)
             files.append(attempt.put(path, b"".join(wave.astype("<f4").tobytes() for _, _, wave in shard)))

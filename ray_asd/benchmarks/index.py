@@ -9,6 +9,7 @@ FAISS answers with what float32 inner products say; the actor's answers are thos
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import faiss
@@ -70,8 +71,15 @@ def _detector(folder: str, size: int, dim: int) -> Output:
     for start in range(0, size, _BLOCK):
         vectors[start : start + _BLOCK] = random.standard_normal((min(_BLOCK, size - start), dim), np.float32)
     names = [f"{row:09d}" for row in range(size)]
-    same = {"machine_type": "fan", "section": "00", "domain": "source", "content_hash": "", "role": "bank"}
-    columns = {name: [value] * size for name, value in same.items()} | {"clip_id": names, "score": [None] * size}
+    same: dict[str, Any] = {
+        "machine_type": "fan",
+        "section": "00",
+        "domain": "source",
+        "twins": [],
+        "role": "bank",
+        "score": None,
+    }
+    columns = {name: [value] * size for name, value in same.items()} | {"clip_id": names, "content_hash": names}
     source = Source(pa.table(columns).select(tables.HEALTHY.names).cast(tables.HEALTHY), lambda: iter([vectors]))
 
     def work(attempt: Attempt) -> Outcome:

@@ -57,7 +57,7 @@ def embed(model: str, clips: str, root: str, dry_run: bool, as_json: bool, **opt
 @click.option("--clips", metavar="URI", help="CLIPS whose healthy clips make the bank.")
 @click.option("--detector", metavar="URI", help="Make another one of this detector, with --add or --withdraw.")
 @click.option("--add", metavar="URI", help="CLIPS whose healthy clips are to be in it too.")
-@click.option("--withdraw", metavar="FILE", help="clip_ids that are not to be in it any more, one a line.")
+@click.option("--withdraw", metavar="FILE", help="clip_ids or content_hashes not to be in it any more, one a line.")
 @out_option
 @recipe_for_use_option
 @set_option
@@ -115,12 +115,18 @@ def _extended(
 
 
 def _tell(detector: Output) -> None:
-    """Which machines a new detector cannot decide on, and which embeddings say nothing."""
+    """Which machines a new detector cannot decide on, which clips count once, and which embeddings say nothing."""
     found = detector.marker.summary
+    _tell_twins(detector)
     for group, why in sorted(found["learning"].items()):
         click.echo(f"learning: {group}: {why}", err=True)
     for group in found["collapsed"]:
         click.echo(f"warning: the embeddings of {group} are all but equal: its scores are mostly rounding", err=True)
+
+
+def _tell_twins(detector: Output) -> None:
+    for group, count in detector.marker.summary["twins"].items():
+        click.echo(f"twins: {group}: {count} clips are the content of another one and count once with it", err=True)
 
 
 @command("score --detector runs/enroll/spectral-0123456789ab --clips URI --out runs")
@@ -128,7 +134,7 @@ def _tell(detector: Output) -> None:
 @models_option
 @clips_option
 @click.option("--bank", metavar="URI", help="With --model: CLIPS to enrol; by default those it was trained on.")
-@click.option("--submission", metavar="DIR", help="Write the official DCASE submission files here too.")
+@click.option("--submission", metavar="DIR", help="Write the year's DCASE submission files here too.")
 @click.option("--max-unscored", metavar="N|P%", help="End with exit code 3 when more clips could not be scored.")
 @out_option
 @recipe_for_use_option
@@ -163,8 +169,13 @@ def score(
         if output is None:
             return
         result.outputs["detector"] = output.marker.inputs["detector"].uri
+        if not detector:
+            _tell_twins(build.resolve(result.outputs["detector"], "enroll"))
+        if enrolled := output.marker.counts.get("enrolled"):
+            told = "clips are in the bank themselves; each was compared with the others there"
+            click.echo(f"twins: {enrolled} {told}", err=True)
         if submission:
-            _submit(output, submission, result)
+            _submit(output, queries, submission, result)
         result.gate = _gate(output, allowed)
 
 
@@ -217,10 +228,13 @@ def _gate(scores: Output, allowed: int | None) -> str | None:
     return None
 
 
-def _submit(scores: Output, folder: str, result: Result) -> None:
+def _submit(scores: Output, clips: Output, folder: str, result: Result) -> None:
+    """In files named as in the year of the clips' layout; those of own layouts as from 2022 on."""
+    from ray_asd.data.years import LAYOUTS
     from ray_asd.scoring.submission import write
 
-    written = write(scores.table(Folder.SCORES), folder)
+    layout = LAYOUTS[clips.marker.summary["layout"]]
+    written = write(scores.table(Folder.SCORES), folder, layout.protocol or "dcase2023")
     result.outputs["submission"] = store.absolute(folder)
     for name in written.without_decisions:
         click.echo(f"no {name}: without a threshold there are no decisions", err=True)

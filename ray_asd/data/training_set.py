@@ -19,32 +19,38 @@ from ray_asd.data.sampling import Draw
 from ray_asd.errors import UserError
 from ray_asd.tables import Folder
 
-_DRAWN_BY = ["clip_id", "machine_type", "section", "domain", "condition"]
+_DRAWN_BY = ["content_hash", "clip_id", "machine_type", "section", "domain", "condition"]
+_SAME_SOUND = ["content_hash", "mode", "speed", "condition"]
 
 
 def held_out(clips: pa.Table, fraction: float, seed: int) -> list[str]:
-    """The training clips that are kept back to set thresholds: ids, chosen by hash within machine, section and domain.
+    """The training clips that are kept back to set thresholds: their contents, by hash within machine, section and
+    domain, whatever they are called.
 
     Each condition keeps its last clip in the order of the hash, so that training and the bank know it; where many have
-    one clip alone, fewer are kept back than asked for. None where CLIPS brings a ``calibration`` split of its own.
+    one clip alone, fewer are kept back than asked for. A content that lies there twice counts once, as its first clip
+    by clip_id says. None where CLIPS brings a ``calibration`` split of its own.
     """
     if not fraction or "calibration" in clips.column("split").to_pylist():
         return []
     cells: dict[tuple[str, str, str | None], list[str]] = defaultdict(list)
     last: dict[str | None, str] = {}
-    train = clips.filter(pc.equal(clips["split"], "train")).select(_DRAWN_BY).to_pylist()
-    for row in sorted(train, key=lambda row: hashlib.sha256(f"{seed}:{row['clip_id']}".encode()).digest()):
-        cells[row["machine_type"], row["section"], row["domain"]].append(row["clip_id"])
-        last[row["condition"]] = row["clip_id"]
+    train = clips.filter(pc.equal(clips["split"], "train")).select(_DRAWN_BY).sort_by("clip_id").to_pylist()
+    once = {row["content_hash"]: row for row in reversed(train)}
+    for content in sorted(once, key=lambda content: hashlib.sha256(f"{seed}:{content}".encode()).digest()):
+        row = once[content]
+        cells[row["machine_type"], row["section"], row["domain"]].append(content)
+        last[row["condition"]] = content
     staying, kept_back = set(last.values()), []
-    for ids in cells.values():
-        kept_back += [clip for clip in ids if clip not in staying][: round(fraction * len(ids))]
+    for contents in cells.values():
+        kept_back += [content for content in contents if content not in staying][: round(fraction * len(contents))]
     return sorted(kept_back)
 
 
 class TrainingSet:
-    """The clips of one or more ``augment`` outputs, less those held out and all variants of them.
+    """The clips of one or more ``augment`` outputs, less the contents held out and all variants of them.
 
+    In order of their content, whatever they are called, and each once, though it may lie there under several names.
     With ``machine_type`` only those of that one.
 
     Raises:
@@ -57,7 +63,7 @@ class TrainingSet:
         rows = pa.concat_tables(parts).append_column("origin", pa.array(origin))
         if machine_type is not None:
             rows = rows.filter(pc.equal(rows["machine_type"], machine_type))
-        rows = rows.filter(pc.invert(pc.is_in(_parents(rows), pa.array(held_out, pa.string()))))
+        rows = rows.filter(pc.invert(pc.is_in(rows["content_hash"], pa.array(held_out, pa.string()))))
         if not rows.num_rows:
             raise UserError(f"no clips to train on: {len(held_out)} held out of {len(origin)}")
         unknown = rows.filter(pc.is_null(rows["condition"])).column("clip_id").to_pylist()
@@ -66,7 +72,7 @@ class TrainingSet:
                 f"{len(unknown)} of {rows.num_rows} training clips have no condition, the first one is {min(unknown)}; "
                 "allowed: a known condition for each"
             )
-        self.rows = rows.sort_by([("clip_id", "ascending")])
+        self.rows = _once(rows)
         self._outputs = outputs
         self._columns = {name: self.rows.column(name).to_pylist() for name in ("origin", "shard", "offset", "length")}
 
@@ -120,5 +126,10 @@ class TrainingSet:
         return crops
 
 
-def _parents(rows: pa.Table) -> pa.ChunkedArray:
-    return pc.coalesce(rows["parent_clip_id"], rows["clip_id"])
+def _once(rows: pa.Table) -> pa.Table:
+    """The first row by clip_id of each sound and condition, in their order."""
+    order = [(name, "ascending") for name in (*_SAME_SOUND, "clip_id")]
+    rows = rows.take(pc.sort_indices(rows, order, null_placement="at_start"))  # originals have no mode
+    numbered = rows.select(_SAME_SOUND).append_column("place", pa.array(np.arange(rows.num_rows)))
+    firsts = numbered.group_by(_SAME_SOUND, use_threads=False).aggregate([("place", "min")])["place_min"]
+    return rows.take(np.sort(firsts.to_numpy()))

@@ -9,7 +9,7 @@ from ray_asd.config import SAMPLE_RATE, Recipe
 from ray_asd.errors import UserError
 from ray_asd.models.checkpoints import Checkpoint
 
-FORMAT_VERSION = 3  # of what the tensors and the recipe mean; another one is another embedding
+FORMAT_VERSION = 4  # of what the tensors and the recipe mean; another one is another embedding
 CARD = "model.json"
 WEIGHTS = "weights.safetensors"
 
@@ -27,7 +27,7 @@ class ModelCard(BaseModel):
     normalize: bool | None = None  # zero mean and unit variance per clip, as resolved for this backbone
     conditions: list[str]  # class names in the order of the classifier's rows; none for an AutoEncoder
     machine_types: list[str] = []  # of an AutoEncoder, in the order of its tensors' numbers
-    held_out: list[str]  # clip_ids that were kept from training, to calibrate thresholds on
+    held_out: list[str]  # contents (sha256) that were kept from training, to calibrate thresholds on
     steps: int  # of training
     layer_weights: list[float] | None = None  # of the weighted sum, from the first layer's input to the last layer
     versions: dict[str, str]

@@ -97,6 +97,8 @@ def recordings(run: Run) -> Section:
         files["rejects.csv"] = rejects
         shown.append(_reject_table(rejects))
     lead = f"{whole} clips were taken, {lost} files were not."
+    if twins := sum(output.marker.counts.get("duplicates", 0) for output in found):
+        lead += f" {twins} clips have the content of another one: a bank holds each content once."
     sources = [uri for output in found for uri in files_of(output, "clips", "rejects")]
     return Section("recordings", "What was it made of?", lead, sources, shown, files=files)
 

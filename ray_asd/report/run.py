@@ -11,8 +11,9 @@ from ray_asd import build, store, tables
 from ray_asd.build import Output, archive
 from ray_asd.models.card import CARD, ModelCard, read_card
 from ray_asd.report.rows import Find, Row, collect, first_enrolled, models_of
+from ray_asd.scoring.copies import counted
 
-_JUDGED = ["clip_id", "machine_type", "section", "domain", "label", "score", "threshold", "decision"]
+_JUDGED = ["clip_id", "machine_type", "section", "domain", "label", "content_hash", "score", "threshold", "decision"]
 _MAX_NAMED = 40  # files, of one output in one section
 
 
@@ -58,11 +59,12 @@ class Run:
         return columns(self.scores, "scores", _JUDGED).sort_by("clip_id")
 
     def sections(self) -> Iterator[tuple[str, str, pa.Table]]:
-        """Each machine type and section with its part of ``judged``."""
-        table = self.judged.sort_by([(name, "ascending") for name in ("machine_type", "section", "clip_id")])
-        counted = table.group_by(["machine_type", "section"], use_threads=False).aggregate([([], "count_all")])
+        """Each machine type and section with its part of ``judged``, copies of a clip left out."""
+        judged = self.judged.filter(pa.array(counted(self.judged)))
+        table = judged.sort_by([(name, "ascending") for name in ("machine_type", "section", "clip_id")])
+        sizes = table.group_by(["machine_type", "section"], use_threads=False).aggregate([([], "count_all")])
         begin = 0
-        for row in counted.to_pylist():
+        for row in sizes.to_pylist():
             yield row["machine_type"], row["section"], table.slice(begin, row["count_all"])
             begin += row["count_all"]
 
@@ -71,15 +73,22 @@ def columns(
     output: Output, folder: str, names: Sequence[str], where: tuple[str, str, Sequence[str]] | None = None
 ) -> pa.Table:
     """Some columns of the committed Parquet files below ``folder``, and of the rows that ``where`` (column, "in",
-    values) picks only.
+    values) picks only. What a table of an earlier version lacks is null.
 
     One file at a time is in memory: the tables may have millions of rows, of which a page shows few.
     """
-    parts = [
-        pq.read_table(pa.BufferReader(output.read(file.path)), columns=list(names), filters=where and [where])
-        for file in output.files(folder)
-    ]
+    parts = [_columns(output.read(file.path), names, where) for file in output.files(folder)]
     return pa.concat_tables(parts)
+
+
+def _columns(content: bytes, names: Sequence[str], where: tuple[str, str, Sequence[str]] | None) -> pa.Table:
+    file = pq.ParquetFile(pa.BufferReader(content))
+    there = [name for name in names if name in file.schema_arrow.names]
+    table = pq.read_table(pa.BufferReader(content), columns=there, filters=where and [where])
+    for name in [name for name in names if name not in there]:
+        field = tables.SCORES.field(name)
+        table = table.append_column(name, pa.nulls(table.num_rows, field.type))
+    return table.select(list(names))
 
 
 def files_of(output: Output | None, *folders: str) -> list[str]:

@@ -32,9 +32,10 @@ def suspects(run: Run, count: int, with_audio: bool) -> Section:
     ranked = _ranked(run, count)
     ids = [clip.row["clip_id"] for clip in ranked]
     near = _neighbours(run, ids)
-    known = _known(run, [*ids, *(name for names, _ in near.values() for name in names[:_SHOWN_NEIGHBOURS])])
+    shown = [neighbour for found in near.values() for neighbour in found[:_SHOWN_NEIGHBOURS]]
+    known = _known(run, [clip.row["content_hash"] for clip in ranked] + [neighbour.content for neighbour in shown])
     players = _players(ids, near) if with_audio else set[tuple[str, str]]()
-    shown = [
+    told = [
         _suspect(rank, clip, near[clip.row["clip_id"]], known, _Hearing(run, players))
         for rank, clip in enumerate(ranked, 1)
     ]
@@ -44,9 +45,9 @@ def suspects(run: Run, count: int, with_audio: bool) -> Section:
     return Section(
         "clips",
         "Which clips, and why?",
-        _lead(len(shown), with_audio, any(names for names, _ in near.values())),
+        _lead(len(told), with_audio, any(near.values())),
         sources,
-        suspects=shown,
+        suspects=told,
         files={"clips.csv": _records(ranked, near, known)},
     )
 
@@ -77,23 +78,44 @@ def _ranked(run: Run, count: int) -> list[_Ranked]:
     return found
 
 
-Near = Mapping[str, tuple[Sequence[str], Sequence[float]]]
+@dataclass(frozen=True)
+class _Neighbour:
+    """A healthy recording: one of its names, its content, and how far it is."""
+
+    clip_id: str
+    content: str | None
+    distance: float
+
+
+Near = Mapping[str, Sequence[_Neighbour]]
+"""Neighbours of each suspect, by its clip_id."""
+Known = Mapping[tuple[str | None, str], Mapping[str, Any]]
+"""Rows of CLIPS by content and clip_id: two CLIPS may use one clip_id for two recordings."""
 
 
 def _neighbours(run: Run, ids: Sequence[str]) -> Near:
     if run.scores is None or not ids:
         return {}
-    found = columns(run.scores, "scores", ["clip_id", "neighbours", "distances"], ("clip_id", "in", ids))
-    return {row["clip_id"]: (row["neighbours"], row["distances"]) for row in found.to_pylist()}
+    names = ["clip_id", "neighbours", "neighbour_hashes", "distances"]
+    found: dict[str, Sequence[_Neighbour]] = {}
+    for row in columns(run.scores, "scores", names, ("clip_id", "in", ids)).to_pylist():
+        contents = row["neighbour_hashes"] or [None] * len(row["neighbours"])
+        told = zip(row["neighbours"], contents, row["distances"], strict=True)
+        found[row["clip_id"]] = [_Neighbour(*neighbour) for neighbour in told]
+    return found
 
 
-def _known(run: Run, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Rows of CLIPS by clip_id."""
-    known: dict[str, dict[str, Any]] = {}
-    for output in {output.uri: output for output in (run.bank, run.clips) if output and ids}.values():
-        found = columns(output, "clips", _SHOWN, ("clip_id", "in", ids))
-        known |= {row["clip_id"]: row for row in found.to_pylist()}
+def _known(run: Run, contents: Sequence[str | None]) -> Known:
+    wanted = sorted({content for content in contents if content})
+    known: dict[tuple[str | None, str], Mapping[str, Any]] = {}
+    for output in {output.uri: output for output in (run.bank, run.clips) if output and wanted}.values():
+        found = columns(output, "clips", _SHOWN, ("content_hash", "in", wanted))
+        known |= {_key(row): row for row in found.to_pylist()}
     return known
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str | None, str]:
+    return row["content_hash"], row["clip_id"]
 
 
 def _players(ids: Sequence[str], near: Near) -> set[tuple[str, str]]:
@@ -101,7 +123,7 @@ def _players(ids: Sequence[str], near: Near) -> set[tuple[str, str]]:
 
     As pairs of a suspect and the clip that stands with it.
     """
-    nearest = [(name, near[name][0][0]) for name in ids if near[name][0]]
+    nearest = [(name, near[name][0].clip_id) for name in ids if near[name]]
     return set([*((name, name) for name in ids), *nearest][:MAX_PLAYERS])
 
 
@@ -124,18 +146,16 @@ class _Hearing:
 def _suspect(
     rank: int,
     clip: _Ranked,
-    near: tuple[Sequence[str], Sequence[float]],
-    known: Mapping[str, Mapping[str, Any]],
+    near: Sequence[_Neighbour],
+    known: Known,
     hearing: _Hearing,
 ) -> Suspect:
-    row = clip.row
-    shown = [(row["clip_id"], "this clip")]
-    pairs = zip(near[0], near[1], strict=True)
-    shown += [(name, f"a normal neighbour at distance {distance:.4g}") for name, distance in pairs]
+    shown = [(_Neighbour(clip.row["clip_id"], clip.row["content_hash"], 0.0), "this clip")]
+    shown += [(neighbour, f"a normal neighbour at distance {neighbour.distance:.4g}") for neighbour in near]
     return Suspect(rank, _facts(clip, known), list(_sounds(shown[: 1 + _SHOWN_NEIGHBOURS], known, hearing)))
 
 
-def _facts(clip: _Ranked, known: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def _facts(clip: _Ranked, known: Known) -> dict[str, str]:
     row = clip.row
     threshold = row["threshold"]
     verdict = {None: "no threshold", 0: "no alarm", 1: "alarm"}[row["decision"]]
@@ -147,17 +167,15 @@ def _facts(clip: _Ranked, known: Mapping[str, Mapping[str, Any]]) -> dict[str, s
         "excess": f"{clip.excess:.2f}",
         "domain": row["domain"] or "not known",
         "label": row["label"] or "not known",
-        "condition": known.get(row["clip_id"], _EMPTY)["condition"] or "not known",
+        "condition": known.get(_key(row), _EMPTY)["condition"] or "not known",
     }
 
 
-def _sounds(
-    shown: Sequence[tuple[str, str]], known: Mapping[str, Mapping[str, Any]], hearing: _Hearing
-) -> Iterator[Sound]:
+def _sounds(shown: Sequence[tuple[_Neighbour, str]], known: Known, hearing: _Hearing) -> Iterator[Sound]:
     """Recordings that stand side by side: their colours mean the same loudness."""
     span: tuple[float, float] | None = None
-    for clip_id, heading in shown:
-        row = known.get(clip_id)
+    for clip, heading in shown:
+        clip_id, row = clip.clip_id, known.get((clip.content, clip.clip_id))
         if row is None:
             yield Sound(clip_id, "", None, None, "the table of recordings is no longer there", heading)
             continue
@@ -168,17 +186,15 @@ def _sounds(
             continue
         decibels = sounds.spectrogram(waveform)
         low, high = span = span or tuple(float(value) for value in np.percentile(decibels, _RANGE))  # type: ignore[assignment]
-        heard = sounds.player(waveform) if (shown[0][0], clip_id) in hearing.players else None
+        heard = sounds.player(waveform) if (shown[0][0].clip_id, clip_id) in hearing.players else None
         yield Sound(clip_id, row["uri"], sounds.image(decibels, low, high), heard, None, heading)
 
 
-def _records(
-    ranked: Sequence[_Ranked], near: Near, known: Mapping[str, Mapping[str, Any]]
-) -> list[Mapping[str, object]]:
+def _records(ranked: Sequence[_Ranked], near: Near, known: Known) -> list[Mapping[str, object]]:
     return [
         {**clip.row, "excess": clip.excess}
-        | {name: known.get(clip.row["clip_id"], _EMPTY)[name] for name in ("condition", "uri")}
-        | {"neighbours": " ".join(near[clip.row["clip_id"]][0])}
-        | {"distances": " ".join(map(repr, near[clip.row["clip_id"]][1]))}
+        | {name: known.get(_key(clip.row), _EMPTY)[name] for name in ("condition", "uri")}
+        | {"neighbours": " ".join(neighbour.clip_id for neighbour in near[clip.row["clip_id"]])}
+        | {"distances": " ".join(repr(neighbour.distance) for neighbour in near[clip.row["clip_id"]])}
         for clip in ranked
     ]

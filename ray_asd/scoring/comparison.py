@@ -22,6 +22,7 @@ from ray_asd.scoring import bootstrap, metrics
 from ray_asd.scoring.metrics import Floats
 
 _SAME = ["clip_id", "machine_type", "section", "domain", "label"]  # columns that all SCORES must agree in
+_CONTENT = "content_hash"  # and this one, where both tell it: two nights may use the same names
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def _aligned(systems: Mapping[str, Mapping[int | None, pa.Table]]) -> dict[str, 
 
 def _differing(one: pa.Table, other: pa.Table) -> int:
     """How many clip_ids are not in both tables as often, with the same machine type, section, domain and label."""
-    left, right = one.select(_SAME).combine_chunks(), other.select(_SAME).combine_chunks()
+    told = [_CONTENT] if all(_CONTENT in table.column_names for table in (one, other)) else []
+    left, right = (table.select([*_SAME, *told]).combine_chunks() for table in (one, other))
     if left.equals(right):
         return 0
     counted = [Counter(tuple(row.values()) for row in table.to_pylist()) for table in (left, right)]

@@ -1,23 +1,21 @@
-"""The DCASE Task 2 metrics: figures per section, the official score and its table, by the protocol of a year.
+"""The DCASE Task 2 metrics: figures per section and the official score, by the protocol of a year.
 
 What the protocols are: :mod:`ray_asd.scoring.protocols`. Precision, recall and F1 of a domain are of that domain's
 clips alone, whatever the protocol.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from ray_asd import tables
 from ray_asd.errors import UserError, unknown
-from ray_asd.scoring.protocols import CHOICES, EPSILON, PROTOCOLS, combined, one_protocol
+from ray_asd.scoring.copies import counted
+from ray_asd.scoring.protocols import CHOICES, EPSILON, PROTOCOLS, combined, harmonic, one_protocol
 from ray_asd.scoring.protocols import Floats as Floats  # for those who read sections
 
 MAX_FPR = 0.1  # of the pAUC
@@ -54,32 +52,55 @@ class Section:
         return self.anomaly | self.inside(domain)
 
 
+class NotLabelled(UserError):
+    """A section that cannot be judged: its clips do not have both labels, or not all have one."""
+
+
 def sections(scores: pa.Table, protocol: str = "auto") -> list[Section]:
     """The sections of a table with the columns machine_type, section, domain, label, score and decision of SCORES.
 
-    Sorted by machine type and section. ``protocol`` is one of :data:`ray_asd.scoring.protocols.CHOICES`.
+    Sorted by machine type and section. ``protocol`` is one of :data:`ray_asd.scoring.protocols.CHOICES`. Copies of a
+    clip are left out where clip_id and content_hash tell them (:mod:`ray_asd.scoring.copies`).
 
     Raises:
         UserError: no such protocol, or one that does not fit the clips' domains; or a section lacks normal clips or
-            anomalies, has clips without a label, domains for some clips only, or a score that is not finite.
+            anomalies or has clips without a label (``NotLabelled``), domains for some clips only, or a score that is
+            not finite.
     """
+    found = _sections(scores, protocol)
+    for section in found:
+        if isinstance(section, NotLabelled):
+            raise section
+    return [section for section in found if isinstance(section, Section)]
+
+
+def unjudged(scores: pa.Table) -> list[str]:
+    """Which sections have no figures, and why: not both labels."""
+    return [str(section) for section in _sections(scores, "auto") if isinstance(section, NotLabelled)]
+
+
+def _sections(scores: pa.Table, protocol: str) -> list[Section | NotLabelled]:
     if protocol not in CHOICES:
         raise unknown("protocol", protocol, CHOICES)
     keys = scores.select(["machine_type", "section"]).group_by(["machine_type", "section"]).aggregate([])
     found = sorted((row["machine_type"], row["section"]) for row in keys.to_pylist())
     if not found:
         raise UserError("no scores to evaluate: the table has no rows")
-    return [_section(scores, machine_type, name, protocol) for machine_type, name in found]
+    counting = pa.array(counted(scores))
+    return [_section(scores, counting, machine_type, name, protocol) for machine_type, name in found]
 
 
-def _section(scores: pa.Table, machine_type: str, name: str, protocol: str) -> Section:
+def _section(
+    scores: pa.Table, counting: pa.Array, machine_type: str, name: str, protocol: str
+) -> Section | NotLabelled:
     chosen = pc.and_(pc.equal(scores["machine_type"], machine_type), pc.equal(scores["section"], name))
+    chosen = pc.and_(chosen, counting)
     clips = scores.filter(chosen)
     where = f"{machine_type} section {name}"
     counts = {label: pc.sum(pc.equal(clips["label"], label)).as_py() or 0 for label in tables.LABELS}
     if 0 in counts.values() or clips["label"].null_count:
         found = ", ".join(f"{count} {label}" for label, count in counts.items())
-        raise UserError(
+        return NotLabelled(
             f"{where}: {found}, {clips['label'].null_count} unlabelled clips; both labels are needed on all"
         )
     if clips["domain"].null_count not in (0, len(clips)):
@@ -109,14 +130,19 @@ def _section(scores: pa.Table, machine_type: str, name: str, protocol: str) -> S
 def evaluate(scores: pa.Table, system: str, seed: int | None = None, protocol: str = "auto") -> pa.Table:
     """METRICS rows, one per section, of the clips in ``scores`` (columns as for :func:`sections`): all of them count.
 
-    ``hmean`` is the harmonic mean of the protocol's figures of the section, whatever mean the official score takes.
+    Of sections that cannot be judged for want of labels there are none, see :func:`unjudged`. ``hmean`` is the harmonic
+    mean of the protocol's figures of the section, whatever mean the official score takes.
     Null: figures that the protocol does not have, figures of a domain without normal clips, and a harmonic mean that
     would need one; precision, recall and F1 without decisions or without clips.
 
     Raises:
-        UserError: see :func:`sections`.
+        UserError: see :func:`sections`; or no section can be judged.
     """
-    rows = [{"system": system, "seed": seed, **_figures(section)} for section in sections(scores, protocol)]
+    found = _sections(scores, protocol)
+    judged = [section for section in found if isinstance(section, Section)]
+    if not judged:
+        raise UserError("; ".join(map(str, found)))
+    rows = [{"system": system, "seed": seed, **_figures(section)} for section in judged]
     return pa.Table.from_pylist(rows, schema=tables.METRICS)
 
 
@@ -126,7 +152,11 @@ def _figures(section: Section) -> dict[str, object]:
     names = dict.fromkeys(("auc_source", "auc_target", "auc_all", "pauc", *PROTOCOLS[section.protocol].figures))
     aucs = {name: _auc(section, name) for name in names}
     entering = [aucs[name] for name in PROTOCOLS[section.protocol].figures]
-    row |= aucs | {"hmean": _harmonic(entering)}
+    row |= aucs | {"hmean": harmonic(entering)}
+    row |= {
+        "num_normal": int(np.count_nonzero(~section.anomaly)),
+        "num_anomaly": int(np.count_nonzero(section.anomaly)),
+    }
     for domain in tables.DOMAINS:
         inside = section.inside(domain)
         row |= {f"{name}_{domain}": value for name, value in _decision_figures(section, inside).items()}
@@ -153,16 +183,6 @@ def _decision_figures(section: Section, inside: Bools) -> dict[str, float | None
     return {"precision": precision, "recall": recall, "f1": 2 * precision * recall / max(precision + recall, EPSILON)}
 
 
-def _harmonic(values: Sequence[float | None]) -> float | None:
-    if None in values:
-        return None
-    return float(stats.hmean(np.maximum(np.array(values, dtype=np.float64), EPSILON)))
-
-
-def _arithmetic(values: Sequence[float | None]) -> float | None:
-    return None if None in values else float(np.mean(np.array(values, dtype=np.float64)))
-
-
 def official_score(metrics: pa.Table) -> float:
     """The all-machine figure of one system and seed, from its METRICS rows: the mean of all figures of their protocol.
 
@@ -183,75 +203,3 @@ def official_score(metrics: pa.Table) -> float:
                 raise UserError(f"{where} has no {figure}, which the official score needs")
     values = np.array([[row[figure] for figure in figures] for row in rows], dtype=np.float64)
     return float(combined(name, [row["machine_type"] for row in rows], values))
-
-
-_MEASURES = {"AUC": "auc", "pAUC": "pauc", "precision": "precision", "recall": "recall", "F1 score": "f1"}
-_MEANS = {
-    "arithmetic mean": (_arithmetic, tables.DOMAINS),
-    "harmonic mean": (_harmonic, tables.DOMAINS),
-    "source harmonic mean": (_harmonic, ("source",)),
-    "target harmonic mean": (_harmonic, ("target",)),
-}
-_EVERYTHING = " over all machine types, sections, and domains"
-_SECTION_COLUMNS = {
-    "section": "section",
-    "AUC (all)": "auc_all",
-    "AUC (source)": "auc_source",
-    "AUC (target)": "auc_target",
-    "pAUC": "pauc",
-    **{
-        f"{title} ({domain})": f"{name}_{domain}"
-        for title, name in list(_MEASURES.items())[2:]
-        for domain in tables.DOMAINS
-    },
-}
-
-Cells = list[str | float | None]
-
-
-def official_table(metrics: pa.Table) -> list[Cells]:
-    """The METRICS rows of one system and seed laid out as the CSV rows of the official evaluator's result file.
-
-    Null figures are empty cells. Left out is "official score ci95", which is not an interval of the official score;
-    :func:`ray_asd.scoring.bootstrap.interval` gives one.
-
-    Raises:
-        UserError: see :func:`official_score`.
-    """
-    score = official_score(metrics)
-    rows = sorted(metrics.to_pylist(), key=lambda row: (row["machine_type"], row["section"]))
-    columns = _columns(rows[0]["protocol"])
-    lines: list[Cells] = []
-    for machine_type in sorted({row["machine_type"] for row in rows}):
-        own = [row for row in rows if row["machine_type"] == machine_type]
-        lines += [[machine_type], list(columns)]
-        lines += [[row[column] for column in columns.values()] for row in own]
-        lines += [*_mean_lines(own, ""), []]
-    return [*lines, *_mean_lines(rows, _EVERYTHING), [], ["official score", None, score]]
-
-
-def _columns(protocol: str) -> dict[str, str]:
-    """Columns of the official table by title; a pAUC of each domain where the protocol has them."""
-    if "pauc_source" not in PROTOCOLS[protocol].figures:
-        return _SECTION_COLUMNS
-    by_domain = {f"pAUC ({domain})": f"pauc_{domain}" for domain in tables.DOMAINS}
-    return {title: column for title, column in _SECTION_COLUMNS.items() if title != "pAUC"} | by_domain
-
-
-def _mean_lines(rows: list[dict[str, Any]], scope: str) -> list[Cells]:
-    lines: list[Cells] = [[None, None, *_MEASURES]]
-    for title, (mean, domains) in _MEANS.items():
-        columns = [_domain_columns(m, rows[0]["protocol"], domains) for m in _MEASURES.values()]
-        means = [mean([row[name] for row in rows for name in names]) for names in columns]
-        lines.append([title + scope, None, *means])
-    return lines
-
-
-def _domain_columns(measure: str, protocol: str, domains: Sequence[str]) -> list[str]:
-    """The columns of ``measure`` in the named domains, or the one that tells no domains apart."""
-    figures = PROTOCOLS[protocol].figures
-    if measure == "pauc" and "pauc" in figures:
-        return ["pauc"]
-    if measure == "auc" and "auc_all" in figures and len(domains) > 1:
-        return ["auc_all"]
-    return [f"{measure}_{domain}" for domain in domains]

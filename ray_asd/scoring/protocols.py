@@ -14,8 +14,9 @@ do not compare.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,19 +31,45 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """What enters the official score and how: ``figures`` are columns of METRICS."""
+    """What enters the official score and how: ``figures`` are columns of METRICS, ``of`` is for people."""
 
     figures: tuple[str, ...]
+    of: str
     domains: bool = True  # whether it is for clips with domains, or for clips without
     own_anomalies: bool = False  # whether a domain's figures take the anomalies of that domain alone
     arithmetic: bool = False  # mean: over the sections of each machine type, then over those; else harmonic over all
 
+    @property
+    def mean(self) -> str:
+        """Which mean of the figures it takes."""
+        return "arithmetic mean" if self.arithmetic else "harmonic mean"
+
+    @property
+    def caption(self) -> str:
+        """What a table of such scores shows."""
+        return f"{self.mean.capitalize()} of {self.of}"
+
 
 PROTOCOLS = {
-    "dcase2020": Protocol(("auc_all", "pauc"), domains=False, arithmetic=True),
-    "dcase2021": Protocol(("auc_source", "auc_target", "pauc_source", "pauc_target"), own_anomalies=True),
-    "dcase2023": Protocol(("auc_source", "auc_target", "pauc")),
-    "no-domain": Protocol(("auc_all", "pauc"), domains=False),
+    "dcase2020": Protocol(
+        ("auc_all", "pauc"),
+        "AUC and pAUC over the ids of a machine type, then over machine types (official DCASE 2020 Task 2 definitions)",
+        domains=False,
+        arithmetic=True,
+    ),
+    "dcase2021": Protocol(
+        ("auc_source", "auc_target", "pauc_source", "pauc_target"),
+        "AUC and pAUC of each domain, its normal clips against its own anomalies (official DCASE 2021 Task 2 "
+        "definitions)",
+        own_anomalies=True,
+    ),
+    "dcase2023": Protocol(
+        ("auc_source", "auc_target", "pauc"),
+        "source AUC, target AUC and pAUC (official DCASE 2023 Task 2 definitions)",
+    ),
+    "no-domain": Protocol(
+        ("auc_all", "pauc"), "AUC and pAUC of clips without domains (no official figure of any year)", domains=False
+    ),
 }
 CHOICES = ("auto", "dcase2020", "dcase2021", "dcase2023")
 """What may be asked for; auto is dcase2023, and no-domain for a section whose clips have no domains."""
@@ -58,6 +85,28 @@ def one_protocol(names: Iterable[str]) -> str:
     if len(found) != 1:
         raise UserError(f"one score needs sections of one protocol; found: {', '.join(found) or 'no section'}")
     return found[0]
+
+
+def harmonic(values: Sequence[float | None]) -> float | None:
+    """The harmonic mean of figures; None where one is."""
+    if None in values:
+        return None
+    return float(stats.hmean(np.maximum(np.array(values, dtype=np.float64), EPSILON)))
+
+
+def mean_of(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """The mean of the figures of METRICS ``rows`` as the official score of their one protocol takes it.
+
+    None: there are no rows or several protocols among them, or a figure is null.
+    """
+    names = {row["protocol"] for row in rows}
+    if len(names) != 1:
+        return None
+    (name,) = names
+    values = [[row[figure] for figure in PROTOCOLS[name].figures] for row in rows]
+    if any(value is None for line in values for value in line):
+        return None
+    return float(combined(name, [row["machine_type"] for row in rows], np.array(values, dtype=np.float64)))
 
 
 def combined(protocol: str, machine_types: Sequence[str], values: Floats) -> Floats:

@@ -136,7 +136,7 @@ def small(tmp_path: Path) -> TrainingSet:
     return TrainingSet([output], held_out=[])
 
 
-def test_clips_are_ordered_by_id_and_labelled_by_condition(small: TrainingSet) -> None:
+def test_clips_are_ordered_by_content_and_labelled_by_condition(small: TrainingSet) -> None:
     names = ["fleet/a.wav", "fleet/a.wav@stretch0.9", "fleet/b.wav", "fleet/c.wav"]
     assert small.rows.column("clip_id").to_pylist() == names
     assert small.conditions == ["fan", "valve"]
@@ -150,6 +150,23 @@ def test_a_held_out_clip_takes_its_variants_with_it(small: TrainingSet) -> None:
     rest = TrainingSet(small._outputs, held_out=["fleet/a.wav"])
     assert rest.rows.column("clip_id").to_pylist() == ["fleet/b.wav", "fleet/c.wav"]
     np.testing.assert_array_equal(rest.waveform(1), RAMP + 5)
+
+
+def test_no_name_has_part_in_the_order_and_twins_train_once(tmp_path: Path) -> None:
+    waves = {"1": RAMP, "2": -RAMP, "3": 3 * RAMP}
+    names = [("x", "3"), ("z", "1"), ("y", "2"), ("a zip/y", "2")]
+    other = [("a", "3"), ("b", "2"), ("c", "1")]
+    found = []
+    for number, given in enumerate((names, other)):
+        made = [(name, "fan", waves[content]) for name, content in given]
+        output = training_set(str(tmp_path / str(number)), made, contents=dict(given))
+        found.append(TrainingSet([output], held_out=[]))
+    assert [data.rows["content_hash"].to_pylist() for data in found] == [["1", "2", "3"]] * 2
+    assert found[0].rows["clip_id"].to_pylist() == ["z", "a zip/y", "x"]
+    for clip in range(3):
+        np.testing.assert_array_equal(found[0].waveform(clip), found[1].waveform(clip))
+    without = TrainingSet(found[0]._outputs, held_out=["2"])
+    assert without.rows["clip_id"].to_pylist() == ["z", "x"], "held out under both of its names"
 
 
 def test_several_outputs_are_one_set(tmp_path: Path) -> None:

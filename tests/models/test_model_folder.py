@@ -80,7 +80,7 @@ def test_the_card_explains_the_model(tmp_path: Path) -> None:
     assert card.system == "wav2vec2+WS (random:tiny)"
     assert card.conditions == ["fan", "pump,vel=1", "valve"]
     assert card.held_out == ["fleet/fan/a.wav"]
-    assert (card.steps, card.sample_rate, card.normalize, card.format_version) == (12, 16_000, True, 3)
+    assert (card.steps, card.sample_rate, card.normalize, card.format_version) == (12, 16_000, True, 4)
     assert card.checkpoint.identity == training.checkpoint.identity
     assert card.layer_weights == system.embedder.weighted_sum.weights.tolist()
     assert card.versions["transformers"] == transformers.__version__
@@ -103,7 +103,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda card: card.update(format_version=2), "model format 2; this program reads format 3"),
+        (lambda card: card.update(format_version=3), "model format 3; this program reads format 4"),
         (lambda card: card.pop("format_version"), "model format None"),
         (lambda card: card.pop("conditions"), "conditions: Field required"),
         (lambda card: card["recipe"].update(colour="red"), "recipe.colour: Extra inputs are not permitted"),

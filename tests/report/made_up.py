@@ -1,6 +1,6 @@
 """METRICS with all that lies behind them, made by hand: recordings that nobody made, models that nobody trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +61,8 @@ def scores(seed: int, skill: float, machines: Sequence[str] = ("fan", "valve"), 
             rows.append(
                 {"clip_id": f"{machine}/{number}", "machine_type": machine, "section": "00", "split": "test"}
                 | {"domain": domain, "label": label, "score": noise + skill * (label == "anomaly")}
-                | {"neighbours": [], "distances": [], "system": "made up", "model_digest": ""}
+                | {"neighbours": [], "neighbour_hashes": [], "distances": [], "system": "made up", "model_digest": ""}
+                | {"content_hash": f"{machine}/{number}"}
             )
     return pa.Table.from_pylist(rows, schema=tables.SCORES)
 
@@ -232,7 +233,9 @@ def _scored(
     model: Output | None,
 ) -> Output:
     sources = {"clips": ingested.source, "detector": _enrolled(root, model, ingested).source}
-    rows = [_judged(row, system, seed, threshold) for row in ingested.table(Folder.CLIPS).to_pylist() if _is_test(row)]
+    heard = ingested.table(Folder.CLIPS).to_pylist()
+    contents = {row["clip_id"]: row["content_hash"] for row in heard}
+    rows = [_judged(row, system, seed, threshold, contents) for row in heard if _is_test(row)]
     fits = [
         {"machine_type": machine, "section": "00", "threshold": threshold, "method": "quantile", "num_clips": 0}
         | {"source": "none: all were trained on", "false_positive_rate": 0.1}
@@ -254,17 +257,21 @@ def _is_test(row: dict[str, Any]) -> bool:
     return bool(row["split"] == "test")
 
 
-def _judged(row: dict[str, Any], system: str, seed: int | None, threshold: float | None) -> dict[str, Any]:
+def _judged(
+    row: dict[str, Any], system: str, seed: int | None, threshold: float | None, contents: Mapping[str, str]
+) -> dict[str, Any]:
     """A row of SCORES: fan anomalies lie beyond the threshold, the later the further; the baseline hears none."""
     number = int(row["clip_id"].rpartition("/")[2])
     heard = seed is not None and row["machine_type"] == "fan" and number % 2 == 1
     score = 0.1 + 0.001 * (number * 7 % 24) + (0.2 + 0.01 * number) * heard
     names = [f"plant/{row['machine_type']}/train/{place}" for place in (0, 1)]
-    return {name: row[name] for name in ("clip_id", "machine_type", "section", "domain", "split", "label")} | {
+    shared = ("clip_id", "machine_type", "section", "domain", "split", "label", "content_hash")
+    return {name: row[name] for name in shared} | {
         "score": score,
         "threshold": threshold,
         "decision": None if threshold is None else int(score > threshold),
         "neighbours": names,
+        "neighbour_hashes": [contents[name] for name in names],
         "distances": [score - 0.01, score + 0.01],
         "system": system,
         "model_digest": "made up",

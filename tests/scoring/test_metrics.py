@@ -8,7 +8,7 @@ import pytest
 
 from ray_asd import tables
 from ray_asd.errors import UserError
-from ray_asd.scoring import metrics, submission
+from ray_asd.scoring import metrics, official, submission
 
 HERE = Path(__file__).parent
 OFFICIAL = HERE / "official_evaluator"
@@ -174,7 +174,7 @@ def test_published_baseline_scores(triples, published):
     ("triples", "published"), [(MSE, (0.7423, 0.5254, 0.5517)), (MAHALANOBIS, (0.7871, 0.5309, 0.5682))]
 )
 def test_published_baseline_means(triples, published):
-    table = metrics.official_table(metrics_rows(triples))
+    table = official.table(metrics_rows(triples))
     rows = {
         row[0].removesuffix(" over all machine types, sections, and domains"): row for row in table if row and row[0]
     }
@@ -198,16 +198,16 @@ def test_every_figure_of_the_official_evaluator():
     with open(OFFICIAL / "expected_result.csv", newline="") as file:
         expected = [row for row in csv.reader(file) if row[:1] != ["official score ci95"]]
     table = submission.read(str(OFFICIAL / "scores"), str(OFFICIAL))["scores"]
-    found = metrics.official_table(metrics.evaluate(table, "ours"))
+    found = official.table(metrics.evaluate(table, "ours"))
     while not expected[-1]:
         expected.pop()
     assert len(found) == len(expected)
     compared = 0
-    for row, official in zip(found, expected, strict=True):
-        assert len(row) == len(official)
-        for cell, text in zip(row, official, strict=True):
+    for row, texts in zip(found, expected, strict=True):
+        assert len(row) == len(texts)
+        for cell, text in zip(row, texts, strict=True):
             if isinstance(cell, float):
-                assert cell == pytest.approx(float(text), rel=1e-12, abs=0), (row, official)
+                assert cell == pytest.approx(float(text), rel=1e-12, abs=0), (row, texts)
                 compared += 1
             else:
                 assert (cell or "") == text

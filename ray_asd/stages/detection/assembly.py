@@ -1,13 +1,14 @@
 """A detector in the making: the banks of its members, what they say of healthy clips, and all files of its folder."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ray_asd import store, tables
 from ray_asd.build import Attempt, File, Outcome
@@ -37,7 +38,7 @@ class Plan:
         seen: of each member, which clips its training has seen.
         made_of: digests of all that, by name.
         seed: told in its scores where no member has one.
-        withdrawn: clip_ids that are left out.
+        withdrawn: contents that are left out.
         unheard: clips that could not be.
     """
 
@@ -100,7 +101,21 @@ def _told(
         "unheard": unheard,
     }
     collapsed = [f"{group.machine_type} {group.section}" for group in card.groups if group.collapsed]
-    return counts, {"system": card.system, "seed": card.seed, "learning": learning, "collapsed": collapsed}
+    summary = {"system": card.system, "seed": card.seed, "learning": learning, "collapsed": collapsed}
+    return counts, summary | {"twins": _twins(fitted)}
+
+
+def _twins(members: Sequence["_Member"]) -> dict[str, int]:
+    """By group, how many clips were the content of another one, and count once with it."""
+    found: Counter[str] = Counter()
+    for member in members:
+        rows = member.healthy.rows
+        several = rows.filter(pc.greater(pc.list_value_length(rows["twins"]), 0)).to_pylist()
+        own = Counter[str]()
+        for row in several:
+            own[" ".join((row["machine_type"], row["section"]))] += len(row["twins"])
+        found |= own
+    return dict(sorted(found.items()))
 
 
 class _Member:
@@ -131,7 +146,7 @@ class _Member:
             for name, local in zip((MODEL_CARD, WEIGHTS), self.used.files(), strict=True):
                 files.append(put.put_file(store.join(where, name), local))
             if self._seen.trained is not None:
-                table = pa.table({"clip_id": pa.array(sorted(self._seen.trained), pa.string())})
+                table = pa.table({"content_hash": pa.array(sorted(self._seen.trained), pa.string())})
                 files.append(put.put_table(store.join(where, _TRAINED), table))
         if self.used.has_bank:
             files.append(put.put_file(store.join(where, healthy.VECTORS), self._local / healthy.VECTORS))
@@ -168,9 +183,10 @@ class _Member:
         found: list[dict[str, Any]] = []
         for group, made in self.banks.items():
             assert self.healthy.vectors is not None
-            vector, clip_id = self.healthy.vectors[self.ranges[group].start], made.clip_ids[0]
-            (score,) = made.compare(vector[None], [clip_id]).scores
-            named = {"member": self._number, "machine_type": group[0], "section": group[1], "clip_id": clip_id}
+            vector, content = self.healthy.vectors[self.ranges[group].start], made.hashes[0]
+            (score,) = made.compare(vector[None], [content]).scores
+            named = {"member": self._number, "machine_type": group[0], "section": group[1]}
+            named |= {"clip_id": made.clip_ids[0], "content_hash": content}
             found.append(named | {"vector": vector.tolist(), "score": float(score)})
         return found
 
@@ -190,7 +206,7 @@ def _groups(members: Sequence[_Member]) -> tuple[list[GroupCard], dict[Group, St
         if len(members) > 1 and not why:
             why = calibrate.why_not_fused(apart, [member.used.system for member in members])
             standards = None if why else calibrate.standards(apart)
-        found[group] = Strangers([], [], np.empty(0), f"none: {why}") if why else calibrate.together(apart, standards)
+        found[group] = Strangers.none(f"none: {why}") if why else calibrate.together(apart, standards)
         ranges = [member.ranges.get(group, _NOTHING) for member in members]
         cards.append(
             GroupCard(

@@ -32,11 +32,14 @@ _ROUNDING = 64 * float(np.finfo(np.float64).eps)  # per value of an embedding
 
 @dataclass(frozen=True)
 class Compared:
-    """Scores [Q], and the clip_ids of each clip's nearest and how far they are (Q lists each)."""
+    """Scores [Q]; of each clip's nearest the clip_ids, contents and distances (Q lists each); and which clips [Q] are
+    in the bank themselves, where they were left out."""
 
     scores: np.ndarray
     neighbours: list[list[str]]
+    hashes: list[list[str]]
     distances: list[list[float]]
+    left_out: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -53,19 +56,22 @@ class Bank:
 
     fitted: Fitted
     clip_ids: list[str]
+    hashes: list[str]  # contents; no two are alike
 
     def __post_init__(self) -> None:
-        self._row_of = {clip_id: row for row, clip_id in enumerate(self.clip_ids)}
+        self._row_of = {content: row for row, content in enumerate(self.hashes)}
 
-    def compare(self, vectors: np.ndarray, clip_ids: Sequence[str]) -> Compared:
-        """Vectors (float32 [Q, E]) of these clips, each left out where it is in the bank itself."""
-        own = np.array([self._row_of.get(clip_id, -1) for clip_id in clip_ids], np.int64)
+    def compare(self, vectors: np.ndarray, hashes: Sequence[str]) -> Compared:
+        """Vectors (float32 [Q, E]) of clips with these contents, each left out where it is in the bank itself."""
+        own = np.array([self._row_of.get(content, -1) for content in hashes], np.int64)
         found = self.fitted.search(vectors, own)
         there = [row[row >= 0] for row in found.rows]
         return Compared(
             found.scores,
             [[self.clip_ids[place] for place in row] for row in there],
+            [[self.hashes[place] for place in row] for row in there],
             [values[: len(row)].tolist() for values, row in zip(found.values, there, strict=True)],
+            own >= 0,
         )
 
 
@@ -76,14 +82,14 @@ def fitted(
     settings = scoring.backend
     assert healthy.vectors is not None
     fleet = _fleet(healthy.vectors, ranges, scoring)
-    clip_ids, domains = healthy.rows["clip_id"], healthy.rows["domain"]
+    clip_ids, hashes, domains = (healthy.rows[name] for name in ("clip_id", "content_hash", "domain"))
     banks: dict[Group, Bank] = {}
     for group, own in ranges.items():
         if own.size < backend.needed(settings):
             continue
         vectors, here = healthy.vectors[own.start : own.bank], slice(own.start, own.bank)
         made = backend.fit(vectors, domains[here].to_pylist(), settings, fleet)
-        banks[group] = Bank(made, clip_ids[here].to_pylist())
+        banks[group] = Bank(made, clip_ids[here].to_pylist(), hashes[here].to_pylist())
     return banks, fleet
 
 
@@ -122,8 +128,8 @@ def saved(
 class Comparer(Protocol):
     """Compares embeddings with a detector's banks, wherever these are."""
 
-    def compare(self, vectors: np.ndarray, member: int, groups: np.ndarray, clip_ids: Sequence[str]) -> Compared:
-        """Vectors (float32 [Q, E]) of a member, each in its group (numbers [Q])."""
+    def compare(self, vectors: np.ndarray, member: int, groups: np.ndarray, hashes: Sequence[str]) -> Compared:
+        """Vectors (float32 [Q, E]) of a member, each in its group (numbers [Q]), of clips with these contents."""
         ...
 
 
@@ -145,14 +151,14 @@ class Banks:
                 self._banks |= {(number, group): bank for group, bank in loaded}
         self._self_test(detector, card)
 
-    def compare(self, vectors: np.ndarray, member: int, groups: np.ndarray, clip_ids: Sequence[str]) -> list[Part]:
+    def compare(self, vectors: np.ndarray, member: int, groups: np.ndarray, hashes: Sequence[str]) -> list[Part]:
         """What of vectors [Q, E], each in its group (numbers [Q]), is to be compared here: one part per group."""
         found = []
         for group in np.unique(groups):
             bank = self._banks.get((member, int(group)))
             if bank is not None:
                 places = np.flatnonzero(groups == group)
-                own = [clip_ids[int(place)] for place in places]
+                own = [hashes[int(place)] for place in places]
                 found.append(Part(places, bank.compare(vectors[places], own)))
         return found
 
@@ -161,7 +167,7 @@ class Banks:
             bank = self._banks.get((row["member"], card.number(row["machine_type"], row["section"])))
             if bank is None:
                 continue
-            (score,) = bank.compare(np.array([row["vector"]], np.float32), [row["clip_id"]]).scores
+            (score,) = bank.compare(np.array([row["vector"]], np.float32), [row["content_hash"]]).scores
             spread = min([1.0, *(domain.spread for domain in bank.fitted.domains)])
             rounding = _ROUNDING * len(row["vector"]) / spread
             if not abs(score - row["score"]) <= _TOLERANCE * max(abs(score), abs(row["score"])) + rounding:
@@ -173,14 +179,15 @@ class Banks:
 
 def merged(parts: Sequence[Part], count: int) -> Compared:
     """The parts' answers in the order of the ``count`` queries, each of which is in one part."""
-    scores = np.full(count, np.nan)
-    neighbours: list[list[str]] = [[] for _ in range(count)]
-    distances: list[list[float]] = [[] for _ in range(count)]
+    nothing = np.zeros(count, bool)
+    found = Compared(np.full(count, np.nan), [[]] * count, [[]] * count, [[]] * count, nothing)
     for part in parts:
-        scores[part.places] = part.compared.scores
-        for place, names, values in zip(part.places, part.compared.neighbours, part.compared.distances, strict=True):
-            neighbours[place], distances[place] = names, values
-    return Compared(scores, neighbours, distances)
+        own = part.compared
+        found.scores[part.places], found.left_out[part.places] = own.scores, own.left_out
+        for row, place in enumerate(part.places):
+            found.neighbours[place], found.hashes[place] = own.neighbours[row], own.hashes[row]
+            found.distances[place] = own.distances[row]
+    return found
 
 
 class Here:
@@ -189,9 +196,9 @@ class Here:
     def __init__(self, detector: Output, card: DetectorCard) -> None:
         self._banks = Banks(detector, card)
 
-    def compare(self, vectors: np.ndarray, member: int, groups: np.ndarray, clip_ids: Sequence[str]) -> Compared:
+    def compare(self, vectors: np.ndarray, member: int, groups: np.ndarray, hashes: Sequence[str]) -> Compared:
         """See ``Comparer``."""
-        return merged(self._banks.compare(vectors, member, groups, clip_ids), len(vectors))
+        return merged(self._banks.compare(vectors, member, groups, hashes), len(vectors))
 
 
 def _loaded(
@@ -217,4 +224,5 @@ def _loaded(
             path = store.join(folder, "approximate", f"{saved_as:05d}.faiss")
             if any(file.path == path for file in detector.marker.files):
                 made.attach(knn.load(detector.fetch(path)), member.scoring.index.refine)
-            yield place, Bank(made, rows["clip_id"][own.start : own.bank].to_pylist())
+            names, hashes = (rows[name][own.start : own.bank].to_pylist() for name in ("clip_id", "content_hash"))
+            yield place, Bank(made, names, hashes)

@@ -31,9 +31,9 @@ class Pool(Holders):
         }
         super().__init__("index", parts, resources.index, resources.index_replicas)
 
-    def compare(self, vectors: np.ndarray, member: int, groups: np.ndarray, clip_ids: Sequence[str]) -> Compared:
+    def compare(self, vectors: np.ndarray, member: int, groups: np.ndarray, hashes: Sequence[str]) -> Compared:
         """See ``Comparer``."""
-        parts = [part for answers in self.ask(vectors, member, groups, clip_ids) for part in answers]
+        parts = [part for answers in self.ask(vectors, member, groups, hashes) for part in answers]
         return merged(parts, len(vectors))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ray_asd import tables
 from ray_asd.config import Backend, Threshold
@@ -27,9 +28,21 @@ class Strangers:
     """Scores [n] that a member gives to healthy clips of one group, which clips these are, and how it came to them."""
 
     clip_ids: list[str]
+    hashes: list[str]  # contents; no two are alike
     domains: list[str | None]
     scores: np.ndarray
     source: str
+
+    @classmethod
+    def none(cls, why: str) -> "Strangers":
+        """There are none."""
+        return cls([], [], [], np.empty(0), why)
+
+    @classmethod
+    def of(cls, rows: pa.Table, scores: np.ndarray, source: str) -> "Strangers":
+        """Of HEALTHY rows."""
+        clip_ids, hashes, domains = (rows[name].to_pylist() for name in ("clip_id", "content_hash", "domain"))
+        return cls(clip_ids, hashes, domains, scores, source)
 
 
 def of_bank(healthy: Healthy, own: Range, bank: Bank, settings: Backend, fleet: Scatter | None) -> Strangers:
@@ -37,30 +50,23 @@ def of_bank(healthy: Healthy, own: Range, bank: Bank, settings: Backend, fleet: 
     assert healthy.vectors is not None
     if own.stop > own.bank:
         rows = healthy.rows.slice(own.bank, own.stop - own.bank)
-        clip_ids = rows["clip_id"].to_pylist()
-        compared = bank.compare(healthy.vectors[own.bank : own.stop], clip_ids)
-        return Strangers(clip_ids, rows["domain"].to_pylist(), compared.scores, CALIBRATION)
+        compared = bank.compare(healthy.vectors[own.bank : own.stop], rows["content_hash"].to_pylist())
+        return Strangers.of(rows, compared.scores, CALIBRATION)
     rows = healthy.rows.slice(own.start, own.size)
     untrained = np.array([role == "bank" for role in rows["role"].to_pylist()])
     if not untrained.any():
-        return Strangers([], [], np.empty(0), ALL_TRAINED)
+        return Strangers.none(ALL_TRAINED)
     vectors, domains = healthy.vectors[own.start : own.bank], rows["domain"].to_pylist()
-    places, values = backend.left_out(vectors, domains, bank.clip_ids, settings, fleet, bank.fitted)
+    places, values = backend.left_out(vectors, domains, bank.hashes, settings, fleet, bank.fitted)
     places, values = places[untrained[places]], values[untrained[places]]
-    return Strangers(
-        [bank.clip_ids[place] for place in places], [domains[place] for place in places], values, LEAVE_ONE_OUT
-    )
+    return Strangers.of(rows.take(pa.array(places)), values, LEAVE_ONE_OUT)
 
 
 def of_baseline(healthy: Healthy, own: Range) -> Strangers:
     """Of the clips of a group that a baseline was not trained on."""
-    rows = [row for row in healthy.rows.slice(own.start, own.stop - own.start).to_pylist() if row["score"] is not None]
-    return Strangers(
-        [row["clip_id"] for row in rows],
-        [row["domain"] for row in rows],
-        np.array([row["score"] for row in rows], np.float64),
-        CALIBRATION if rows else ALL_TRAINED,
-    )
+    rows = healthy.rows.slice(own.start, own.stop - own.start)
+    rows = rows.filter(pc.is_valid(rows["score"]))
+    return Strangers.of(rows, rows["score"].to_numpy(), CALIBRATION if rows.num_rows else ALL_TRAINED)
 
 
 def why_not_fused(members: Sequence[Strangers], systems: Sequence[str]) -> str | None:
@@ -85,18 +91,20 @@ def fused(scores: Sequence[np.ndarray], standards: Sequence[tuple[float, float]]
 
 
 def together(members: Sequence[Strangers], standards: Sequence[tuple[float, float]] | None) -> Strangers:
-    """Of the clips that all members take for strangers, in order of clip_id."""
+    """Of the clips that all members take for strangers, in order of their content."""
     if standards is None:
         return members[0]
-    places = [{clip_id: place for place, clip_id in enumerate(member.clip_ids)} for member in members]
-    common = sorted(set.intersection(*(set(member.clip_ids) for member in members)))
+    places = [{content: place for place, content in enumerate(member.hashes)} for member in members]
+    common = sorted(set.intersection(*(set(member.hashes) for member in members)))
     values = [
-        member.scores[[place[clip_id] for clip_id in common]] for member, place in zip(members, places, strict=True)
+        member.scores[[place[content] for content in common]] for member, place in zip(members, places, strict=True)
     ]
     sources = {member.source for member in members}
+    first = [places[0][content] for content in common]
     return Strangers(
+        [members[0].clip_ids[place] for place in first],
         common,
-        [members[0].domains[places[0][clip_id]] for clip_id in common],
+        [members[0].domains[place] for place in first],
         fused(values, standards),
         sources.pop() if len(sources) == 1 else CALIBRATION,
     )
@@ -106,10 +114,10 @@ def table(strangers: Mapping[Group, Strangers]) -> pa.Table:
     """CALIBRATION of all groups, each in order of clip_id."""
     rows: list[dict[str, Any]] = []
     for group, found in sorted(strangers.items()):
-        clips = sorted(zip(found.clip_ids, found.domains, found.scores.tolist(), strict=True))
-        for clip_id, domain, score in clips:
+        clips = sorted(zip(found.clip_ids, found.hashes, found.domains, found.scores.tolist(), strict=True))
+        for clip_id, content, domain, score in clips:
             named = dict(zip(GROUP, group, strict=True)) | {"clip_id": clip_id, "domain": domain}
-            rows.append(named | {"score": score, "source": found.source})
+            rows.append(named | {"content_hash": content, "score": score, "source": found.source})
     return pa.Table.from_pylist(rows, schema=tables.CALIBRATION)
 
 

@@ -54,6 +54,7 @@ class Judge:
             ],
             "p_value": self._p_values(groups, numbers, values),
             "neighbours": nearest.neighbours if nearest else [[] for _ in groups],
+            "neighbour_hashes": nearest.hashes if nearest else [[] for _ in groups],
             "distances": nearest.distances if nearest else [[] for _ in groups],
             "system": [self.card.system] * len(groups),
             "model_digest": [self.digest] * len(groups),

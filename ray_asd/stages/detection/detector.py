@@ -13,7 +13,7 @@ from ray_asd.models.card import CARD as MODEL_CARD
 from ray_asd.models.card import read_card
 from ray_asd.stages.training.usage import FEATURES, Method, Used
 
-FORMAT_VERSION = 1  # of what the files mean
+FORMAT_VERSION = 2  # of what the files mean
 CARD = "detector.json"
 
 

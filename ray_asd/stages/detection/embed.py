@@ -20,7 +20,7 @@ from ray_asd.errors import StageError
 from ray_asd.stages.training.usage import Used
 from ray_asd.tables import Folder, as_column
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 EVERY_SPLIT = ("train", "calibration", "test")  # supplemental clips are nobody's
 HEALTHY_SPLITS = ("train", "calibration")
 

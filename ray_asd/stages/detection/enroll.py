@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from ray_asd.build import Attempt, Outcome, Output, digest_of
 from ray_asd.build.steps import Step
 from ray_asd.config import Resources, Worker
@@ -13,7 +16,7 @@ from ray_asd.stages.detection.healthy import Source
 from ray_asd.stages.training.usage import Used, leading
 from ray_asd.tables import Folder
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 _CLIP_GB = 20e-6  # of memory, for its embedding and what it is compared with
 
 
@@ -66,18 +69,21 @@ def extension(
 ) -> Step:
     """The DETECTOR ``before`` with the healthy clips of ``clips`` too, and without those ``withdrawn``.
 
+    These are clip_ids or contents; a recording that is withdrawn by one of its names is gone under all of them.
+
     Raises:
-        UserError: there is nothing to do, or ``before`` does not hold a clip that is to be withdrawn.
+        UserError: there is nothing to do, or ``before`` does not hold a clip that is to be withdrawn, or holds several
+            of that name.
     """
     card = detector.read(before)
     inputs: dict[str, Step | Output] = {"detector": before}
     members = detector.members(before, card, resources)
-    rows = [_kept(before, number).rows for number in range(len(members))]
-    known = {clip_id for table in rows for clip_id in table["clip_id"].to_pylist()}
-    unknown = [clip_id for clip_id in withdrawn if clip_id not in known]
-    if unknown:
-        allowed = f"clip_ids of its {len(known)} healthy clips"
-        raise UserError(f"{before.uri} holds no clip {unknown[0]!r}; allowed: {allowed}")
+    rows = pa.concat_tables([_kept(before, number).rows for number in range(len(members))])
+    num_clips = pc.count_distinct(rows["content_hash"]).as_py()
+    try:
+        gone = healthy.contents_of(rows, withdrawn)
+    except UserError as error:
+        raise UserError(f"{before.uri}: {error}") from None
     if not withdrawn and not (clips and any(clips.marker.counts.get(split) for split in embed.HEALTHY_SPLITS)):
         raise UserError(f"nothing to add to {before.uri}: no clips of split train or calibration, and none to withdraw")
     if clips:
@@ -88,11 +94,11 @@ def extension(
         stage="enroll",
         name=before.marker.name,
         code_version=CODE_VERSION,
-        config={"withdrawn": digest_of(sorted(withdrawn))},
+        config={"withdrawn": digest_of(gone)},
         inputs=inputs,
-        work=lambda attempt, inputs: _extended(attempt, inputs, members, withdrawn),
-        units=len(known),
-        worker=_worker(len(known), len(members)),
+        work=lambda attempt, inputs: _extended(attempt, inputs, members, gone),
+        units=num_clips,
+        worker=_worker(num_clips, len(members)),
         on_ray=False,
     )
 

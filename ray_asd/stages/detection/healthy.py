@@ -1,9 +1,11 @@
 """The healthy clips that a model of a detector knows, laid out for search: rows of HEALTHY and their vectors.
 
 Every machine type and section is one run of rows, its bank first, so that any run of rows can be searched by itself.
-Laid out again with more clips, or with fewer, it is what laying out these at once gives.
+It holds each recording once, however many names that has, and in an order that no name has part in. Laid out again with
+more clips, or with fewer, it is what laying out these at once gives.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from ray_asd.tables import Folder
 
 VECTORS = "vectors.f32"  # float32 [N, E], little-endian
 GROUP = ("machine_type", "section")
+_BY_PRECEDENCE = ("trained", "bank", "unseen")  # roles: of a recording with two names and two roles the first holds
 
 Group = tuple[str, str]
 """Machine type and section."""
@@ -73,17 +76,18 @@ class Healthy:
 
 
 def said(output: Output, provenance: Provenance, withheld: Collection[str] = ()) -> Source:
-    """What ``embed`` or ``direct`` output says of healthy clips; those ``withheld`` are not in the bank."""
+    """What ``embed`` or ``direct`` output says of healthy clips; contents that are ``withheld`` are not in the bank."""
     has_bank = output.marker.stage == "embed"
     files = output.files(Folder.EMBEDDINGS if has_bank else Folder.DIRECT)
-    names = [name for name in tables.HEALTHY.names if name not in ("role", "score")]
+    names = [name for name in tables.HEALTHY.names if name not in ("twins", "role", "score")]
     parts = []
     for file in files:
         keys = output.part(file.path, [*names, "split", *([] if has_bank else ["score"])])
         roles = provenance.roles(keys)
         if withheld:
-            roles = ["unseen" if clip in withheld else role for clip, role in _zipped(keys, roles)]
+            roles = ["unseen" if content in withheld else role for content, role in _zipped(keys, roles)]
         keys = keys.append_column("role", pa.array(roles, pa.string()))
+        keys = keys.append_column("twins", pa.array([[]] * keys.num_rows, pa.list_(pa.string())))
         if has_bank:
             keys = keys.append_column("score", pa.nulls(keys.num_rows, pa.float64()))
         parts.append(tables.conform(keys, tables.HEALTHY))
@@ -109,35 +113,64 @@ def kept(detector: Output, folder: str) -> Source:
     return Source(rows, chunks)
 
 
-def laid_out(sources: Sequence[Source], withdrawn: Collection[str], local: Path) -> Healthy:
-    """All clips of ``sources`` but those ``withdrawn`` from the first, each once, their vectors in the file ``local``.
+def contents_of(rows: pa.Table, names: Collection[str]) -> list[str]:
+    """The contents that ``names`` mean among HEALTHY ``rows``: each a clip_id of one recording, or a content_hash.
 
     Raises:
-        UserError: two sources hold the same clip_id with other content, or nothing is left.
+        UserError: one means none of them, or several.
+    """
+    known: dict[str, set[str]] = defaultdict(set)
+    for row in rows.select(["clip_id", "content_hash", "twins"]).to_pylist():
+        for name in (row["clip_id"], row["content_hash"], *row["twins"]):
+            known[name].add(row["content_hash"])
+    count = len(set(rows["content_hash"].to_pylist()))
+    for name in names:
+        if name not in known:
+            raise UserError(f"the detector holds no clip {name!r}; allowed: clip_ids of its {count} healthy clips")
+        if len(known[name]) > 1:
+            several = ", ".join(sorted(known[name]))
+            raise UserError(f"{name!r} is what {len(known[name])} recordings are called; allowed: one of {several}")
+    return sorted({content for name in names for content in known[name]})
+
+
+def laid_out(sources: Sequence[Source], withdrawn: Collection[str], local: Path) -> Healthy:
+    """All clips of ``sources`` but the contents ``withdrawn`` from the first, their vectors in the file ``local``.
+
+    Of each content in a machine type and section one clip is taken: which training saw, else which is in the bank,
+    the first by clip_id; the others are its twins.
+
+    Raises:
+        UserError: nothing is left.
     """
     rows = pa.concat_tables([source.rows for source in sources])
-    places = _order(rows, withdrawn, sources[0].rows.num_rows)
+    places, twins = _order(rows, withdrawn, sources[0].rows.num_rows)
     if not len(places):
         raise UserError("no healthy clips to compare with are left; allowed: CLIPS with split train or calibration")
     chunks = [source.chunks for source in sources]
-    return Healthy(rows.take(pa.array(places)), None if None in chunks else _vectors(chunks, places, local))  # type: ignore[arg-type]
-
-
-def _order(rows: pa.Table, withdrawn: Collection[str], before: int) -> np.ndarray:
-    """Places of the rows that are kept, in order; clips are ``withdrawn`` from the ``before`` first rows."""
-    first_of: dict[str, int] = {}
-    hashes, gone = rows["content_hash"].to_pylist(), frozenset(withdrawn)
-    for place, clip_id in enumerate(rows["clip_id"].to_pylist()):
-        if place < before and clip_id in gone:
-            continue
-        first = first_of.setdefault(clip_id, place)
-        if hashes[first] != hashes[place]:
-            raise UserError(f"{clip_id} is there already with other content; withdraw it first, or name the data set")
-    places = np.array(sorted(first_of.values()), np.int64)
     kept = rows.take(pa.array(places))
-    keyed = kept.select([*GROUP, "clip_id"]).append_column("unseen", pc.equal(kept["role"], "unseen"))
-    order = pc.sort_indices(keyed, [(name, "ascending") for name in (*GROUP, "unseen", "clip_id")])
-    return np.asarray(places[order.to_numpy()])
+    kept = kept.set_column(
+        kept.column_names.index("twins"), tables.HEALTHY.field("twins"), pa.array(twins, pa.list_(pa.string()))
+    )
+    return Healthy(kept.cast(tables.HEALTHY), None if None in chunks else _vectors(chunks, places, local))  # type: ignore[arg-type]
+
+
+def _order(rows: pa.Table, withdrawn: Collection[str], before: int) -> tuple[np.ndarray, list[list[str]]]:
+    """Places of the rows that are kept, in order, and the twins of each; of the ``before`` first rows, not those
+    whose content is ``withdrawn``."""
+    same: dict[tuple[str, ...], list[tuple[int, str, int]]] = defaultdict(list)
+    names: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    gone = frozenset(withdrawn)
+    for place, row in enumerate(rows.select([*GROUP, "content_hash", "clip_id", "twins", "role"]).to_pylist()):
+        if place < before and row["content_hash"] in gone:
+            continue
+        key = (row["machine_type"], row["section"], row["content_hash"])
+        same[key].append((_BY_PRECEDENCE.index(row["role"]), row["clip_id"], place))
+        names[key] |= {row["clip_id"], *row["twins"]}
+    unseen = _BY_PRECEDENCE.index("unseen")
+    firsts = {key: min(found) for key, found in same.items()}
+    order = sorted(firsts, key=lambda key: (*key[:2], firsts[key][0] == unseen, key[2]))
+    places = np.array([firsts[key][2] for key in order], np.int64)
+    return places, [sorted(names[key] - {firsts[key][1]}) for key in order]
 
 
 def _vectors(chunks: Sequence[Chunks], places: np.ndarray, local: Path) -> np.ndarray:
@@ -156,4 +189,4 @@ def _vectors(chunks: Sequence[Chunks], places: np.ndarray, local: Path) -> np.nd
 
 
 def _zipped(keys: pa.Table, roles: Sequence[str]) -> Iterator[tuple[str, str]]:
-    return zip(keys["clip_id"].to_pylist(), roles, strict=True)
+    return zip(keys["content_hash"].to_pylist(), roles, strict=True)

@@ -16,7 +16,7 @@ from ray_asd.tables import Folder
 if TYPE_CHECKING:
     from ray_asd.stages.detection.stream import Clips
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 
 
 def step(

@@ -44,7 +44,7 @@ class Clips:
         files: list[File] = []
         scored = [place for place in known if place not in failed]
         if scored:
-            table = self._scores(rows, np.array(scored), known, heard)
+            table, enrolled = self._scores(rows, np.array(scored), known, heard)
             files.append(attempt.put_table(f"{Folder.SCORES}/{name}.parquet", table))
         if failed:
             files.append(attempt.put_table(f"{Folder.UNSCORED}/{name}.parquet", unscored(rows, failed)))
@@ -52,7 +52,9 @@ class Clips:
         counts |= Counter(clips=len(scored), unscored=len(failed))
         if scored:
             counts |= Counter(
-                decided=len(table) - table["decision"].null_count, alarms=pc.sum(table["decision"]).as_py() or 0
+                decided=len(table) - table["decision"].null_count,
+                alarms=pc.sum(table["decision"]).as_py() or 0,
+                enrolled=enrolled,
             )
         return Done(files, dict(counts))
 
@@ -74,11 +76,13 @@ class Clips:
         allowed = ", ".join(known[:_MOST_NAMED]) + more
         return f"{machine_type} section {section} was not enrolled; allowed: {allowed}"
 
-    def _scores(self, rows: pa.Table, scored: np.ndarray, known: np.ndarray, heard: list[Heard]) -> pa.Table:
-        """SCORES of the rows at the places ``scored``, which all models have heard."""
+    def _scores(
+        self, rows: pa.Table, scored: np.ndarray, known: np.ndarray, heard: list[Heard]
+    ) -> tuple[pa.Table, int]:
+        """SCORES of the rows at the places ``scored``, which all models have heard; how many are in the bank."""
         chosen = rows.take(pa.array(scored))
         groups = np.array([self.card.number(*group) for group in groups_of(chosen)])
-        clip_ids = chosen["clip_id"].to_pylist()
+        hashes = chosen["content_hash"].to_pylist()
         found: list[np.ndarray] = []
         nearest: Compared | None = None
         for number, said in enumerate(heard):
@@ -86,7 +90,7 @@ class Clips:
             if not self.card.members[number].has_bank:
                 found.append(values[:, 0])
                 continue
-            compared = self.banks.compare(values, number, groups, clip_ids)
+            compared = self.banks.compare(values, number, groups, hashes)
             nearest = nearest or compared
             found.append(compared.scores)
-        return self.judge(chosen, found, nearest)
+        return self.judge(chosen, found, nearest), int(nearest.left_out.sum()) if nearest else 0

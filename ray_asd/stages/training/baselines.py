@@ -19,7 +19,7 @@ from ray_asd.stages.recordings import augment
 from ray_asd.stages.training.model_output import AUTOENCODER, stored
 from ray_asd.tables import Folder
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 _NOT_IN_DIGEST = {"checkpoint_every"}
 
 

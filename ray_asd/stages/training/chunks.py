@@ -15,7 +15,7 @@ from ray_asd.models.card import CARD, read_card
 from ray_asd.stages.training.usage import Used, load
 from ray_asd.tables import Folder, as_column
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 
 
 def chunks(model: Step, sets: Mapping[str, Step], pooling: TransformerPooling, used: Used, progress: Progress) -> Step:
@@ -79,5 +79,6 @@ class _Chunks:
         chunks = self.system.embed_chunks([self.data.waveform(clip) for clip in clips], self.chunking)
         offsets = np.cumsum([0] + [len(clip) for clip in chunks])
         nested = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), as_column(np.concatenate(chunks)))
-        table = self.data.rows.select(["clip_id", "condition"]).take(clips).append_column(Folder.CHUNKS, nested)
+        table = self.data.rows.select(["clip_id", "condition"]).take(clips).append_column("place", pa.array(clips))
+        table = table.append_column(Folder.CHUNKS, nested)
         return Done([attempt.put_table(f"{Folder.CHUNKS}/{name}.parquet", table)], {"clips": rows.num_rows})

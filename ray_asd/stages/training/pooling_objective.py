@@ -51,7 +51,7 @@ class PreparedPooling(Classification):
     def __init__(self, task: Pooling) -> None:
         super().__init__(task.recipe.aam, task.settings)
         self._task = task
-        table = task.chunks.table("chunks").sort_by([("clip_id", "ascending")])
+        table = task.chunks.table("chunks").sort_by("place")
         conditions = table.column("condition").to_pylist()
         self.conditions = sorted(set(conditions))
         self.labels = np.array([self.conditions.index(name) for name in conditions])

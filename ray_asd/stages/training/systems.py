@@ -20,7 +20,7 @@ from ray_asd.stages.training.model_output import stored
 from ray_asd.stages.training.usage import planned
 from ray_asd.tables import Folder
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 _NOT_IN_DIGEST = {"checkpoint_every"}
 _assembling = threading.Lock()  # transformers replaces torch's initialisers while it builds a model: one at a time
 

@@ -110,21 +110,21 @@ class Used:
         return self.home.fetch(self._path(CARD)), self.home.fetch(self._path(WEIGHTS))
 
     def provenance(self) -> "Provenance":
-        """Which clips its training has seen."""
+        """Which recordings its training has seen."""
         card = self.card() if self.home else None
         if card is None or not card.recipe.is_trained:
             return Provenance(frozenset(), frozenset())
         held_out = frozenset(card.held_out)
         if self.trained_on is not None:
             clips = self.trained_on
-            parts = [clips.part(file.path, ["clip_id", "split"]) for file in clips.files(Folder.CLIPS)]
+            parts = [clips.part(file.path, ["content_hash", "split"]) for file in clips.files(Folder.CLIPS)]
             rows = pa.concat_tables(parts).filter(pc.field("split") == "train")
-            return Provenance(held_out, frozenset(rows["clip_id"].to_pylist()) - held_out)
+            return Provenance(held_out, frozenset(rows["content_hash"].to_pylist()) - held_out)
         assert isinstance(self.home, Output)
         listed = self.home.files(f"{self.folder}/{Folder.TRAINED}") if self.folder else []
         if not listed:
             return Provenance(held_out, None)
-        return Provenance(held_out, frozenset(self.home.part(listed[0].path)["clip_id"].to_pylist()))
+        return Provenance(held_out, frozenset(self.home.part(listed[0].path)["content_hash"].to_pylist()))
 
     def at(self, home: Output, folder: str) -> "Used":
         """The same, found elsewhere."""
@@ -136,7 +136,7 @@ class Used:
 
 @dataclass(frozen=True)
 class Provenance:
-    """clip_ids that a model's training held out, and those it was trained on (None: nobody knows any more)."""
+    """Contents that a model's training held out, and those it was trained on (None: nobody knows any more)."""
 
     held_out: frozenset[str]
     trained: frozenset[str] | None
@@ -144,13 +144,16 @@ class Provenance:
     def roles(self, clips: pa.Table) -> list[str]:
         """Of each healthy clip its role in ``tables.HEALTHY``; where nobody knows, a clip was trained on."""
         return [
-            "unseen"
-            if split == "calibration" or clip_id in self.held_out
-            else "trained"
-            if self.trained is None or clip_id in self.trained
-            else "bank"
-            for clip_id, split in zip(clips["clip_id"].to_pylist(), clips["split"].to_pylist(), strict=True)
+            self._role(content, split)
+            for content, split in zip(clips["content_hash"].to_pylist(), clips["split"].to_pylist(), strict=True)
         ]
+
+    def _role(self, content: str, split: str) -> str:
+        if self.trained is not None and content in self.trained:
+            return "trained"
+        if split == "calibration" or content in self.held_out:
+            return "unseen"
+        return "bank" if self.trained is not None else "trained"
 
 
 def features(method: Features, usage: Usage | None = None, audio: Audio | None = None) -> Used:

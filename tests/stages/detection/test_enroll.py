@@ -11,7 +11,7 @@ import pytest
 from ray_asd import config, store, tables
 from ray_asd.build import Output, steps
 from ray_asd.config import Resources
-from ray_asd.data import simulate
+from ray_asd.data import audio, simulate
 from ray_asd.engine.progress import silent
 from ray_asd.errors import StageError, UserError
 from ray_asd.scoring import backend
@@ -40,13 +40,13 @@ def healthy(made: Output) -> list[dict[str, Any]]:
 
 def test_banks_lie_in_order_without_the_clips_held_out(system: chain.Chain) -> None:
     held_out = set(system.used.card().held_out)
-    embedded = {row["clip_id"]: row for row in system.embeddings.table(Folder.EMBEDDINGS).to_pylist()}
-    wanted = [row for row in embedded.values() if row["split"] == "train"]
-    wanted.sort(key=lambda row: (row["machine_type"], row["section"], row["clip_id"] in held_out, row["clip_id"]))
+    wanted = [row for row in system.embeddings.table(Folder.EMBEDDINGS).to_pylist() if row["split"] == "train"]
+    kept_back = {row["clip_id"]: row["content_hash"] in held_out for row in wanted}
+    wanted.sort(key=lambda row: (row["machine_type"], row["section"], kept_back[row["clip_id"]], row["content_hash"]))
     rows = healthy(system.detector)
     assert [row["clip_id"] for row in rows] == [row["clip_id"] for row in wanted]
-    assert {row["clip_id"] for row in rows if row["role"] == "unseen"} == held_out
-    assert {row["role"] for row in rows if row["clip_id"] not in held_out} == {"trained"}
+    assert {row["content_hash"] for row in rows if row["role"] == "unseen"} == held_out
+    assert {row["role"] for row in rows if row["content_hash"] not in held_out} == {"trained"}
     vectors = open_vectors(system.detector.fetch(f"{MEMBER}/{VECTORS}"), chain.RECIPE.embedding.dim)
     np.testing.assert_array_equal(vectors, np.array([row["embedding"] for row in wanted], np.float32))
     card = detector.read(system.detector)
@@ -56,7 +56,7 @@ def test_banks_lie_in_order_without_the_clips_held_out(system: chain.Chain) -> N
     ]
     calibration = system.detector.table(Folder.CALIBRATION)
     assert calibration.schema.equals(tables.CALIBRATION)
-    assert set(calibration["clip_id"].to_pylist()) == held_out
+    assert set(calibration["content_hash"].to_pylist()) == held_out
     assert set(calibration["source"].to_pylist()) == {"calibration"}
 
 
@@ -165,8 +165,9 @@ def test_what_cannot_be_fused(system: chain.Chain, tmp_path: Path) -> None:
     """Of the fleet without the clips that were held out, all were trained on."""
     held_out, fleet, root = system.used.card().held_out, tmp_path / "fleet", str(tmp_path / "root")
     shutil.copytree(system.recordings, fleet)
-    for clip_id in held_out:
-        (tmp_path / clip_id).unlink()
+    for path in list(fleet.rglob("*.wav")):
+        if audio.content_hash(path.read_bytes()) in held_out:
+            path.unlink()
     clips = chain.ingested(str(fleet), root, dataset="fleet")
     alone = chain.enrolled([system.used], clips, root)
     assert set(alone.marker.summary["learning"].values()) == {
@@ -177,8 +178,8 @@ def test_what_cannot_be_fused(system: chain.Chain, tmp_path: Path) -> None:
 
 
 def test_members_without_healthy_scores_say_why() -> None:
-    known = Strangers(["a", "b"], [None, None], np.array([1.0, 2.0]), "calibration")
-    unknown = Strangers([], [], np.empty(0), "none: every normal clip was trained on")
+    known = Strangers(["a", "b"], ["1", "2"], [None, None], np.array([1.0, 2.0]), "calibration")
+    unknown = Strangers.none("none: every normal clip was trained on")
     assert calibrate.why_not_fused([known, unknown], ["spectral", "mine"]) == (
         "no healthy scores to standardise mine by: every normal clip was trained on"
     )

@@ -59,7 +59,7 @@ def nearest(query: dict[str, Any], bank: list[dict[str, Any]]) -> list[tuple[flo
 def test_the_paper_is_scored_as_by_brute_force(system: chain.Chain) -> None:
     embeddings = system.embeddings.table("embeddings").to_pylist()
     kept_back = set(system.used.card().held_out)
-    bank = [row for row in embeddings if row["split"] == "train" and row["clip_id"] not in kept_back]
+    bank = [row for row in embeddings if row["split"] == "train" and row["content_hash"] not in kept_back]
     queries = {row["clip_id"]: row for row in embeddings if row["split"] == "test"}
     table = system.scores.table(Folder.SCORES)
     assert table.schema.equals(tables.SCORES)
@@ -258,7 +258,7 @@ def test_an_actor_that_died_answers_again(system: chain.Chain) -> None:
     with bank_actors.Pool(made, card, resources("resources.index_workers=2")) as pool:
 
         def search() -> tuple[list[float], list[list[str]]]:
-            found = pool.compare(vectors, 0, groups, rows["clip_id"].to_pylist())
+            found = pool.compare(vectors, 0, groups, rows["content_hash"].to_pylist())
             return found.scores.tolist(), found.neighbours
 
         before, health = search(), pool.health()

@@ -135,11 +135,13 @@ def test_one_condition_is_nothing_to_learn(clips: Output) -> None:
 def chunk_set(folder: Path) -> Output:
     """Three clips of 1, 3 and 2 chunks, in no order; every value of a clip's chunk n is its number + n / 10."""
     rows = [
-        {"clip_id": clip_id, "condition": condition, "chunks": [[number + place / 10] * 16 for place in range(length)]}
+        {"clip_id": clip_id, "condition": condition, "place": "abc".index(clip_id)}
+        | {"chunks": [[number + place / 10] * 16 for place in range(length)]}
         for number, (clip_id, condition, length) in enumerate([("c", "valve", 1), ("a", "fan", 3), ("b", "valve", 2)])
     ]
     kind = pa.list_(pa.list_(pa.float32(), 16))
-    schema = pa.schema([("clip_id", pa.string()), ("condition", pa.string()), ("chunks", kind)])
+    names = [("clip_id", pa.string()), ("condition", pa.string()), ("place", pa.int64())]
+    schema = pa.schema([*names, ("chunks", kind)])
 
     def work(attempt: Attempt) -> Outcome:
         parts = [pa.Table.from_pylist(part, schema=schema) for part in (rows[:1], rows[1:])]
