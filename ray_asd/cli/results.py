@@ -16,14 +16,16 @@ from ray_asd.stages.training.usage import FEATURES, Features
     "--scores", metavar="URI", multiple=True, required=True, help="SCORES, repeatable; or a submission folder."
 )
 @click.option(
-    "--truth", metavar="DIR", help="Ground truth of a submission folder, laid out as the official evaluator's."
+    "--truth",
+    metavar="DIR",
+    help="Ground truth of a submission folder: an official evaluator's folder of any year, or its list of clips.",
 )
 @click.option(
     "--protocol",
     type=click.Choice(PROTOCOLS),
     default="auto",
     show_default=True,
-    help="Whose definitions; auto: 2023's, or without domains AUC and pAUC alone.",
+    help="Whose definitions; auto: 2023's, without domains AUC and pAUC alone, and with --truth those of its year.",
 )
 @click.option(
     "--baseline",

@@ -2,7 +2,8 @@
 
 Both are opt-in. Labels come as the organisers' list of evaluation clips (``eval_data_list_2023.csv``: a line with the
 machine type, then lines ``anonymous.wav,telling.wav``, in 2020 with a third cell, 1 for an anomaly) or as the folder of
-their evaluator (``ground_truth_data/`` and, if clips have domains, ``ground_truth_domain/``). Attributes come as
+their evaluator (``ground_truth_data/`` and, if clips have domains, ``ground_truth_domain/``; in 2020 with that list;
+``ground_truth_attributes/`` where it tells attributes, of which the last cell of a line tells most). Attributes come as
 ``<machine>/attributes_NN_{train,test}_correspondence.csv``, telling name before the name that hides them.
 """
 
@@ -14,6 +15,7 @@ from ray_asd import store
 from ray_asd.build import digest_of
 from ray_asd.data import layouts
 from ray_asd.data.csv_files import csv_lines
+from ray_asd.data.csv_files import read_attributes as read_attributes_csv
 from ray_asd.data.layouts import ParsedClip
 from ray_asd.errors import UserError
 from ray_asd.tables import DOMAINS, LABELS
@@ -22,6 +24,9 @@ _EVALUATOR = re.compile(r"ground_truth_(?P<machine_type>.+?)_(?:section|id)_\d+(
 _CORRESPONDENCE = re.compile(r"(?:.*/)?(?P<machine_type>[^/]+)/attributes_\d+_(?:train|test)_correspondence\.csv")
 _TEST = re.compile(r"(section_\d+)_test_(?=\d)")
 _HEADER = ["source_file_name", "target_file_name"]
+_OF_2022 = re.compile(r"(?P<machine_type>[^/]+)/attributes_\d+\.csv")
+_LIST = re.compile(r"eval_data_list.*\.csv")
+_ATTRIBUTES = "ground_truth_attributes"
 
 Name = tuple[str, str]
 """Machine type and file name of a clip; files of different machine types share names."""
@@ -134,11 +139,15 @@ def _label_files(uri: str) -> Iterator[tuple[str, str | None]]:
     if not store.is_folder(uri):
         yield uri, None
         return
-    for kind in ("ground_truth_data", "ground_truth_domain", "ground_truth_attributes"):
-        for name in store.files(store.join(uri, kind)):
-            match = _EVALUATOR.fullmatch(name)
+    for kind in ("ground_truth_data", "ground_truth_domain", _ATTRIBUTES):
+        for entry in store.listing(store.join(uri, kind)):
+            match = _EVALUATOR.fullmatch(entry.path)
+            match = match or (_OF_2022.fullmatch(entry.path) if kind == _ATTRIBUTES else None)
             if match:
-                yield store.join(uri, kind, name), match["machine_type"]
+                yield store.join(uri, kind, entry.path), match["machine_type"]
+    for name in store.files(uri):
+        if _LIST.fullmatch(name):
+            yield store.join(uri, name), None
 
 
 def _listed(data: bytes, place: str, layout: str) -> Iterator[tuple[Name, Known]]:
@@ -158,14 +167,21 @@ def _listed(data: bytes, place: str, layout: str) -> Iterator[tuple[Name, Known]
 
 
 def _judged(data: bytes, place: str, machine_type: str) -> Iterator[tuple[Name, Known]]:
+    if store.name(place).startswith("attributes_"):
+        for file, pairs in read_attributes_csv(data, place).items():
+            yield (machine_type, _usual(file)), Known(attributes=pairs)
+        return
     kind = store.name(store.parent(place))
     for line, cells in csv_lines(data, place):
-        if len(cells) != 2 or (kind != "ground_truth_attributes" and cells[1] not in ("0", "1")):
-            raise UserError(f"{place}, line {line}: {','.join(cells)!r}; allowed: a file name and 0 or 1")
         name = machine_type, _usual(cells[0])
-        if kind == "ground_truth_data":
+        if kind == _ATTRIBUTES:
+            if len(cells) < 2:
+                raise UserError(f"{place}, line {line}: {','.join(cells)!r}; allowed: a file name and names that tell")
+            told = (layouts.attributes_in(cell) for cell in reversed(cells[1:]))
+            yield name, Known(attributes=next(filter(None, told), {}))
+        elif len(cells) != 2 or cells[1] not in ("0", "1"):
+            raise UserError(f"{place}, line {line}: {','.join(cells)!r}; allowed: a file name and 0 or 1")
+        elif kind == "ground_truth_data":
             yield name, Known(label=LABELS[int(cells[1])])
-        elif kind == "ground_truth_domain":
-            yield name, Known(domain=DOMAINS[int(cells[1])])
         else:
-            yield name, Known(attributes=layouts.attributes_in(cells[1]))
+            yield name, Known(domain=DOMAINS[int(cells[1])])

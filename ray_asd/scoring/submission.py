@@ -1,21 +1,24 @@
-"""The official DCASE Task 2 files: score and decision CSVs of a submission, and the ground truth they are judged by.
+"""The official DCASE Task 2 files: score and decision CSVs of a submission, named as each year wants them.
 
 Each CSV has no header and one line per clip, ``file.wav,value``. Files are joined by clip name, never by position.
+Names are ``anomaly_score_fan_section_00_test.csv`` from 2022 on, ``..._section_03_source_test.csv`` for each domain in
+2021, and ``anomaly_score_fan_id_01.csv`` in 2020, which asked for no decisions.
 """
 
 import csv
 import io
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import pyarrow as pa
 
 from ray_asd import store, tables
 from ray_asd.errors import UserError
+from ray_asd.scoring import ground_truth
+from ray_asd.scoring.csv_lines import Value, flag, refuse_duplicates, require_same, values
+from ray_asd.scoring.ground_truth import Truth
 
 _SUBMISSION = pa.schema(
     [
@@ -23,9 +26,7 @@ _SUBMISSION = pa.schema(
         for name in ("clip_id", "machine_type", "section", "domain", "split", "label", "score", "decision")
     ]
 )
-_TRUTH_NAME = re.compile(r"ground_truth_(?P<machine_type>.+)_section_(?P<section>.+)_test\.csv")
-
-Value = TypeVar("Value")
+_WRITTEN = ["clip_id", "machine_type", "section", "score", "decision"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,60 +37,79 @@ class Written:
     without_decisions: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Truth:
-    """What is known of one section's test clips; all by file name, and ``known_as`` maps every accepted name to it."""
+def write(scores: pa.Table, folder: str, protocol: str = "dcase2023") -> Written:
+    """Put the official files of ``scores`` in ``folder``, named as in the year of ``protocol``.
 
-    machine_type: str
-    section: str
-    anomaly: dict[str, int]
-    target: dict[str, int]
-    known_as: dict[str, str]
-
-
-def write(scores: pa.Table, folder: str) -> Written:
-    """Put the official files of ``scores`` (clip_id, machine_type, section, score, decision of SCORES) in ``folder``.
+    Columns are clip_id, machine_type, section, score, decision of SCORES, in 2021 domain too.
 
     Scores are written so that reading them back gives the same float64.
 
     Raises:
-        UserError: two clips of one section have the same file name.
+        UserError: two clips of one file have the same name, or the year's files are of a domain and a clip has none.
     """
     folder = store.absolute(folder)
-    sections: dict[tuple[str, str], list[dict[str, object]]] = {}
-    for row in scores.select(["clip_id", "machine_type", "section", "score", "decision"]).to_pylist():
-        sections.setdefault((row["machine_type"], row["section"]), []).append(row)
+    by_file: dict[str, list[dict[str, object]]] = {}
+    columns = [*_WRITTEN, "domain"] if protocol == "dcase2021" else _WRITTEN
+    for row in scores.select(columns).sort_by([("machine_type", "ascending"), ("section", "ascending")]).to_pylist():
+        by_file.setdefault(_end(row["machine_type"], row["section"], row.get("domain"), protocol), []).append(row)
     names, without = [], []
-    for (machine_type, section), rows in sorted(sections.items()):
-        end = f"{machine_type}_section_{section}_test.csv"
+    for end, rows in by_file.items():
         files = [store.name(str(row["clip_id"])) for row in rows]
-        _refuse_duplicates(files, end)
-        columns = {"anomaly_score": [repr(row["score"]) for row in rows]}
-        if any(row["decision"] is None for row in rows):
-            without.append(f"decision_result_{end}")
-        else:
-            columns["decision_result"] = [str(row["decision"]) for row in rows]
-        for kind, values in columns.items():
+        refuse_duplicates(files, end)
+        kinds = {"anomaly_score": [repr(row["score"]) for row in rows]}
+        if protocol != "dcase2020":
+            if any(row["decision"] is None for row in rows):
+                without.append(f"decision_result_{end}")
+            else:
+                kinds["decision_result"] = [str(row["decision"]) for row in rows]
+        for kind, texts in kinds.items():
             text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows(sorted(zip(files, values, strict=True)))
+            csv.writer(text, lineterminator="\n").writerows(sorted(zip(files, texts, strict=True)))
             store.write(store.join(folder, f"{kind}_{end}"), text.getvalue().encode())
             names.append(f"{kind}_{end}")
     return Written(names, without)
 
 
+def _end(machine_type: str, section: str, domain: str | None, protocol: str) -> str:
+    """What the name of a file ends with."""
+    if protocol == "dcase2020":
+        return f"{machine_type}_id_{section}.csv"
+    if protocol != "dcase2021":
+        return f"{machine_type}_section_{section}_test.csv"
+    if domain is None:
+        raise UserError(f"{machine_type} section {section}: files of {protocol} are of a domain, and a clip has none")
+    return f"{machine_type}_section_{section}_{domain}_test.csv"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A table for ``metrics.evaluate`` of every system, and the protocol of the year whose files these are."""
+
+    systems: dict[str, pa.Table]
+    protocol: str
+
+
 def read(scores_dir: str, truth_dir: str) -> dict[str, pa.Table]:
-    """Every system below ``scores_dir``, judged by the ground truth in ``truth_dir``: tables for ``metrics.evaluate``.
+    """The systems of ``judged``."""
+    return judged(scores_dir, truth_dir).systems
+
+
+def judged(scores_dir: str, truth_dir: str) -> Judged:
+    """Every system below ``scores_dir``, judged by the ground truth at ``truth_dir`` (see ``ground_truth``).
 
     A system is a folder that holds anomaly_score files; its name is the path below ``scores_dir``, or that folder's
-    own name. ``truth_dir`` holds ground_truth_data (1 = anomaly), ground_truth_domain (1 = target) and, if clips may go
-    by their attribute names, ground_truth_attributes. What the truth has, each system must have; files of other
-    machine types are left alone. A system without any decision file has null decisions.
+    own name. What the truth has, each system must have; files of other machine types are left alone. A system without
+    any decision file has null decisions.
 
     Raises:
-        UserError: a file, clip or system is missing, or a clip or value is not one that belongs there.
+        UserError: a file, clip or system is missing, or a clip or value is not one that belongs there; or the ground
+            truth is of several years.
     """
     scores_dir, truth_dir = store.absolute(scores_dir), store.absolute(truth_dir)
-    truths = _read_truths(truth_dir)
+    truths = ground_truth.read(truth_dir)
+    protocols = sorted({truth.protocol for truth in truths})
+    if len(protocols) > 1:
+        raise UserError(f"{truth_dir} holds the ground truth of {' and '.join(protocols)}; allowed: of one year")
     folders: dict[str, set[str]] = {}
     for entry in store.listing(scores_dir):
         folder, _, name = entry.path.rpartition("/")
@@ -97,54 +117,29 @@ def read(scores_dir: str, truth_dir: str) -> dict[str, pa.Table]:
     systems = {folder: names for folder, names in folders.items() if any(map(_is_score, names))}
     if not systems:
         raise UserError(f"no system: no anomaly_score_*.csv in {scores_dir} or below")
-    return {
+    found = {
         folder or store.name(scores_dir): _read_system(store.join(scores_dir, folder).rstrip("/"), names, truths)
         for folder, names in sorted(systems.items())
     }
+    return Judged(found, protocols[0])
 
 
 def _is_score(name: str) -> bool:
     return name.startswith("anomaly_score_") and name.endswith(".csv")
 
 
-def _read_truths(truth_dir: str) -> list[_Truth]:
-    place = store.join(truth_dir, "ground_truth_data")
-    matches = [_TRUTH_NAME.fullmatch(entry.path) for entry in store.listing(place)]
-    truths = [_read_truth(truth_dir, match) for match in matches if match]
-    if not truths:
-        raise UserError(f"no ground truth: no ground_truth_<machine>_section_<NN>_test.csv in {place}")
-    return truths
-
-
-def _read_truth(truth_dir: str, match: re.Match[str]) -> _Truth:
-    name, section = match[0], match["section"]
-    anomaly = _values(store.join(truth_dir, "ground_truth_data", name), _flag)
-    domain_uri = store.join(truth_dir, "ground_truth_domain", name)
-    target = _values(domain_uri, _flag)
-    _require_same(target, anomaly, domain_uri)
-    known_as = {file: file for file in anomaly}
-    # The task's description calls the clips section_00_test_0000.wav, its ground truth section_00_0000.wav.
-    known_as |= {file.replace(f"section_{section}_", f"section_{section}_test_", 1): file for file in anomaly}
-    attributes_uri = store.join(truth_dir, "ground_truth_attributes", name)
-    if store.exists(attributes_uri):
-        renamed = _values(attributes_uri, str)
-        _require_same(renamed, anomaly, attributes_uri)
-        known_as |= {text.removesuffix(".wav") + ".wav": file for file, text in renamed.items()}
-    return _Truth(match["machine_type"], section, anomaly, target, known_as)
-
-
-def _read_system(folder: str, names: set[str], truths: list[_Truth]) -> pa.Table:
+def _read_system(folder: str, names: set[str], truths: list[Truth]) -> pa.Table:
     decided = any(name.startswith("decision_result_") and name.endswith(".csv") for name in names)
     rows = []
     for truth in truths:
         score = _joined(_find(folder, names, "anomaly_score", truth), _finite, truth)
-        decision = _joined(_find(folder, names, "decision_result", truth), _flag, truth) if decided else {}
+        decision = _joined(_find(folder, names, "decision_result", truth), flag, truth) if decided else {}
         rows += [
             {
                 "clip_id": f"{truth.machine_type}/{file}",
                 "machine_type": truth.machine_type,
                 "section": truth.section,
-                "domain": tables.DOMAINS[truth.target[file]],
+                "domain": truth.domain(file),
                 "split": "test",
                 "label": tables.LABELS[truth.anomaly[file]],
                 "score": score[file],
@@ -155,39 +150,35 @@ def _read_system(folder: str, names: set[str], truths: list[_Truth]) -> pa.Table
     return pa.Table.from_pylist(rows, schema=_SUBMISSION)
 
 
-def _find(folder: str, names: set[str], kind: str, truth: _Truth) -> str:
-    wanted = f"{kind}_{truth.machine_type}_section_{truth.section}_test.csv"
-    if wanted in names:
-        return store.join(folder, wanted)
+def _find(folder: str, names: set[str], kind: str, truth: Truth) -> list[str]:
+    """The files of a section: one, or in 2021 one of each domain."""
+    domains: list[str | None] = [tables.DOMAINS[number] for number in sorted(set(truth.target.values()))]
+    ends = {_end(truth.machine_type, truth.section, name, truth.protocol) for name in domains or [None]}
+    wanted = sorted(f"{kind}_{end}" for end in ends)
+    stem = f"{kind}_{truth.machine_type}_section_{truth.section}"
+    for files in (wanted, [f"{stem}_test.csv"], [f"{stem}.csv"]):
+        if names.issuperset(files):
+            return [store.join(folder, file) for file in files]
     part = re.escape(f"{truth.machine_type}_section_{truth.section}_test_seed")
     baseline = re.compile(rf"{kind}_DCASE\d{{4}}T2{part}\d+.*_Eval\.csv")  # as the organisers' baseline names it
     found = sorted(filter(baseline.fullmatch, names))
+    missing = next(file for file in wanted if file not in names)
     if len(found) > 1:
-        raise UserError(f"{folder}: {len(found)} files could be {wanted}: {', '.join(found)}; one is needed")
+        raise UserError(f"{folder}: {len(found)} files could be {missing}: {', '.join(found)}; one is needed")
     if not found:
-        raise UserError(f"{folder} lacks {wanted}")
-    return store.join(folder, found[0])
+        raise UserError(f"{folder} lacks {missing}")
+    return [store.join(folder, found[0])]
 
 
-def _joined(uri: str, convert: Callable[[str], Value], truth: _Truth) -> dict[str, Value]:
-    """The values of a system's file under the ground truth's clip names."""
-    values = _values(uri, convert)
-    _refuse_duplicates((truth.known_as.get(name, name) for name in values), uri)
-    joined = {truth.known_as.get(name, name): value for name, value in values.items()}
-    _require_same(joined, truth.anomaly, uri)
+def _joined(uris: list[str], convert: Callable[[str], Value], truth: Truth) -> dict[str, Value]:
+    """The values of a system's files under the ground truth's clip names."""
+    joined: dict[str, Value] = {}
+    for uri in uris:
+        own = values(uri, convert)
+        refuse_duplicates([*joined, *(truth.known_as.get(name, name) for name in own)], uri)
+        joined |= {truth.known_as.get(name, name): value for name, value in own.items()}
+    require_same(joined, truth.anomaly, uris[-1])
     return joined
-
-
-def _values(uri: str, convert: Callable[[str], Value]) -> dict[str, Value]:
-    values = {}
-    lines = list(_lines(uri))
-    for name, text, line in lines:
-        try:
-            values[name] = convert(text)
-        except ValueError as error:
-            raise UserError(f"{uri} line {line}: {error}") from error
-    _refuse_duplicates((name for name, _, _ in lines), uri)
-    return values
 
 
 def _finite(text: str) -> float:
@@ -198,40 +189,3 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text!r} is not a finite number")
     return value
-
-
-def _flag(text: str) -> int:
-    if text not in ("0", "1"):
-        raise ValueError(f"{text!r} is not 0 or 1")
-    return int(text)
-
-
-def _lines(uri: str) -> Iterator[tuple[str, str, int]]:
-    """Name, value and line number of each line that is not empty."""
-    try:
-        reader = csv.reader(io.StringIO(store.read(uri).decode("utf-8-sig"), newline=""))
-        for cells in reader:
-            if len(cells) == 2:
-                yield cells[0].strip(), cells[1].strip(), reader.line_num
-            elif cells:
-                raise UserError(
-                    f"{uri} line {reader.line_num}: {len(cells)} values; a file name and a value are needed"
-                )
-    except FileNotFoundError as error:
-        raise UserError(f"{uri} is missing") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{uri} is not a CSV text file: {error}") from error
-
-
-def _refuse_duplicates(names: Iterable[str], where: str) -> None:
-    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
-    if repeated:
-        raise UserError(f"{where}: {len(repeated)} file names occur more than once, the first is {repeated[0]!r}")
-
-
-def _require_same(found: Iterable[str], wanted: Iterable[str], where: str) -> None:
-    missing, extra = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
-    if missing:
-        raise UserError(f"{where}: {len(missing)} clips of the ground truth are missing, the first is {missing[0]!r}")
-    if extra:
-        raise UserError(f"{where}: {len(extra)} clips are not in the ground truth, the first is {extra[0]!r}")

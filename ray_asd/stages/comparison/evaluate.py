@@ -18,12 +18,13 @@ from ray_asd.build.steps import Step
 from ray_asd.config import Worker
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import UserError, unknown
-from ray_asd.scoring import bootstrap, comparison, metrics, protocols, submission
+from ray_asd.scoring import bootstrap, comparison, metrics, official, protocols, submission
+from ray_asd.scoring.copies import counted
 from ray_asd.stages.comparison import baselines
 from ray_asd.stages.training.usage import Features
 from ray_asd.tables import Folder
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 RESAMPLES = 1000
 _CLIP_GB = 25e-6  # of memory; how often each resample holds the clip takes 8e-6
 LEVEL = 0.95
@@ -89,10 +90,16 @@ def _config(protocol: str) -> dict[str, Any]:
 def submission_step(scores_dir: str, truth_dir: str, protocol: str = "auto") -> Step:
     """METRICS of the systems in a DCASE submission folder; without recordings there is no baseline row.
 
+    ``auto`` is the protocol of the year whose files these are.
+
     Raises:
         UserError: no such protocol, or the folders are not as the official evaluator's, or do not fit each other.
     """
-    systems = submission.read(scores_dir, truth_dir)
+    _config(protocol)
+    judged = submission.judged(scores_dir, truth_dir)
+    systems = judged.systems
+    if protocol == "auto" and judged.protocol != "dcase2023":
+        protocol = judged.protocol
     given = [_System(name, None, table) for name, table in systems.items()]
     content = {name: build.digest_of(table.to_pylist()) for name, table in systems.items()}
     num_clips = sum(table.num_rows for table in systems.values())
@@ -157,7 +164,11 @@ def _work(attempt: Attempt, systems: Sequence[_System], protocol: str) -> Outcom
         figures = metrics.evaluate(scores, system.name, system.seed, protocol)
         rows.append(figures)
         summaries.append({"system": system.name, "seed": system.seed, "protocol": figures["protocol"][0].as_py()})
+        if copies := scores.num_rows - int(counted(scores).sum()):
+            summaries[-1]["copies"] = copies
         try:
+            if unjudged := metrics.unjudged(scores):
+                raise UserError("; ".join(unjudged))
             summaries[-1]["score"] = metrics.official_score(figures)
         except UserError as error:  # a table without the one figure is still a table; it says why
             summaries[-1] |= {"score": None, "why": str(error)}
@@ -167,7 +178,7 @@ def _work(attempt: Attempt, systems: Sequence[_System], protocol: str) -> Outcom
         baseline = None if system.is_baseline else _baseline(system, systems)
         if baseline:
             summaries[-1] |= _against(baseline, scores, protocol)
-        files.append(attempt.put(f"official/{number:02d}.csv", _csv(metrics.official_table(figures))))
+        files.append(attempt.put(f"official/{number:02d}.csv", _csv(official.table(figures))))
     table = pa.concat_tables(rows)
     files.append(attempt.put_table(f"{Folder.METRICS}/00000.parquet", table))
     return Outcome(files, {"systems": len(systems), "sections": table.num_rows}, {"systems": summaries})
