@@ -1,6 +1,7 @@
 """How sure the verdicts are: METRICS with intervals beside the baseline's, and ROC curves with the pAUC's range."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -15,11 +16,18 @@ from ray_asd.report.run import Run, files_of, marker_of
 from ray_asd.report.section import Chart, Records, Section
 from ray_asd.report.svg import Axes
 from ray_asd.report.table import Cell, Table, interval, percent
+from ray_asd.scoring.protocols import CHOICES, PROTOCOLS, mean_of
 from ray_asd.tables import Folder
 
-_FIGURES = ("auc_source", "auc_target", "auc_all", "pauc", "hmean")
-_HEADS = ("AUC source", "AUC target", "AUC all", "pAUC", "harmonic mean")
-_PROTOCOLS = ("dcase2023", "no-domain")  # whose section figure is the harmonic mean that the bootstrap repeats
+_HEADS = {
+    "auc_source": "AUC source",
+    "auc_target": "AUC target",
+    "auc_all": "AUC all",
+    "pauc": "pAUC",
+    "pauc_source": "pAUC source",
+    "pauc_target": "pAUC target",
+}
+_MEAN = "mean"  # of a section's figures, as its protocol takes it
 _RESAMPLES = 1000
 _MAX_RESAMPLED = 5_000  # clips of a section: each resample counts them all
 _DIFFERENCE = ("difference", "difference_low", "difference_high")  # to the baseline, in the CSV file
@@ -34,18 +42,21 @@ def metrics(run: Run) -> Section:
     ends = _intervals(run, rows)
     sources = [*files_of(run.metrics, "metrics"), *([marker_of(run.metrics)] if run.metrics else [])]
     sources += files_of(run.scores, "scores") if ends else []
-    figures = [name for name in _FIGURES if any(row[name] is not None for row in rows)]
-    heads = [head for name, head in zip(_FIGURES, _HEADS, strict=True) if name in figures]
-    header = ["machine", *heads, "95% interval", "baseline", "normal clips", "anomalies"]
-    lines = [[Cell(text) for text in _texts(row, figures, ends, baseline)] for row in rows]
-    lines += [_whole(run.row, run.baseline, len(figures))] if run.row else []
-    protocols = ", ".join(sorted({str(row["protocol"]) for row in rows}))
+    protocols = sorted({row["protocol"] for row in rows})
+    mean = " or ".join(sorted({PROTOCOLS[name].mean for name in protocols})) or _MEAN
+    figures = [name for name in _HEADS if any(row[name] is not None for row in rows)]
+    header = ["machine", *map(_HEADS.__getitem__, figures), mean, "95% interval", "baseline"]
+    header += ["normal clips", "anomalies"]
+    lines = [[Cell(text) for text in _texts(row, [*figures, _MEAN], ends, baseline)] for row in rows]
+    lines += [_whole(run.row, run.baseline, len(figures) + 1)] if run.row else []
+    captions = [f"Protocol {name}: {PROTOCOLS[name].caption}." for name in protocols]
     notes = [
-        f"In percent, protocol {protocols}. The interval is of the harmonic mean: {_RESAMPLES} bootstrap resamples of "
-        "the clips within domain and label, computed here from SCORES (seed 0). Baseline: harmonic mean of the "
-        "detector without training on the same clips."
+        f"In percent. {' '.join(captions)} The interval is of the {mean}: {_RESAMPLES} bootstrap resamples of "
+        f"the clips within domain and label, computed here from SCORES (seed 0). Baseline: {mean} of the "
+        "detector without training on the same clips. Clips: source + target, where there are domains."
     ]
-    drawn = [Chart("Harmonic mean, its 95% interval, and the baseline", _forest(rows, ends, baseline))] if ends else []
+    title = f"{mean.capitalize()}, its 95% interval, and the baseline"
+    drawn = [Chart(title, _forest(rows, ends, baseline, mean))] if ends else []
     return Section(
         "certainty",
         "How sure are we?",
@@ -58,17 +69,18 @@ def metrics(run: Run) -> Section:
     )
 
 
-def _rows(run: Run, system: str, seed: int | None) -> list[dict[str, object]]:
+def _rows(run: Run, system: str, seed: int | None) -> list[dict[str, Any]]:
+    """METRICS rows of a system, each with its mean."""
     if run.metrics is None:
         return []
-    found = run.metrics.table(Folder.METRICS, tables.METRICS).to_pylist()
-    return [row for row in found if (row["system"], row["seed"]) == (system, seed)]
+    found = run.metrics.table(Folder.METRICS).to_pylist()
+    return [row | {_MEAN: mean_of([row])} for row in found if (row["system"], row["seed"]) == (system, seed)]
 
 
 def _baseline_figures(run: Run) -> dict[object, float | None]:
     if run.baseline is None:
         return {}
-    return {_key(row): row["hmean"] for row in _rows(run, run.baseline.system, run.baseline.seed)}  # type: ignore[misc]
+    return {_key(row): row[_MEAN] for row in _rows(run, run.baseline.system, run.baseline.seed)}
 
 
 def _key(row: Mapping[str, object]) -> tuple[object, object]:
@@ -76,14 +88,17 @@ def _key(row: Mapping[str, object]) -> tuple[object, object]:
 
 
 def _intervals(run: Run, rows: Sequence[Mapping[str, object]]) -> dict[object, Interval]:
-    """Of the harmonic mean of each section whose clips are few enough and whose figure is known."""
+    """Of the mean of each section whose clips are few enough and whose figure is known."""
     from ray_asd.scoring import bootstrap  # scikit-learn takes a second
 
     by_key, found = {_key(row): row for row in rows}, dict[object, Interval]()
     for machine, section, own in run.sections():
         row = by_key.get((machine, section))
-        if row and row["protocol"] in _PROTOCOLS and row["hmean"] is not None and own.num_rows <= _MAX_RESAMPLED:
-            found[machine, section] = bootstrap.interval(own, _RESAMPLES)
+        if row and row[_MEAN] is not None and own.num_rows <= _MAX_RESAMPLED:
+            asked = str(row["protocol"])
+            found[machine, section] = bootstrap.interval(
+                own, _RESAMPLES, protocol=asked if asked in CHOICES else CHOICES[0]
+            )
     return found
 
 
@@ -107,8 +122,11 @@ def _whole(row: Row, baseline: Row | None, figures: int) -> list[Cell]:
 
 
 def _counts(row: Mapping[str, object]) -> list[str]:
-    """Normal clips and anomalies, source + target."""
-    return [" + ".join(str(row[f"num_{domain}_{label}"]) for domain in tables.DOMAINS) for label in tables.LABELS]
+    """Normal clips and anomalies, source + target where there are domains."""
+    by_domain = [[row[f"num_{domain}_{label}"] for domain in tables.DOMAINS] for label in tables.LABELS]
+    if not any(map(any, by_domain)):
+        return [str(row.get(f"num_{label}", "-")) for label in tables.LABELS]
+    return [" + ".join(map(str, counts)) for counts in by_domain]
 
 
 def _records(
@@ -122,7 +140,7 @@ def _records(
         )
     if run.row:
         empty = dict.fromkeys(found[0]) if found else {}
-        whole = {"system": run.system, "seed": run.seed, "machine_type": "all", "section": "", "hmean": run.row.score}
+        whole = {"system": run.system, "seed": run.seed, "machine_type": "all", "section": "", _MEAN: run.row.score}
         ours = {"low": run.row.low, "high": run.row.high, "baseline": run.baseline.score if run.baseline else None}
         found.append(empty | whole | ours | _against(run.row))
     return found
@@ -168,7 +186,10 @@ def standing(run: Run) -> str:
 
 
 def _forest(
-    rows: Sequence[Mapping[str, object]], ends: Mapping[object, Interval], baseline: Mapping[object, float | None]
+    rows: Sequence[Mapping[str, object]],
+    ends: Mapping[object, Interval],
+    baseline: Mapping[object, float | None],
+    mean: str,
 ) -> Markup:
     known = [row for row in rows if _key(row) in ends][:MAX_CHARTS]
     lows = [ends[_key(row)][0] for row in known] + [value for value in map(baseline.get, map(_key, known)) if value]
@@ -179,11 +200,11 @@ def _forest(
         low, high = ends[key]
         marks.append(svg.text(100, axes.at_y(place) + 4, f"{key[0]} {key[1]}"[:18], "end"))
         marks.append(svg.span(axes, 100 * low, 100 * high, place, "own"))
-        marks.append(svg.dot(axes, 100 * float(str(row["hmean"])), place, "own"))
+        marks.append(svg.dot(axes, 100 * float(str(row[_MEAN])), place, "own"))
         if baseline.get(key) is not None:
             marks.append(svg.dot(axes, 100 * float(str(baseline[key])), place, "baseline"))
-    told = "; ".join(f"{row['machine_type']} {row['section']} {percent(row['hmean'])}" for row in known)  # type: ignore[arg-type]
-    return svg.draw(axes, f"Harmonic mean and 95% interval by machine type and section: {told}", marks)
+    told = "; ".join(f"{row['machine_type']} {row['section']} {percent(row[_MEAN])}" for row in known)  # type: ignore[arg-type]
+    return svg.draw(axes, f"{mean.capitalize()} and 95% interval by machine type and section: {told}", marks)
 
 
 def curves(run: Run, found: Sequence[Group]) -> Section:

@@ -10,7 +10,10 @@ from ray_asd.report.table import Cell, Table, interval, percent
 from ray_asd.report.table1 import System
 
 _SWITCHES = ("WS", "SA", "TFP")
-_NOTE = "Paired bootstrap over clips: every resample draws the same clips for both systems; points of harmonic mean."
+_NOTE = (
+    "Paired bootstrap over clips: every resample draws the same clips for both systems; points of the all-machine "
+    "figure."
+)
 
 
 Differences = Mapping[tuple[str, str], Difference]

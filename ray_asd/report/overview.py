@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from ray_asd.build import Marker
 from ray_asd.report.rows import Row
 from ray_asd.report.table import Cell, Table, interval, percent
+from ray_asd.scoring.protocols import PROTOCOLS
 
-NOTE = (
-    "Harmonic mean of source AUC, target AUC and pAUC (official DCASE 2023 Task 2 definitions), in percent, over all "
-    "machines and per machine type; in brackets the 95% bootstrap interval over clips."
-)
+_NOTE = "in percent, over all machines and per machine type; in brackets the 95% bootstrap interval over clips."
+_APART = "Figures of different protocols do not compare."
 
 
 def machine_types(rows: Sequence[Row]) -> list[str]:
@@ -20,13 +19,28 @@ def machine_types(rows: Sequence[Row]) -> list[str]:
 def overview(rows: Sequence[Row]) -> Table:
     """One line per system and seed."""
     machines = machine_types(rows)
-    whys = [f"{row.system}: no all-machine figure: {row.why}" for row in rows if row.why]
+    several = len({row.protocols for row in rows}) > 1
     return Table(
         "Comparison of systems",
-        ["system", "seed", "all machines", *machines],
-        [[Cell(text, row.uri) for text in cells(row, machines)] for row in rows],
-        [NOTE, *whys],
+        ["system", "seed", *(["protocol"] if several else []), "all machines", *machines],
+        [[Cell(text, row.uri) for text in cells(row, machines, several)] for row in rows],
+        [*notes(rows), *_remarks(rows)],
     )
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What the figures of these rows are, by protocol."""
+    names = sorted({name for row in rows for name in row.protocols})
+    if len(names) == 1:
+        return [f"{PROTOCOLS[names[0]].caption}, {_NOTE}"]
+    return [*(f"{name}: {PROTOCOLS[name].caption}, {_NOTE}" for name in names), *([_APART] if names else [])]
+
+
+def _remarks(rows: Sequence[Row]) -> list[str]:
+    """Why a row has no figure, and what does not count in it."""
+    whys = [f"{row.system}: no all-machine figure: {row.why}" for row in rows if row.why]
+    copies = max((row.copies for row in rows), default=0)
+    return [*whys, *([f"{copies} clips lie there twice, by content and name, and count once."] if copies else [])]
 
 
 def values(rows: Sequence[Row]) -> list[dict[str, object]]:
@@ -36,6 +50,7 @@ def values(rows: Sequence[Row]) -> list[dict[str, object]]:
         {
             "system": row.system,
             "seed": row.seed,
+            "protocol": " ".join(row.protocols),
             "all_machines": row.score,
             "low": row.low,
             "high": row.high,
@@ -65,11 +80,12 @@ def cost_values(rows: Sequence[Row]) -> list[dict[str, object]]:
     ]
 
 
-def cells(row: Row, machines: Sequence[str]) -> list[str]:
+def cells(row: Row, machines: Sequence[str], with_protocol: bool = False) -> list[str]:
     """The row as text."""
     seed = "-" if row.seed is None else str(row.seed)
+    told = [" ".join(row.protocols)] if with_protocol else []
     figures = [percent(row.machines.get(machine)) for machine in machines]
-    return [row.system, seed, percent(row.score) + interval(row.low, row.high), *figures]
+    return [row.system, seed, *told, percent(row.score) + interval(row.low, row.high), *figures]
 
 
 def costs(rows: Sequence[Row]) -> Table:

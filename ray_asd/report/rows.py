@@ -4,18 +4,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
-from scipy import stats
-
-from ray_asd import build, tables
+from ray_asd import build
 from ray_asd.build import Marker, Output, Source, archive
 from ray_asd.config import Recipe
 from ray_asd.models.card import CARD, read_card
+from ray_asd.scoring.protocols import mean_of
 from ray_asd.tables import Folder
 
 _NOT_COUNTED = "ingest"  # done before any system is
 _SYSTEMS = "scores_"  # first part of the names of the systems' SCORES among an evaluation's inputs
-_EPSILON = 2.3e-16
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,8 @@ class Row:
     """One system and seed: its all-machine figure with interval, and its figure per machine type, as fractions.
 
     ``against``: how much better it is than the baseline on the same clips; None where that is not known.
+    ``protocols`` say what the figures are (``scoring.protocols``): one, unless some sections have domains and others
+    none. ``copies``: how many clips do not count because they lie there twice.
     """
 
     system: str
@@ -83,6 +84,8 @@ class Row:
     origin: Origin | None = None  # None: of a submission folder, or no longer there
     against: Difference | None = None
     baseline: tuple[str, int | None] | None = None  # its system and seed
+    protocols: tuple[str, ...] = ("dcase2023",)
+    copies: int = 0
 
 
 def collect(outputs: Iterable[Output]) -> list[Row]:
@@ -90,18 +93,30 @@ def collect(outputs: Iterable[Output]) -> list[Row]:
     rows: dict[tuple[object, ...], Row] = {}
     find = cache(build.find)
     for output in outputs:
-        machines: dict[tuple[str, int | None], dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
-        for row in output.table(Folder.METRICS, tables.METRICS).to_pylist():
-            machines[row["system"], row["seed"]][row["machine_type"]].append(row["hmean"])
+        sections: dict[tuple[str, int | None], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+        for row in output.table(Folder.METRICS).to_pylist():
+            sections[row["system"], row["seed"]][row["machine_type"]].append(row)
         origins = _origins(output, find)
         for system in output.marker.summary["systems"]:
             key = (system["system"], system["seed"])
-            figures = {machine: _harmonic(values) for machine, values in machines[key].items()}
+            figures = {machine: mean_of(own) for machine, own in sections[key].items()}
+            protocols = sorted({row["protocol"] for own in sections[key].values() for row in own})
             interval = (system["score"], system.get("low"), system.get("high"))
             against = _against(system.get("against"))
             baseline = (system["against"]["system"], system["against"].get("seed")) if against else None
-            found = Row(*key, *interval, system.get("why"), figures, output.uri, origins.get(key), against, baseline)
-            rows[(*key, system["score"], tuple(sorted(figures.items())))] = found
+            found = Row(
+                *key,
+                *interval,
+                system.get("why"),
+                figures,
+                output.uri,
+                origins.get(key),
+                against,
+                baseline,
+                tuple(protocols),
+                system.get("copies", 0),
+            )
+            rows[(*key, system["score"], tuple(sorted(figures.items())), *protocols)] = found
     return sorted(rows.values(), key=lambda row: (-(row.score or 0), row.system, row.seed or 0))
 
 
@@ -161,8 +176,3 @@ def first_enrolled(detector: Output | None, find: Find) -> Mapping[str, Source]:
 def is_fused(scores: Output) -> bool:
     """Whether they are of a detector of several models."""
     return int(scores.marker.summary.get("members", 1)) > 1
-
-
-def _harmonic(values: Sequence[float | None]) -> float | None:
-    known = [max(value, _EPSILON) for value in values if value is not None]
-    return float(stats.hmean(known)) if len(known) == len(values) else None

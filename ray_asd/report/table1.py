@@ -14,6 +14,7 @@ from ray_asd.report.overview import machine_types
 from ray_asd.report.paper import Published
 from ray_asd.report.rows import Parts, Row
 from ray_asd.report.table import Cell, Table, interval, percent
+from ray_asd.scoring.protocols import PROTOCOLS
 
 _FAMILIES: tuple[str, ...] = Family.__args__  # type: ignore[attr-defined]
 _BASELINES = ("autoencoder", "mobilenet")
@@ -34,6 +35,7 @@ class System:
     uri: str
     published: Published | None  # the paper's row about such a system
     clips: Output | None  # that were scored
+    protocols: tuple[str, ...] = ("dcase2023",)  # of the figures (scoring.protocols)
 
     @property
     def place(self) -> tuple[int, int, int]:
@@ -60,7 +62,8 @@ def systems(rows: Sequence[Row], cells: pa.Table, comparison_uri: str) -> list[S
         published = next((line for line in paper.table() if parts and line.is_of(parts)), None)
         uri = own[0].uri if len(own) == 1 else comparison_uri
         clips = origin.clips if origin else None
-        figures = {name: cell[name] for name in ("seeds", "mean", "std", "low", "high")}
+        told = {"protocols": tuple(sorted({name for row in own for name in row.protocols}))} if own else {}
+        figures = {name: cell[name] for name in ("seeds", "mean", "std", "low", "high")} | told
         found.append(
             System(cell["system"], parts, machines=machines, uri=uri, published=published, clips=clips, **figures)
         )
@@ -87,9 +90,11 @@ def table(found: Sequence[System], is_papers_data: bool) -> Table:
             if system.place[0] == 2 and len(block) > 1:
                 lines.append(_average(block, machines))
             block = []
+    captions = [PROTOCOLS[name].caption for name in sorted({name for system in found for name in system.protocols})]
     notes = [
-        "Harmonic mean in percent, over all machines and per machine type; mean ± standard deviation where a system "
-        "has several seeds, in brackets the 95% bootstrap interval over clips; averages over a block are arithmetic."
+        f"{'; '.join(captions)}; in percent, over all machines and per machine type; mean ± standard deviation where a "
+        "system has several seeds, in brackets the 95% bootstrap interval over clips; averages over a block are "
+        "arithmetic."
     ]
     return Table("Table 1", ["system", "all machines", *machines], lines, notes)
 
@@ -137,7 +142,8 @@ def values(found: Sequence[System]) -> list[dict[str, object]]:
         record: dict[str, object] = {"system": system.name, "method": parts.method if parts else "other"}
         switches = parts.switches if parts and parts.method == "backbone" else (None, None, None)
         record |= dict(zip(("WS", "SA", "TFP"), switches, strict=True))
-        record |= {"seeds": " ".join(map(str, system.seeds)), "all_machines": system.mean, "std": system.std}
+        record |= {"seeds": " ".join(map(str, system.seeds)), "protocol": " ".join(system.protocols)}
+        record |= {"all_machines": system.mean, "std": system.std}
         record |= {"low": system.low, "high": system.high}
         record |= {machine: system.machines.get(machine) for machine in machines}
         record |= {"published_all_machines": system.published.score if system.published else None, "uri": system.uri}

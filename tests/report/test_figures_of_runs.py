@@ -131,7 +131,7 @@ def test_figures_stand_beside_the_floors_with_intervals_around_them(run: Run, ma
     assert valve["low"] < valve["hmean"] < valve["high"]
     baselines = [row for row in made.metrics.table(Folder.METRICS, tables.METRICS).to_pylist() if row["seed"] is None]
     assert [fan["baseline"], valve["baseline"]] == [row["hmean"] for row in baselines]
-    assert whole["hmean"] == run.row.score
+    assert whole["mean"] == run.row.score
     assert set(tables.METRICS.names) < set(fan)
 
 
