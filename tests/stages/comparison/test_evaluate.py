@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_asd import tables
+from official_years import YEARS
+from ray_asd import report, tables
 from ray_asd.build import Output, steps
 from ray_asd.data import audio
 from ray_asd.engine.progress import silent
@@ -149,3 +150,15 @@ def test_clips_without_labels_cannot_be_judged(tmp_path: Path) -> None:
     assert scores.table(Folder.SCORES)["label"].null_count == 2
     with pytest.raises(UserError, match=r"^fan section 00: 0 normal, 0 anomaly, 2 unlabelled clips; both labels"):
         steps.ensure(evaluate.step([scores], silent), root)
+
+
+def test_a_machine_without_anomalies_costs_the_all_machine_figure_alone(tmp_path: Path) -> None:
+    YEARS["2023"][0](tmp_path)
+    truth = tmp_path / "ground_truth_data" / "ground_truth_grinder_section_00_test.csv"
+    truth.write_text(truth.read_text().replace(",1\n", ",0\n"))
+    output = steps.ensure(evaluate.submission_step(str(tmp_path / "teams"), str(tmp_path)), str(tmp_path / "root"))
+    (summary,) = output.marker.summary["systems"]
+    why = "grinder section 00: 16 normal, 0 anomaly, 0 unlabelled clips; both labels are needed on all"
+    assert (summary["score"], summary["why"]) == (None, why)
+    assert output.table(Folder.METRICS)["machine_type"].to_pylist() == ["Vacuum"]
+    assert f"we/one: no all-machine figure: {why}" in report.overview_of([output])
