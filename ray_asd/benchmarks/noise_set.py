@@ -46,7 +46,7 @@ def _row(number: int, length: int, shard: str) -> dict[str, object]:
         "channels": 1,
         "num_samples": length,
         "size_bytes": 2 * length,
-        "content_hash": "0" * 64,
+        "content_hash": f"{number:064x}",
         "speed": 1.0,
         "shard": shard,
         "offset": number * length,
