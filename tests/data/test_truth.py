@@ -20,7 +20,7 @@ def told(source: str, truth: str, layout: str) -> dict[str, tuple[str | None, st
     listing = read_listing(Source(source, truth=truth, layout=layout))
     return {
         row["clip_id"].rpartition("/")[2]: (row["label"], row["domain"], dict(row["attributes"]))
-        for row in listing.clips.to_pylist()
+        for row in listing.clips.rows()
         if row["split"] == "test"
     }
 
