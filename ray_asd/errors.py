@@ -5,6 +5,13 @@ class UserError(Exception):
     """A wrong value, setting or place. The message names the wrong value and the allowed ones. Exit code 2."""
 
 
+class Forbidden(UserError, PermissionError):
+    """An object that may not be read: archived, another owner's, or sealed with a key that may not be used.
+
+    To whoever can go on without it an OSError of that object, as of a file on disk; to everyone else a UserError.
+    """
+
+
 class StageError(Exception):
     """Work that was started and could not be finished. Exit code 1."""
 

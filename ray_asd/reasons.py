@@ -5,6 +5,7 @@ REJECTED = {
     "not_audio": "no audio decoder recognises the content",
     "unsupported_codec": "the content is neither WAV nor FLAC",
     "truncated": "the header promises more samples than the file holds",
+    "streamed": "the header does not say how many samples there are",
     "false_header": "what the header says of its samples contradicts itself or the samples",
     "no_samples": "the file holds no samples",
     "not_finite": "a sample is NaN or infinite",
@@ -14,6 +15,7 @@ REJECTED = {
     "absurd_format": "sample rate or channel count out of bounds",
     "name_fits_no_layout": "the path does not follow the layout's naming",
     "missing": "listed, but not there",
+    "no_file": "a FIFO, socket or device, a folder that cannot be listed, or a link to one that is listed anyway",
     "duplicate": "the same content as another clip, and duplicates were not wanted",
     "renamed": "an anonymous clip of a machine whose test clips lie named in test_rename/ beside it",
     "not_an_archive": "called a zip file, but without a directory that can be read",
@@ -22,11 +24,16 @@ REJECTED = {
     "archive_member": "an archive member that is encrypted, oddly compressed, damaged, or there twice",
 }
 
+ACCEPTABLE = ("streamed",)
+"""Of these, what `ingest --accept` takes all the same."""
+
 UNSCORED = {
     "recording_gone": "the recording is not where CLIPS says",
+    "recording_unreadable": "the recording is there, but may not be read",
     "recording_changed": "the recording is not the one that was ingested",
     "recording_damaged": "the recording cannot be decoded",
     "no_channel": "the recording lacks the channel that is heard",
+    "dead_channel": "the channel that is heard is constant throughout the recording",
     "no_vector": "its embedding is not finite, or has no direction to compare",
     "no_bank": "the detector holds nothing of its machine type and section",
     "learning": "the detector holds too few clips of its machine type and section to compare with",

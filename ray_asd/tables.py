@@ -72,12 +72,16 @@ CLIPS = pa.schema(
         pa.field("size_bytes", pa.int64(), nullable=False),
         pa.field("content_hash", pa.string(), nullable=False),
         pa.field("duplicate_of", pa.string()),
+        pa.field("dead_channels", pa.list_(pa.int32())),
+        pa.field("streamed", pa.bool_()),
         pa.field("pack", pa.string()),
         pa.field("pack_row", pa.int64()),
     ]
 )
 """One row per accepted recording. ``condition`` is the class trained on: machine type and attribute values.
 
+``dead_channels`` (from 0) are constant throughout, null where none is. ``streamed`` is true where the file does not say
+how long it is, and was taken as it is (``--accept streamed``).
 ``duplicate_of`` is the first clip_id with the same content. Of a packed recording the bytes stand in row ``pack_row``
 of the PACK at ``pack``; ``uri`` is where they came from."""
 
@@ -101,6 +105,7 @@ INSPECTED = pa.schema(
         *(pa.field(name, pa.string(), nullable=False) for name in ("uri", "version", "content_hash")),
         pa.field("size_bytes", pa.int64(), nullable=False),
         *(CLIPS.field(name).with_nullable(True) for name in ("sample_rate", "channels", "num_samples")),
+        *(CLIPS.field(name) for name in ("dead_channels", "streamed")),
         *(pa.field(name, pa.string()) for name in ("reason", "detail")),
     ]
 )
@@ -110,7 +115,7 @@ It holds as long as a listing says the same ``version`` (etag, modification time
 
 TRAINING_SET = pa.schema(
     [
-        *CLIPS,
+        *(field for field in CLIPS if field.name not in ("dead_channels", "streamed")),
         pa.field("parent_clip_id", pa.string()),
         pa.field("speed", pa.float64(), nullable=False),
         pa.field("mode", pa.string()),

@@ -235,6 +235,7 @@ def _submit(scores: Output, clips: Output, folder: str, result: Result) -> None:
 
     layout = LAYOUTS[clips.marker.summary["layout"]]
     written = write(scores.table(Folder.SCORES), folder, layout.protocol or "dcase2023")
+    store.tag_outputs(store.absolute(folder))
     result.outputs["submission"] = store.absolute(folder)
     for name in written.without_decisions:
         click.echo(f"no {name}: without a threshold there are no decisions", err=True)

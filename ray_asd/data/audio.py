@@ -36,7 +36,15 @@ PREVIEW_COMPRESSION = 0.2  # of MP3, from 0 (best) to 1 (smallest)
 
 
 class NoChannel(UserError):
-    """A recording without the channel that is to be heard."""
+    """A recording of so many channels without the one that is to be heard."""
+
+    def __init__(self, channel: int, channels: int) -> None:
+        super().__init__(channel, channels)
+        self.channel, self.channels = channel, channels
+
+    def __str__(self) -> str:
+        allowed = ", ".join(map(str, [*range(self.channels), "mean"]))
+        return f"unknown channel (of a recording with {self.channels}) '{self.channel}'; allowed: {allowed}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +63,18 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What a sound recording is; ``num_samples`` is per channel, the names are libsndfile's."""
+    """What a sound recording is; ``num_samples`` is per channel, the names are libsndfile's.
+
+    ``dead_channels`` are constant throughout; ``streamed`` recordings do not say how long they are.
+    """
 
     sample_rate: int
     channels: int
     num_samples: int
     format: str
     subtype: str
+    dead_channels: tuple[int, ...] = ()
+    streamed: bool = False
 
 
 def content_hash(data: bytes) -> str:
@@ -106,7 +119,8 @@ def inspect(data: bytes, limits: Limits = DEFAULT_LIMITS) -> AudioInfo:
             low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
         if np.array_equal(low, high):
             raise BadAudio("silent", f"all {file.frames} samples of every channel equal {low.tolist()}")
-        return AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype)
+        dead = tuple(np.flatnonzero(low == high).tolist())
+        return AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype, dead, header.streamed)
 
 
 def decode(data: bytes, channel: int | Literal["mean"], limits: Limits = DEFAULT_LIMITS) -> Waveform:
@@ -118,8 +132,7 @@ def decode(data: bytes, channel: int | Literal["mean"], limits: Limits = DEFAULT
     """
     with _open(data, limits) as (file, header):
         if channel != "mean" and channel not in range(file.channels):
-            allowed = ", ".join(map(str, [*range(file.channels), "mean"]))
-            raise NoChannel(f"unknown channel (of a recording with {file.channels}) '{channel}'; allowed: {allowed}")
+            raise NoChannel(channel, file.channels)
         blocks = _blocks(file, header)
         mono = (block.mean(axis=1) if channel == "mean" else block[:, channel].copy() for block in blocks)
         return _resampled(mono, Fraction(SAMPLE_RATE, file.samplerate))
@@ -156,6 +169,8 @@ def _open(data: bytes, limits: Limits) -> Iterator[tuple[soundfile.SoundFile, He
     _check_limits(header, limits)
     if header.fault:
         raise header.fault
+    if header.plain is not None:
+        data = header.plain + data[header.start : header.stop]
     try:
         file = soundfile.SoundFile(io.BytesIO(data))
     except soundfile.LibsndfileError as error:

@@ -120,7 +120,7 @@ def _rows(lines: Iterator[tuple[int, list[str]]], name: str) -> Iterator[tuple[i
         if len(cells) != len(header):
             raise UserError(f"{where}: {len(cells)} cells; the header has {len(header)}")
         row = {column: cell for column, cell in zip(header, cells, strict=True) if cell}
-        yield line, _uri(row.pop("uri", ""), where), row
+        yield line, _uri(row.pop("uri", ""), where, name.startswith("s3://")), row
 
 
 def _check_once(places: Spooled, name: str) -> None:
@@ -136,14 +136,16 @@ def _check_once(places: Spooled, name: str) -> None:
         raise UserError(f"{name}, line {line}: uri {uri!r} stands in line {earlier} already")
 
 
-def _uri(uri: str, where: str) -> str:
+def _uri(uri: str, where: str, below_keys: bool) -> str:
+    """``uri`` without what a path can do without; a key of an object store (``below_keys``) may have empty parts."""
     scheme, separator, _ = uri.partition("://")
     allowed = "allowed: a path below the CSV's folder, an absolute path, s3://bucket/key"
     if not uri or (separator and scheme != "s3"):
         raise UserError(f"{where}: uri {uri!r}; {allowed}")
     if separator:
         return uri
-    uri = posixpath.normpath(uri)
+    if not below_keys or {".", ".."} & set(uri.split("/")):
+        uri = posixpath.normpath(uri)
     if uri == "." or uri.startswith(".."):
         raise UserError(f"{where}: uri {uri!r}; {allowed}")
     return uri

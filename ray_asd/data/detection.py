@@ -37,17 +37,17 @@ class _Seen:
         return sum(self.forms[form] for form in layout.forms)
 
 
-def detect(paths: Iterable[str]) -> Recognised:
+def detect(paths: Iterable[str], refused: str = "") -> Recognised:
     """The layout that most of the audio files among ``paths`` follow; csv for a lone CSV file that is the source.
 
     Where the names fit several years, these tell them apart in turn: the sections, the machine types, the machine
     types whose attributes are hidden, attribute CSVs. Years that are still alike, have the same forms of name and the
-    same official metrics are read alike, and the first one stands for them.
+    same official metrics are read alike, and the first one stands for them. ``refused`` tells of files beside them.
 
     Raises:
         UserError: no layout fits, or several do that would be read or judged differently.
     """
-    seen = _look(paths)
+    seen = _look(map(layouts.collapsed, paths))
     if seen.files == 1 and seen.example.lower().endswith(".csv"):
         return Recognised("csv", f"csv: the source is one CSV file, {seen.example}")
     fits = {name: seen.fitting(layout) for name, layout in DETECTABLE.items()}
@@ -57,7 +57,7 @@ def detect(paths: Iterable[str]) -> Recognised:
         best = max((tell(seen, DETECTABLE[name]) for name in alike), default=0)
         alike = [name for name in alike if tell(seen, DETECTABLE[name]) == best]
     if not alike or len({_reading(seen, DETECTABLE[name]) for name in alike}) > 1:
-        raise UserError(_refusal(seen, alike))
+        raise UserError(_refusal(seen, alike, refused))
     return Recognised(alike[0], _why(seen, alike, most))
 
 
@@ -131,9 +131,10 @@ def _why(seen: _Seen, alike: list[str], fit: int) -> str:
     return f"{name}: {'; '.join(facts)}"
 
 
-def _refusal(seen: _Seen, alike: list[str]) -> str:
+def _refusal(seen: _Seen, alike: list[str], refused: str) -> str:
     found = f"{seen.audio} audio file(s) among {seen.files} file(s)"
     found += f", such as {seen.example!r}" if seen.files else ""
+    found += f", and {refused}" if refused else ""
     what = "no layout fits"
     if alike:
         tells = "; ".join(f"{name} has {_described(DETECTABLE[name])}" for name in alike)

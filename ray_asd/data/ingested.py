@@ -21,6 +21,11 @@ def reject(uri: str, reason: str, detail: str, size: int | None) -> dict[str, An
     return {"uri": uri, "reason": reason, "detail": detail, "size_bytes": size}
 
 
+def unread(uri: str, error: OSError, size: int | None) -> dict[str, Any]:
+    """A REJECTS row of what ``error``, its own, keeps from being read."""
+    return reject(uri, "missing" if isinstance(error, FileNotFoundError) else "unreadable", str(error), size)
+
+
 def clips_table(rows: Iterable[Row]) -> pa.Table:
     """CLIPS of these rows."""
     return tables.conform(pa.Table.from_pylist(list(rows), schema=tables.CLIPS), tables.CLIPS)
@@ -37,10 +42,14 @@ def inspected_table(rows: Iterable[Row]) -> pa.Table:
 
 
 def clip_counts(rows: Iterable[Row]) -> Counter[str]:
-    """Clips, and of each split how many and of how many samples; and their content, in whatever order they come."""
+    """Clips, and of each split how many and of how many samples; what is odd of them, and their content.
+
+    The order in which they come does not matter.
+    """
     counts: Counter[str] = Counter()
     for row in rows:
         counts.update({"clips": 1, row["split"]: 1, f"{row['split']}_samples": row["num_samples"]})
+        counts.update(odd for odd in ("dead_channels", "streamed") if row[odd])
         counts[CONTENT] += _digest(row)
     return counts
 

@@ -20,7 +20,8 @@ def inspect(recording: bytes) -> dict[str, Any]:
         info = audio.inspect(recording)
     except BadAudio as error:
         return facts | {"reason": error.reason, "detail": error.detail}
-    return facts | {"sample_rate": info.sample_rate, "channels": info.channels, "num_samples": info.num_samples}
+    heard = {"dead_channels": list(info.dead_channels) or None, "streamed": info.streamed or None}
+    return facts | heard | {name: getattr(info, name) for name in ("sample_rate", "channels", "num_samples")}
 
 
 def with_known(listed: Spooled, inspected: Spooled) -> Spooled:

@@ -23,6 +23,7 @@ ATTRIBUTES = re.compile(r"(?:.*/)?([^/]+)/attributes_\d+\.csv")
 NO_ATTRIBUTE = "noAttribute"
 ONLY_SECTION = "00"  # of machines that have just one
 HEALTHY_SPLITS = ("train", "calibration")
+_EMPTY_PARTS = re.compile("^/+|(?<=/)/+")
 _IN_NAME = re.compile(r"section_\d{2}_.*?_\d{4,}(?:_(?P<attributes>[^/]*?))?(?i:\.(?:wav|flac))?", re.ASCII)
 
 
@@ -38,6 +39,11 @@ class ParsedClip:
     label: str | None
     attributes: dict[str, str] = field(default_factory=dict)
     recorded_at: datetime | None = None  # UTC
+
+
+def collapsed(path: str) -> str:
+    """``path`` as a file system would read it: keys of an object store may have empty parts, which stay in clip_ids."""
+    return _EMPTY_PARTS.sub("", path)
 
 
 def is_audio(path: str) -> bool:

@@ -9,7 +9,7 @@ from typing import IO, Any
 from ray_asd import store, tables
 from ray_asd.data import csv_files, detection, layouts, recordings, zips
 from ray_asd.data.detection import Recognised
-from ray_asd.data.ingested import reject
+from ray_asd.data.ingested import reject, unread
 from ray_asd.data.listed import FILES, LISTED, REFUSED, Version, entries, told
 from ray_asd.data.names import Misnamed, Names
 from ray_asd.data.source import Source
@@ -61,12 +61,14 @@ def read_listing(source: Source) -> Listing:
         raise UserError(f"{source.uri}: nothing is there; allowed: a folder, a zip file or a CSV file, local or s3://")
     if not store.is_folder(source.uri) and not zips.is_archive(source.uri):
         return _read_csv(source)
+    if store.holds_outputs(source.uri):
+        raise UserError(f"{source.uri}: outputs were written there; allowed: a folder of recordings, outputs below it")
     version, files, refused = Version(), Spooled(FILES), Spooled(REFUSED)
     for file in _files(source.uri, refused):
         version.add(file.entry)
         files.add(path=file.path, uri=file.uri, version=file.entry.version, size=file.entry.size)
     version.add(*entries(refused.rows()))
-    recognised = _layout(source, files)
+    recognised = _layout(source, files, refused)
     names = Names(source, recognised.layout, files)
     version.add(*names.entries)
     rejected = Spooled(tables.REJECTS)
@@ -84,8 +86,7 @@ def _named(source: Source, files: Spooled, names: Names, rejected: Spooled) -> S
         if isinstance(clip, Misnamed):
             rejected.add(**reject(row["uri"], clip.reason, clip.detail, row["size"]))
         elif clip:
-            clip_id = layouts.clip_id(source.name, row.pop("path"))
-            clips.add(clip_id=clip_id, **row, **told(clip))
+            clips.add(clip_id=f"{source.name}/{row.pop('path')}", **row, **told(clip))
     return clips
 
 
@@ -95,14 +96,15 @@ def _files(root: str, refused: Spooled) -> Iterator[_File]:
         above = zips.unpacked(zips.member_uri(root, "-")).removesuffix("-")
         try:
             yield from _members(store.Entry(root, 0, ""), root, refused, above)
-        except zips.BadMember as error:
-            raise UserError(f"{root}: {error.detail}") from error
+        except (zips.BadMember, OSError) as error:
+            raise UserError(f"{root}: {error.detail if isinstance(error, zips.BadMember) else error}") from error
         return
-    for entry in store.listing(root):
-        name = entry.path.encode(errors="backslashreplace").decode()
+    for entry in store.survey(root):
+        name = _printable(entry.path)
         uri = store.join(root, name)
-        if name != entry.path:
-            row = reject(uri, "name_fits_no_layout", "its name is not UTF-8", entry.size)
+        if name != entry.path or entry.fault:
+            reason, why = ("no_file", entry.fault) if entry.fault else ("name_fits_no_layout", "its name is not UTF-8")
+            row = reject(uri, reason, _printable(why), entry.size)
             refused.add(path=name, size=entry.size, version=entry.version, **row)
             continue
         if not zips.is_archive(entry.path):
@@ -113,6 +115,14 @@ def _files(root: str, refused: Spooled) -> Iterator[_File]:
         except zips.BadMember as error:
             row = reject(uri, error.reason, error.detail, entry.size)
             refused.add(path=entry.path, size=entry.size, version=entry.version, **row)
+        except OSError as error:
+            row = unread(uri, error, entry.size)
+            refused.add(path=entry.path, size=entry.size, version=entry.version, **row)
+
+
+def _printable(name: str) -> str:
+    """``name``, with what is not UTF-8 in it spelt out."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _members(archive: store.Entry, uri: str, refused: Spooled, above: str = "") -> Iterator[_File]:
@@ -127,9 +137,12 @@ def _members(archive: store.Entry, uri: str, refused: Spooled, above: str = "") 
         yield _File(zips.unpacked(path).removeprefix(above), zips.member_uri(uri, found.path), entry)
 
 
-def _layout(source: Source, files: Spooled) -> Recognised:
+def _layout(source: Source, files: Spooled, refused: Spooled) -> Recognised:
     if source.layout == "auto":
-        recognised = detection.detect(path for table in files.tables() for path in table["path"].to_pylist())
+        first = next(iter(refused.rows()), None)
+        beside = f"others refused, the first {first['uri']}: {first['detail']}" if first else ""
+        paths = (path for table in files.tables() for path in table["path"].to_pylist())
+        recognised = detection.detect(paths, beside)
     else:
         recognised = Recognised(source.layout, f"{source.layout}: as asked for")
     if recognised.layout == "csv":
@@ -143,7 +156,10 @@ def _read_csv(source: Source) -> Listing:
     name, folder = store.name(source.uri), store.parent(source.uri)
     version, listed, rejected = Version(), Spooled(LISTED), Spooled(tables.REJECTS)
     with tempfile.TemporaryFile() as copy:
-        version.add(_copied(source.uri, copy))
+        try:
+            version.add(_copied(source.uri, copy))
+        except OSError as error:
+            raise UserError(f"{source.uri}: {error}; allowed: a folder, a zip file or a CSV file") from error
         named = csv_files.read_csv(copy, source.uri, source.split)
 
     def found(row: Row) -> tuple[Row, store.Entry | Row]:
@@ -185,7 +201,9 @@ def _file_or_reject(uri: str) -> store.Entry | Row:
     except FileNotFoundError:
         found = None
     except OSError as error:
-        return reject(uri, "unreadable", str(error), None)
+        return unread(uri, error, None)
     except zips.BadMember as error:
         return reject(uri, error.reason, error.detail, None)
+    if found is None and not store.is_remote(uri) and store.exists(uri):
+        return reject(uri, "no_file", "named by the CSV file, but a folder, FIFO, socket or device", None)
     return found or reject(uri, "missing", "named by the CSV file, but not there", None)

@@ -15,6 +15,7 @@ from ray_asd.data.layouts import ParsedClip
 from ray_asd.data.source import Source
 from ray_asd.data.spooled import Spooled
 from ray_asd.data.years import LAYOUTS
+from ray_asd.errors import UserError
 
 _NAMED_COPIES = "/test_rename/"  # where the organisers' baseline puts copies of anonymous test clips
 
@@ -46,22 +47,24 @@ class Names:
 
     def of(self, path: str, uri: str) -> ParsedClip | Misnamed | None:
         """What is known of the recording at ``path``; None for what belongs to a data set without being one."""
+        if (first := self._firsts.get(path, uri)) != uri and not layouts.is_sidecar(path):
+            return Misnamed("archive_member", f"unpacked it has the same path as {first}")
+        exact, path = path, layouts.collapsed(path)
         if layouts.is_sidecar(path):
             return None
-        if (first := self._firsts.get(path, uri)) != uri:
-            return Misnamed("archive_member", f"unpacked it has the same path as {first}")
         clip = self._parse(path)
         if clip is None:
             return Misnamed("name_fits_no_layout", f"layout {self._layout} does not know such a path")
         if clip.label is None and _machine(path) in self._renamed:
             return Misnamed("renamed", "its named copy lies in test_rename/")
-        if clip.split == "train" and path <= self._held_out.get(_machine(path), ""):
+        if clip.split == "train" and exact <= self._held_out.get(_machine(path), ""):
             clip = replace(clip, split="test")
         told = self._attributes.get(clip.machine_type, {}).get(store.name(path))
         clip = clip if told is None else replace(clip, attributes=dict(told))
         return truth.joined(path, clip, self._labels, self._overlay)
 
     def _parse(self, path: str) -> ParsedClip | None:
+        path = layouts.collapsed(path)
         return layouts.parse(self._layout, path, None, self._source.machine_type, self._source.split)
 
     def _machines_with_named_copies(self, files: Spooled) -> set[str]:
@@ -83,7 +86,7 @@ class Names:
 
 def _machine(path: str) -> str:
     """The folder of the machine, which has one for each split."""
-    return path.rsplit("/", 2)[0]
+    return layouts.collapsed(path).rsplit("/", 2)[0]
 
 
 def _some(files: Spooled, which: Callable[[pa.Table], pa.ChunkedArray]) -> Iterator[dict[str, Any]]:
@@ -95,11 +98,18 @@ def _attributes(files: Spooled) -> dict[str, dict[str, dict[str, str]]]:
     """Attributes by machine type and file name, from the attribute CSVs among ``files``."""
     found: dict[str, dict[str, dict[str, str]]] = {}
     for row in _some(files, lambda table: pc.ends_with(table["path"], ".csv")):
-        machine_type = layouts.attributes_of(row["path"])
+        machine_type = layouts.attributes_of(layouts.collapsed(row["path"]))
         if machine_type:
-            told = csv_files.read_attributes(recordings.at(row["uri"]), row["uri"])
+            told = csv_files.read_attributes(_text(row["uri"]), row["uri"])
             found.setdefault(machine_type, {}).update(told)
     return found
+
+
+def _text(uri: str) -> bytes:
+    try:
+        return recordings.at(uri)
+    except OSError as error:
+        raise UserError(f"{uri}: {error}; allowed: attributes that can be read, or none") from error
 
 
 def _firsts(files: Spooled) -> dict[str, str]:

@@ -6,7 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from ray_asd import store
+import pyarrow as pa
+
+from ray_asd import store, tables
 from ray_asd.data import packs, zips
 from ray_asd.data.audio import BadAudio, NoChannel, Waveform, content_hash, decode
 from ray_asd.errors import StageError
@@ -16,6 +18,7 @@ AHEAD = 4  # waveforms that wait per decoding thread
 Clip = Mapping[str, Any]
 """A CLIPS row."""
 Channel = int | Literal["mean"]
+_LOST = {"missing": "recording_gone", "unreadable": "recording_unreadable"}  # reasons of UNSCORED by those of REJECTS
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 
@@ -62,7 +65,7 @@ def read(clip: Clip) -> bytes:
     """The recording of a CLIPS row, from its pack where it has one.
 
     Raises:
-        BadAudio: it is not there any more.
+        BadAudio: it is not there any more, or may not be read.
         Changed: its content is not what was ingested.
     """
     uri, pack = clip["uri"], clip.get("pack")
@@ -70,6 +73,8 @@ def read(clip: Clip) -> bytes:
         recording = packs.read(pack, clip["pack_row"]) if pack else at(uri)
     except FileNotFoundError as error:
         raise BadAudio("missing", pack or uri) from error
+    except OSError as error:
+        raise BadAudio("unreadable", str(error)) from error
     except zips.BadMember as error:
         raise BadAudio(error.reason, f"{uri}: {error.detail}") from error
     if content_hash(recording) != clip["content_hash"]:
@@ -101,16 +106,41 @@ def heard(clips: Iterable[Clip], channel: Channel, threads: int = 1) -> Iterator
     return ahead(lambda clip: _heard(clip, channel), clips, threads, AHEAD * threads)
 
 
+def no_sound(clip: Clip, channel: Channel) -> Unheard | None:
+    """Why that channel of a CLIPS row cannot be heard, as far as the row tells."""
+    if channel == "mean":
+        return None
+    channels = clip.get("channels")
+    if channels is not None and channel >= channels:
+        return Unheard("no_channel", f"{clip['uri']}: {NoChannel(channel, channels)}")
+    if channel in (clip.get("dead_channels") or ()):
+        return Unheard("dead_channel", f"{clip['uri']}: channel {channel} of {channels} is constant throughout")
+    return None
+
+
 def _heard(clip: Clip, channel: Channel) -> Waveform | Unheard:
+    unheard = no_sound(clip, channel)
+    if unheard:
+        return unheard
     try:
         return waveform(clip, channel)
     except BadAudio as error:
-        reason = "recording_gone" if error.reason == "missing" else "recording_damaged"
-        return Unheard(reason, str(error))
+        return Unheard(_LOST.get(error.reason, "recording_damaged"), str(error))
     except Changed as error:
         return Unheard("recording_changed", str(error))
     except NoChannel as error:
         return Unheard("no_channel", f"{clip['uri']}: {error}")
+
+
+def unscored(clips: pa.Table, unheard: dict[int, Unheard]) -> pa.Table:
+    """UNSCORED rows of those of ``clips`` (by position) that could not be heard or compared."""
+    positions = sorted(unheard)
+    rows = clips.select(["clip_id", "machine_type", "section"]).take(pa.array(positions, pa.int64())).to_pylist()
+    found = [
+        row | {"reason": unheard[position].reason, "detail": unheard[position].detail}
+        for row, position in zip(rows, positions, strict=True)
+    ]
+    return pa.Table.from_pylist(found, schema=tables.UNSCORED)
 
 
 def ahead(

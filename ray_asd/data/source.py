@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ray_asd import store
+from ray_asd.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,12 @@ class Source:
     dataset: str | None = None  # first part of every clip_id; None: the source's own name
     truth: str | None = None  # labels of anonymous clips: the organisers' list, or their evaluator's folder
     attributes: str | None = None  # a folder with the attributes that names hide
+
+    def __post_init__(self) -> None:
+        """Raises UserError for what is not UTF-8, as names of files on disk may be: no table can hold it."""
+        for what, given in vars(self).items():
+            if given is not None and given != (said := given.encode(errors="backslashreplace").decode()):
+                raise UserError(f"{what} {said!r} is not UTF-8; allowed: text that is, and a path of such names")
 
     @property
     def name(self) -> str:

@@ -164,7 +164,9 @@ def _read_directory(uri: str, size: int, version: str) -> tuple[dict[str, zipfil
         except _DAMAGE as error:
             raise BadMember("not_an_archive", f"its directory cannot be read: {error}") from error
         listed, end = archive.infolist(), archive.start_dir
-    files = [info for info in listed if not info.is_dir()]
+    for info in listed:
+        info.filename = _normal(info.orig_filename)
+    files = [info for info in listed if not info.filename.endswith("/")]
     total = sum(info.file_size for info in files)
     if total > max(FREE_TOTAL, MAX_RATIO * size):
         raise BadMember("archive_bomb", f"{size} bytes would expand to {total}; the limit is {MAX_RATIO} times")
@@ -181,12 +183,20 @@ def _read_directory(uri: str, size: int, version: str) -> tuple[dict[str, zipfil
     return taken, refused
 
 
+def _normal(name: str) -> str:
+    """The name as APPNOTE 4.4.17 wants it: some tools put backslashes between its parts, or ``./`` before them."""
+    path = name.replace("\\", "/")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    is_folder = path.endswith(("/", "/.")) or path == "."
+    return "/" * path.startswith("/") + "/".join(parts) + "/" * is_folder
+
+
 def _escapes(info: zipfile.ZipInfo) -> tuple[str, str] | None:
-    name, kind = info.orig_filename, stat.S_IFMT(info.external_attr >> 16)
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name) or "\\" in name or "\0" in name:
+    name, kind = info.filename, stat.S_IFMT(info.external_attr >> 16)
+    if not name or name.startswith("/") or re.match(r"[A-Za-z]:", name) or "\0" in name:
         return "archive_escape", "the name is not a path below the archive's folder"
-    if any(part in ("", ".", "..") for part in name.split("/")):
-        return "archive_escape", "the path has an empty, '.' or '..' part"
+    if ".." in name.split("/"):
+        return "archive_escape", "the path has a '..' part"
     if kind not in (0, stat.S_IFREG):
         return "archive_escape", "a link or device, not a file"
     return None

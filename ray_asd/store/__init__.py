@@ -3,6 +3,7 @@
 from ray_asd.store.cache import CACHE_VARIABLE, fetch
 from ray_asd.store.conditional import check_conditional_writes
 from ray_asd.store.environment import is_to_blame
+from ray_asd.store.survey import holds_outputs, survey, tag_outputs
 from ray_asd.store.uri import (
     Entry,
     absolute,
@@ -40,6 +41,7 @@ __all__ = [
     "files",
     "filesystem",
     "folders",
+    "holds_outputs",
     "is_folder",
     "is_remote",
     "is_to_blame",
@@ -53,6 +55,8 @@ __all__ = [
     "remove",
     "sha256",
     "stat",
+    "survey",
+    "tag_outputs",
     "upload",
     "write",
 ]

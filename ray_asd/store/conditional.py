@@ -6,7 +6,7 @@ from functools import lru_cache
 from ray_asd.errors import Retryable, StageError, UserError
 from ray_asd.store.uri import create, join
 
-_PROBE = ".conditional-writes"  # stays below the root, so that of any number of processes none needs to be the first
+PROBE = ".conditional-writes"  # stays below the root, so that of any number of processes none needs to be the first
 _ALLOWED = "allowed: an S3 store that knows If-None-Match, a folder that may be written and knows hard links"
 
 
@@ -17,7 +17,7 @@ def check_conditional_writes(root: str) -> None:
     Raises:
         UserError: it is not, or nothing can be written there.
     """
-    place = join(root, _PROBE)
+    place = join(root, PROBE)
     try:
         ignored = all(create(place, uuid.uuid4().bytes) for _ in range(2))
     except Retryable:

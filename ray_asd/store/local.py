@@ -3,6 +3,7 @@
 All functions raise Retryable where that does not help, and leave the errors that are a file's own as they are.
 """
 
+import errno
 import hashlib
 import io
 import os
@@ -11,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
+from stat import S_IFBLK, S_IFCHR, S_IFIFO, S_IFMT, S_IFSOCK, S_ISDIR, S_ISREG
 from typing import IO, TYPE_CHECKING
 
 from ray_asd.errors import UserError
@@ -22,21 +23,23 @@ if TYPE_CHECKING:
 
 Found = tuple[str, int, str]
 """A file's path, its size in bytes, its version."""
+OTHERS = {S_IFIFO: "a FIFO", S_IFSOCK: "a socket", S_IFCHR: "a device", S_IFBLK: "a device"}
 
 
 def exists(path: str) -> bool:
     """Whether a file or folder is there."""
-    return _status(path) is not None
+    return status_of(path) is not None
 
 
 def is_folder(path: str) -> bool:
     """Whether a folder is there."""
-    status = _status(path)
+    status = status_of(path)
     return status is not None and S_ISDIR(status.st_mode)
 
 
 @repeated
-def _status(path: str) -> os.stat_result | None:
+def status_of(path: str) -> os.stat_result | None:
+    """What is at ``path``, or where the link there leads; None where there is nothing."""
     try:
         return os.stat(path)
     except OSError as error:
@@ -58,8 +61,22 @@ def stat(path: str) -> Found | None:
 @repeated
 def read(path: str) -> bytes:
     """The whole content."""
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=_at_once) as file:
         return file.read()
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Opens a file as ``open`` does, except that it does not wait for whom may write into a FIFO.
+
+    Raises:
+        OSError: it is a FIFO, socket or device.
+    """
+    opened = os.open(path, flags | os.O_NONBLOCK)
+    kind = OTHERS.get(S_IFMT(os.fstat(opened).st_mode))
+    if kind:
+        os.close(opened)
+        raise OSError(errno.EINVAL, f"{kind}, not a file", path)
+    return opened
 
 
 def open_read(path: str) -> IO[bytes]:
@@ -70,7 +87,7 @@ def open_read(path: str) -> IO[bytes]:
 @repeated
 def sha256(path: str) -> str:
     """Hex digest of the content."""
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=_at_once) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -92,7 +109,7 @@ class _Steady(io.FileIO):
 
 @repeated
 def _opened(path: str) -> _Steady:
-    return _Steady(path)
+    return _Steady(path, opener=_at_once)
 
 
 @repeated
@@ -150,13 +167,18 @@ def listing(path: str, below: str = "") -> Iterator[Found]:
     Raises:
         UserError: a folder may not be listed: to leave its files out unsaid would lose them.
     """
-    scanned = _scanned(os.path.join(path, below))
-    scanned.sort(key=lambda found: f"{found[0]}/" if found[1] == "directory" else found[0])
-    for name, kind, size, version in scanned:
+    found = scanned(os.path.join(path, below))
+    for name, kind, size, version in sorted(found, key=place_in_order):
         if kind == "directory":
             yield from listing(path, f"{below}{name}/")
         else:
             yield f"{below}{name}", size, version
+
+
+def place_in_order(scanned: tuple[str, str, int, str]) -> str:
+    """By which what lies in a folder is sorted so that all paths below it come in order."""
+    name, kind, *_ = scanned
+    return f"{name}/" if kind == "directory" else name
 
 
 def children(path: str, kind: str) -> list[str]:
@@ -165,11 +187,11 @@ def children(path: str, kind: str) -> list[str]:
     Raises:
         UserError: the folder may not be listed.
     """
-    return [name for name, found, *_ in _scanned(path) if found == kind]
+    return [name for name, found, *_ in scanned(path) if found == kind]
 
 
 @repeated
-def _scanned(path: str) -> list[tuple[str, str, int, str]]:
+def scanned(path: str) -> list[tuple[str, str, int, str]]:
     """Name, kind, size and version of what lies directly in the folder at ``path``, if there is one."""
     try:
         with os.scandir(path) as entries:
@@ -190,7 +212,7 @@ def _entry(entry: "os.DirEntry[str]") -> tuple[str, str, int, str] | None:
     kind = "directory" if S_ISDIR(status.st_mode) else "file" if S_ISREG(status.st_mode) else "other"
     size, version = status.st_size, str(status.st_mtime)
     if entry.is_symlink():
-        target = _status(entry.path)
+        target = status_of(entry.path)
         size, version = (target.st_size, f"{version} {target.st_mtime}") if target else (0, version)
     return entry.name, kind, size, version
 

@@ -40,7 +40,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 from s3fs.core import sync_wrapper
 
-from ray_asd.errors import Retryable, StageError, UserError
+from ray_asd.errors import Forbidden, Retryable, StageError, UserError
 
 CONNECTIONS = 32  # of a process
 ATTEMPTS = 10  # where AWS_MAX_ATTEMPTS says nothing
@@ -57,8 +57,10 @@ _BUSY = {
     *("Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException"),
 }
 _EXPIRED = ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired")
-_NO_BODY = "400"  # the code of an answer to HEAD, which says no more
+_NO_BODY, _NO_RIGHT = "400", "403"  # codes of answers to HEAD, which say no more
 _WRONG_TOKEN = "InvalidToken"
+_OF_AN_OBJECT = ("get_object", "head_object")
+_FORBIDDEN = ("AccessDenied", _NO_RIGHT, "InvalidObjectState")  # the last one: it is archived
 # Of botocore, about what variables and configuration files say.
 _MISTAKES = (ParamValidationError, NoRegionError, InvalidIMDSEndpointError)
 _WRONG_CREDENTIALS = (
@@ -190,6 +192,10 @@ class Client(s3fs.S3FileSystem):  # type: ignore[misc]
             return {}
         if isinstance(error, FileNotFoundError) and code != _NO_UPLOAD:
             raise error
+        if code == _NO_RIGHT:
+            await self._call_s3("list_objects_v2", Bucket=parameters["Bucket"], MaxKeys=1)  # as above
+        if method in _OF_AN_OBJECT and (code in _FORBIDDEN or code.startswith("KMS.")):
+            raise Forbidden(f"{bucket}/{parameters['Key']}: access denied ({code}): {_one_line(error)}") from error
         if isinstance(error, PermissionError) or code == _WRONG_TOKEN:
             raise UserError(f"{bucket}: access denied ({code}): {_one_line(error)}") from error
         kind = Retryable if (status >= 500 and status != _NEVER) or code in _BUSY else StageError

@@ -28,11 +28,15 @@ READ_AHEAD = 1 << 18  # bytes that a remote file opened for reading fetches beyo
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file below a listed place: POSIX path relative to it, size in bytes, and etag or modification time."""
+    """One file below a listed place: POSIX path relative to it, size in bytes, and etag or modification time.
+
+    ``fault``: why it cannot be read (``survey`` only).
+    """
 
     path: str
     size: int
     version: str
+    fault: str | None = None
 
 
 def is_remote(uri: str) -> bool:
@@ -174,15 +178,21 @@ def listing(uri: str) -> Iterator[Entry]:
     Raises:
         UserError: a folder may not be listed.
     """
-    for path, size, version in _remote_listing(uri) if is_remote(uri) else local.listing(uri):
-        if not path.startswith(".") and "/." not in path:
+    for path, size, version in remote_listing(uri) if is_remote(uri) else local.listing(uri):
+        if not is_hidden(path):
             yield Entry(path, size, version)
 
 
-def _remote_listing(uri: str) -> Iterator[tuple[str, int, str]]:
+def is_hidden(path: str) -> bool:
+    """Whether a part of that path below a listed place has a leading dot."""
+    return path.startswith(".") or "/." in path
+
+
+def remote_listing(uri: str) -> Iterator[tuple[str, int, str]]:
+    """As ``listing`` of a place in an object store, hidden files too."""
     _, _, prefix = uri.removeprefix("s3://").rstrip("/").partition("/")
     for found in _objects(uri):
-        path = found["Key"].removeprefix(prefix).lstrip("/")
+        path = found["Key"].removeprefix(prefix and f"{prefix}/")
         if path and not _is_folder_object(path):
             yield path, int(found["Size"]), _version(found)
 

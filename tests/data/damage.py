@@ -13,6 +13,7 @@ RATE = 16_000
 _STEPS = np.random.default_rng(5).integers(-127, 128, 4000)
 SAMPLES = (_STEPS / 128).astype(np.float32)  # the first channel of every healthy file; 8 bits hold it exactly
 PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")
+AMBISONIC_END = bytes.fromhex("2107d3118644c8c1ca000000")
 FOREVER = 0xFFFFFFFF
 
 
@@ -102,7 +103,15 @@ def healthy() -> dict[str, bytes]:
         for bits in (32, 64)
     }
     files |= {
+        f"{used} bits in {bits}": riff(form(bits=used, block=bits // 8), chunk(b"data", integers(bits)))
+        for used, bits in ((5, 8), (9, 16), (14, 16), (18, 24), (22, 24), (25, 32), (31, 32))
+    }
+    files |= {
         "extensible": riff(extensible(16, 16), DATA),
+        "extensible, 18 bits in 24": riff(_extensible(18, 18, 3), chunk(b"data", integers(24))),
+        "extensible, no valid bits of 24": riff(extensible(24, 0), chunk(b"data", integers(24))),
+        "ambisonic, 24 bits": riff(_ambisonic(1, 24), chunk(b"data", integers(24, 4))),
+        "ambisonic, floats": riff(_ambisonic(3, 32), chunk(b"data", _floats(4))),
         "extensible, 24 of 32 bits": riff(extensible(32, 24), chunk(b"data", integers(32))),
         "rf64": rf64(form(), put(DATA, 4, b"\xff" * 4)),
         "rf64 with short sizes": rf64(form(), DATA, short=len(PLAIN) + 28),
@@ -128,6 +137,42 @@ def healthy() -> dict[str, bytes]:
     return files
 
 
+def _extensible(bits: int, valid: int, block: int) -> bytes:
+    return form(0xFFFE, bits=bits, block=block, more=struct.pack("<HHI", 22, valid, 4) + PCM_GUID)
+
+
+def _ambisonic(tag: int, bits: int) -> bytes:
+    guid = struct.pack("<I", tag) + AMBISONIC_END
+    return form(0xFFFE, 4, bits, struct.pack("<HHI", 22, bits, 0) + guid)
+
+
+def _floats(channels: int) -> bytes:
+    return np.stack([SAMPLES, *[-SAMPLES] * (channels - 1)], axis=1).astype("<f4").tobytes()
+
+
+def streamed() -> dict[str, bytes]:
+    """Recordings whose writers never came back to say how long they are; the first channel of each is SAMPLES."""
+
+    def sized(size: int, whole: int, bits: int = 16, channels: int = 1, more: bytes = b"") -> bytes:
+        samples = chunk(b"data", integers(bits, channels) + more, size)
+        return riff(form(channels=channels, bits=bits), samples, size=whole)
+
+    return {
+        "largest sizes": sized(FOREVER, FOREVER),
+        "largest size less the header": sized(FOREVER - 36, FOREVER),
+        "largest signed sizes": sized(0x7FFFFF00, 0x7FFFFF24, 24),
+        "largest signed size, riff of the header": sized(0x7FFFFFFF, 36, 16, 3),
+        "no sizes": sized(0, 0),
+        "riff of the header, no samples": sized(0, 36, 32),
+        "samples counted, riff of no bytes": riff(form(), DATA, size=0),
+        "samples counted, riff of the header": riff(LIST, form(), DATA, size=4),
+        "cut within a sample": sized(FOREVER, 36, 24, 2, b"\1\2\3\4"),
+        "rf64 without long sizes": riff(form(), put(DATA, 4, b"\xff" * 4), size=FOREVER, kind=b"RF64"),
+        "rf64 with long sizes of zero": rf64(form(), put(DATA, 4, b"\xff" * 4), sizes=(0, 0)),
+        "9 bits in 16": riff(form(bits=9, block=2), put(DATA, 4, b"\xff" * 4), size=FOREVER),
+    }
+
+
 def corpus() -> dict[str, tuple[bytes, str]]:
     """Damaged recordings, each with the code it is rejected with."""
     return {
@@ -136,6 +181,7 @@ def corpus() -> dict[str, tuple[bytes, str]]:
             "not_audio": _not_audio(),
             "unsupported_codec": _unsupported(),
             "truncated": _truncated(),
+            "streamed": {"flac streamed": streaminfo(FLAC, total=0)},
             "false_header": _false_headers(),
             "no_samples": _empty(),
             "not_finite": _not_finite(),
@@ -211,13 +257,11 @@ def _truncated() -> dict[str, bytes]:
         "cut inside the format": PLAIN[:30],
         "cut after twelve bytes": PLAIN[:12],
         "cut inside a list after the samples": riff(form(), DATA, chunk(b"LIST", bytes(400)))[:-300],
-        "header that promises 4 GB": riff(form(), put(DATA, 4, struct.pack("<I", FOREVER - 1))),
+        "header that promises 4 GB": riff(form(), put(DATA, 4, struct.pack("<I", FOREVER - (1 << 17)))),
+        "header that promises 2 GB": riff(form(), put(DATA, 4, struct.pack("<I", 1 << 31))),
         "header that promises one block more": riff(form(), put(DATA, 4, struct.pack("<I", 8002))),
-        "streamed, sizes never written": riff(form(), put(DATA, 4, b"\xff" * 4), size=FOREVER),
-        "streamed, sizes zero": riff(form(), put(DATA, 4, bytes(4)), size=0),
         "riff that promises 4 GB": riff(form(), DATA, size=FOREVER - 8),
         "rf64 that promises an exabyte": rf64(form(), put(DATA, 4, b"\xff" * 4), sizes=(2**60, 2**60 - 72)),
-        "rf64 without long sizes": riff(form(), put(DATA, 4, b"\xff" * 4), size=FOREVER, kind=b"RF64"),
         "list that promises 4 GB": riff(form(), put(LIST, 4, struct.pack("<I", FOREVER - 9)), DATA),
         "list that is longer than it says": riff(form(), put(LIST, 4, struct.pack("<I", 8)), DATA),
         "no samples chunk": riff(form(), LIST),
@@ -228,7 +272,6 @@ def _truncated() -> dict[str, bytes]:
         "flac cut after its header": FLAC[:42],
         "flac that promises one sample more": streaminfo(FLAC, total=4001),
         "flac that promises 64 billion samples": streaminfo(FLAC, total=2**36 - 1),
-        "flac streamed": streaminfo(FLAC, total=0),
         "flac with a zeroed frame": put(FLAC, second + 20, bytes(300)),
         "flac with one bit flipped": put(FLAC, second + 300, bytes([FLAC[second + 300] ^ 4])),
         "flac of two channels that are one": streaminfo(FLAC, channels=1),
@@ -239,8 +282,9 @@ def _truncated() -> dict[str, bytes]:
 def _false_headers() -> dict[str, bytes]:
     start, second, third, *_ = frames(FLAC)
     return {
-        "samples of 7 bits": riff(form(bits=7, block=1), chunk(b"data", integers(8))),
-        "samples of 12 bits in 16": riff(form(bits=12, block=2), DATA),
+        "7 bits in blocks of 2 bytes": riff(form(bits=7, block=2), DATA),
+        "20 bits in blocks of 2 bytes": riff(form(bits=20, block=2), DATA),
+        "24 bits in 32, at either end": riff(form(bits=24, block=4), chunk(b"data", integers(32))),
         "samples of no bits": riff(form(bits=0, block=2), DATA),
         "24 bits in blocks of 2 bytes": riff(form(bits=24, block=2), DATA),
         "8 bits in blocks of 2 bytes": riff(form(bits=8, block=2), DATA),
@@ -251,10 +295,10 @@ def _false_headers() -> dict[str, bytes]:
         "byte rate of another sample rate": riff(form(byte_rate=96_000), DATA),
         "byte rate beyond reason": riff(form(byte_rate=FOREVER), DATA),
         "24 valid bits of 16": riff(extensible(16, 24), DATA),
-        "no valid bits": riff(extensible(16, 0), DATA),
+        "25 valid bits of 24": riff(extensible(24, 25), chunk(b"data", integers(24))),
         "half a sample at the end": riff(form(), chunk(b"data", integers(16)[:-1])),
         "samples beyond the end of the riff": riff(form(), DATA, size=100),
-        "riff of no bytes": riff(form(), DATA, size=0),
+        "riff that ends after the first samples": riff(form(), DATA, size=60),
         "flac with another checksum": put(FLAC, 26, bytes(range(16))),
         "flac with another frame's place": FLAC[:start] + FLAC[second:third] + FLAC[start:second] + FLAC[third:],
         "flac that misses a frame": FLAC[:second] + FLAC[third:],

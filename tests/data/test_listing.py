@@ -1,15 +1,18 @@
 """Small trees of each year, as folders and inside archives: what a listing makes of them without reading audio."""
 
+import errno
 import os
 import random
+import socket
 import string
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from disk_faults import failing
 from ray_asd import reasons, store
-from ray_asd.data import layouts, zips
+from ray_asd.data import layouts, recordings, zips
 from ray_asd.data.listing import Listing, read_listing
 from ray_asd.data.source import Source
 from ray_asd.errors import UserError
@@ -128,6 +131,132 @@ def test_a_name_that_is_not_utf8_is_rejected_and_costs_no_other_file(tmp_path: P
         ("caf\\udce9.wav", "name_fits_no_layout")
     ]
     assert len(told(listing)) == 1
+
+
+def reasons_of(listing: Listing, source: str) -> dict[str, tuple[str, str]]:
+    return {row["uri"].removeprefix(f"{source}/"): (row["reason"], row["detail"]) for row in listing.rejected.rows()}
+
+
+FLAT = {"layout": "flat", "machine_type": "press", "split": "train"}
+
+
+def test_what_is_no_file_is_rejected_unread(tmp_path: Path) -> None:
+    source = Path(put(tmp_path / "press", {"a.wav": "a", "deep/b.wav": "b"}))
+    os.mkfifo(source / "deep" / "microphone.flac")
+    (source / "linked fifo.wav").symlink_to(source / "deep" / "microphone.flac")
+    (source / "noise.wav").symlink_to("/dev/urandom")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(source / "recorder.wav"))
+        listing = read_listing(Source(str(source), **FLAT))
+    assert list(told(listing)) == ["press/a.wav", "press/deep/b.wav"]
+    assert reasons_of(listing, str(source)) == {
+        "deep/microphone.flac": ("no_file", "a FIFO, not a file"),
+        "linked fifo.wav": ("no_file", "a FIFO, not a file"),
+        "noise.wav": ("no_file", "a device, not a file"),
+        "recorder.wav": ("no_file", "a socket, not a file"),
+    }
+    rows = ["a.wav", "deep", "deep/microphone.flac", "noise.wav", "deep/b.wav", "gone.wav"]
+    put(source, {"list.csv": "\n".join(["uri,machine_type,split", *(f"{row},press,train" for row in rows)])})
+    named = read_listing(Source(str(source / "list.csv")))
+    assert list(told(named)) == ["list/a.wav", "list/deep/b.wav"]
+    assert {name: reason for name, (reason, _) in reasons_of(named, str(source)).items()} == {
+        **dict.fromkeys(["deep", "deep/microphone.flac", "noise.wav"], "no_file"),
+        "gone.wav": "missing",
+    }
+    with pytest.raises(UserError, match=r"microphone\.flac: .*a FIFO, not a file.*allowed: a folder, a zip file or"):
+        read_listing(Source(str(source / "deep" / "microphone.flac")))
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    source, outside = tmp_path / "press", tmp_path / "nas"
+    put(source, {"monday/a.wav": "a"})
+    put(outside, {"old/b.wav": "b", "old/older/c.wav": "c"})
+    for place, target in {
+        "archive": outside / "old",
+        "archive again": outside / "old" / "older",
+        "latest": source / "monday",
+        "monday/all": source,
+        "monday/everything": tmp_path,
+        "tuesday": outside / "not mounted",
+    }.items():
+        (source / place).symlink_to(target)
+    (outside / "old" / "loop").symlink_to(outside / "old")
+    listing = read_listing(Source(str(source), **FLAT))
+    assert {clip.removeprefix("press/") for clip in told(listing)} == {
+        "archive/b.wav", "archive/older/c.wav", "monday/a.wav"
+    }  # fmt: skip
+    refused = reasons_of(listing, str(source))
+    assert refused.pop("tuesday")[0] == "name_fits_no_layout"
+    assert set(refused) == {"archive again", "archive/loop", "latest", "monday/all", "monday/everything"}
+    assert refused["latest"] == ("no_file", f"a link to {source}/monday, which is listed already, or some of it")
+
+
+def test_a_folder_and_an_archive_that_may_not_be_read_cost_themselves(tmp_path: Path) -> None:
+    source = Path(put(tmp_path / "press", {"a.wav": "a", "lost+found/b.wav": "b"}))
+    pack(source / "c.zip", {"c.wav": "c"})
+    (source / "d.zip").symlink_to(tmp_path / "nowhere.zip")
+    with (
+        failing("os.scandir", "lost+found", errno.EACCES),
+        failing("open", "c.zip", errno.EACCES, 9),
+    ):
+        listing = read_listing(Source(str(source), **FLAT))
+    assert list(told(listing)) == ["press/a.wav"]
+    found = reasons_of(listing, str(source))
+    assert {name: reason for name, (reason, _) in found.items()} == {
+        "lost+found": "no_file",
+        "c.zip": "unreadable",
+        "d.zip": "missing",
+    }
+    assert "Permission denied" in found["lost+found"][1]
+    with failing("os.scandir", source, errno.EACCES), pytest.raises(UserError, match="the folder cannot be listed"):
+        read_listing(Source(str(source), **FLAT))
+
+
+def test_outputs_below_a_source_are_no_part_of_it(root: str) -> None:
+    source = store.join(root, "press")
+    for name in ("a.wav", "reports.wav", "site/b.wav"):
+        store.write(store.join(source, name), name.encode())
+    before = read_listing(Source(source, **FLAT))
+    store.check_conditional_writes(store.join(source, "site", "runs"))
+    store.write(store.join(source, "site", "runs", "ingest", "c.wav"), b"c")
+    store.write(store.join(source, "report", "runs", "d.wav"), b"d")
+    store.tag_outputs(store.join(source, "report"))
+    listing = read_listing(Source(source, **FLAT))
+    assert list(told(listing)) == ["press/a.wav", "press/reports.wav", "press/site/b.wav"]
+    assert (listing.version, list(listing.rejected.rows())) == (before.version, [])
+    store.tag_outputs(source)
+    with pytest.raises(UserError, match="/press: outputs were written there; allowed: a folder of recordings"):
+        read_listing(Source(source, **FLAT))
+
+
+def test_keys_with_empty_parts_are_recordings_of_their_own(bucket: str) -> None:
+    keys = ["press/a.wav", "press//a.wav", "/press/a.wav", "//b.wav", "c/train///d.wav"]
+    for key in keys:
+        store.write(f"{bucket}/{key}", key.encode())
+    listing = read_listing(Source(bucket, dataset="x", **FLAT))
+    assert {row["clip_id"]: recordings.at(row["uri"]) for row in listing.clips.rows()} == {
+        f"x/{key}": key.encode() for key in keys
+    }
+    fan = "{}fan//train/section_00_source_train_normal_0001.wav"
+    for start in ("", "/"):
+        store.write(f"{bucket}/year/{fan.format(start)}", b"")
+    year = read_listing(Source(f"{bucket}/year"))
+    assert set(told(year)) == {f"year/{fan.format(start)}" for start in ("", "/")}
+    assert [row["machine_type"] for row in year.clips.rows()] == ["fan"] * 2
+    lines = ["uri,machine_type,split", *(f"{key},press,train" for key in ("press//a.wav", "./press/a.wav"))]
+    store.write(f"{bucket}/list.csv", "\n".join(lines).encode())
+    assert uris(read_listing(Source(f"{bucket}/list.csv"))) == [f"{bucket}/press//a.wav", f"{bucket}/press/a.wav"]
+
+
+@pytest.mark.parametrize("what", ["uri", "machine_type", "dataset", "split"])
+def test_what_is_said_of_a_source_has_to_be_text(tmp_path: Path, what: str) -> None:
+    given = {"uri": str(tmp_path)} | {what: os.fsdecode(b"/pr\xe9sse")}
+    with pytest.raises(UserError, match=rf"^{what} '/pr\\\\udce9sse' is not UTF-8"):
+        Source(**given)
+
+    pack(tmp_path / "s" / "night.zip", {"../a.wav": "a", "/b.wav": "b"})
+    with pytest.raises(UserError, match=r"among 0 file\(s\), and others refused, the first .*night\.zip!/"):
+        read_listing(Source(str(tmp_path / "s")))
 
 
 def test_a_source_that_is_a_broken_archive_is_the_users_to_mend(tmp_path: Path) -> None:

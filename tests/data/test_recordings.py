@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from ray_asd import reasons
 from ray_asd.data import audio, packs, recordings
 from ray_asd.data.audio import BadAudio
 from ray_asd.errors import StageError, UserError
@@ -59,6 +61,21 @@ def test_what_is_not_as_it_was_is_named(tmp_path: Path) -> None:
         recordings.read(inside | {"content_hash": "0" * 64})
     with pytest.raises(BadAudio, match=r"^missing: .*other\.parquet$"):
         recordings.read(inside | {"pack": str(tmp_path / "other.parquet")})
+
+
+def test_what_holds_no_sound_is_told_apart_and_holds_up_no_other(tmp_path: Path) -> None:
+    rows = [clip(tmp_path, "a" * length) | {"channels": 2, "dead_channels": None} for length in range(1, 6)]
+    rows[1] |= {"channels": 1}
+    rows[2] |= {"dead_channels": [0, 1]}
+    rows[3] |= {"uri": str(tmp_path)}  # a folder by now
+    for channel, lost in ((1, {1: "no_channel", 2: "dead_channel", 3: "recording_unreadable"}), ("mean", {3: ""})):
+        heard = list(recordings.heard(rows, channel))
+        found = {place: row for place, row in enumerate(heard) if isinstance(row, recordings.Unheard)}
+        assert found.keys() == lost.keys()
+        assert channel == "mean" or {place: row.reason for place, row in found.items()} == lost
+        assert all(row.reason in reasons.UNSCORED and str(tmp_path) in row.detail for row in found.values())
+    table = pa.Table.from_pylist([row | dict.fromkeys(("clip_id", "machine_type", "section"), "x") for row in rows])
+    assert recordings.unscored(table, found)["reason"].to_pylist() == ["recording_unreadable"]
 
 
 def test_an_error_comes_in_its_turn_and_nothing_is_read_far_ahead(tmp_path: Path) -> None:

@@ -92,9 +92,12 @@ ESCAPES = [
     "C:/evil.wav",
     "c:evil.wav",
     "..\\evil.wav",
-    "fan\\evil.wav",
-    "fan//evil.wav",
-    "./evil.wav",
+    "fan\\..\\..\\evil.wav",
+    "./fan/.././../evil.wav",
+    "\\evil.wav",
+    "\\\\server\\share\\evil.wav",
+    "D:\\plant\\evil.wav",
+    "//evil.wav",
 ]
 
 
@@ -111,6 +114,29 @@ def test_names_that_would_leave_the_folder_are_refused_and_written_nowhere(tmp_p
     assert zips.read(f"{uri}!/fan/a.wav") == b"good"
     assert sorted(tmp_path.rglob("*")) == before
     assert not Path("/etc/evil.wav").exists()
+
+
+def test_backslashes_and_needless_parts_are_read_as_unpacking_reads_them(root: str) -> None:
+    uri = store.join(root, "line.zip")
+    names = {
+        "./press/a.wav": "press/a.wav",
+        "press\\b.wav": "press/b.wav",
+        ".\\press\\sub\\c.wav": "press/sub/c.wav",
+        "press//d.wav": "press/d.wav",
+        "press/./e.wav": "press/e.wav",
+        "press\\.hidden.wav": None,
+        "press\\": None,
+        "./": None,
+        ".": None,
+        "same\\f.wav": None,
+        "./same/f.wav": None,
+    }
+    store.write(uri, packed({name: name.encode() for name in names}))
+    assert set(taken(uri)) == {name for name in names.values() if name}
+    for name, normal in names.items():
+        if normal:
+            assert zips.read(zips.member_uri(uri, normal)) == name.encode()
+    assert refused(uri) == dict.fromkeys(["same\\f.wav", "./same/f.wav"], ("archive_member", "its name occurs 2 times"))
 
 
 def test_a_name_with_a_nul_is_refused(tmp_path: Path) -> None:

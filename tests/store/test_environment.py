@@ -6,52 +6,15 @@ Errors come from the kernel where a test can have them, else from an audit hook 
 import errno
 import os
 import resource
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from disk_faults import failing
 from ray_asd import store
 from ray_asd.errors import Retryable, UserError
 from ray_asd.store import environment
-
-
-@dataclass
-class Fault:
-    """Raised by the next ``times`` of ``event`` on paths that hold ``part``."""
-
-    event: str
-    part: str
-    number: int
-    times: int
-
-
-_faults: list[Fault] = []
-
-
-def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    for fault in _faults:
-        if event == fault.event and fault.times and fault.part in str(arguments[0]):
-            fault.times -= 1
-            raise OSError(fault.number, os.strerror(fault.number), arguments[0])
-
-
-sys.addaudithook(_hook)
-
-
-@contextmanager
-def failing(event: str, part: object, number: int, times: int = 1) -> Iterator[Fault]:
-    fault = Fault(event, str(part), number, times)
-    _faults.append(fault)
-    try:
-        yield fault
-    finally:
-        _faults.remove(fault)
 
 
 @pytest.fixture

@@ -241,6 +241,58 @@ def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
             server.shutdown()
 
 
+class Guarded(http.server.BaseHTTPRequestHandler):
+    """A store that refuses each object with ``code``, and a listing with ``listing`` unless that is None.
+
+    It tells of objects (HEAD) as long as ``tells``.
+    """
+
+    protocol_version = "HTTP/1.1"
+    code: ClassVar[tuple[int, str]] = (403, "AccessDenied")
+    listing: ClassVar[str | None] = None
+    tells: ClassVar[bool] = True
+
+    def answer(self) -> None:
+        status, code = type(self).code
+        if "list-type" in self.path:
+            status, code = (403, type(self).listing) if type(self).listing else (200, "")
+        body = f"<Error><Code>{code}</Code><Message>no</Message></Error>" if code else "<ListBucketResult/>"
+        if self.command == "HEAD":
+            status, body = 200 if type(self).tells else status, ""
+        self.send_response_only(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"1"')
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    do_GET = do_HEAD = do_PUT = answer  # noqa: N815
+
+
+@pytest.mark.usefixtures("s3")
+def test_an_object_that_may_not_be_read_is_told_from_a_store_that_may_not_be_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serving(Guarded) as address, new_client() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", address)
+        for code in ((403, "InvalidObjectState"), (403, "AccessDenied"), (400, "KMS.DisabledException")):
+            monkeypatch.setattr(Guarded, "code", code)
+            said = rf"^s3://bucket/deep/key: access denied \({code[1]}\): .*no"
+            with pytest.raises(UserError, match=said) as refused:
+                store.read("s3://bucket/deep/key")
+            assert isinstance(refused.value, PermissionError)  # one object's own: others can be read
+        monkeypatch.setattr(Guarded, "code", (403, "AccessDenied"))
+        with pytest.raises(UserError, match=r"^s3://bucket: access denied \(AccessDenied\)") as refused:
+            store.write("s3://bucket/deep/key", b"1")
+        assert not isinstance(refused.value, OSError)
+        monkeypatch.setattr(Guarded, "tells", False)
+        with pytest.raises(PermissionError, match=r"^s3://bucket/key: access denied \(403\)"):
+            store.stat("s3://bucket/key")
+        monkeypatch.setattr(Guarded, "listing", "InvalidAccessKeyId")
+        with pytest.raises(UserError, match=r"^s3://bucket: access denied \(InvalidAccessKeyId\)") as refused:
+            store.stat("s3://bucket/key")
+        assert not isinstance(refused.value, OSError)
+
+
 @pytest.mark.usefixtures("s3")
 def test_an_answer_without_words_is_asked_for_some() -> None:
     with serving(Refusing) as address, new_client() as environment:

@@ -86,8 +86,8 @@ class _Clips:
         self.model = Model(used)
 
     def __call__(self, span: pa.Table, attempt: Attempt, name: str) -> Any:
+        from ray_asd.data.recordings import unscored
         from ray_asd.engine.receipts import Done
-        from ray_asd.stages.detection.hearing import unscored
 
         rows = self.rows(span)
         rows = rows.filter(pc.is_in(rows["split"], self.splits))

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ray_asd import tables
 from ray_asd.data.recordings import Unheard, heard
 from ray_asd.errors import UserError
 from ray_asd.stages.training.usage import Used, embedding
 
 _WHERE = ["clip_id", "machine_type", "section", "condition", "uri", "content_hash", "pack", "pack_row"]
+_WHERE += ["channels", "dead_channels"]  # of CLIPS that tell of the latter
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Model:
 
     def __call__(self, clips: pa.Table) -> Heard:
         """CLIPS rows -> what is said of each."""
-        rows = clips.select(_WHERE).to_pylist()
+        rows = clips.select([name for name in _WHERE if name in clips.column_names]).to_pylist()
         unheard: dict[int, Unheard] = {}
         positions: list[int] = []
 
@@ -84,14 +84,3 @@ class Model:
             except UserError as error:  # covariances of its machine type that have no inverse
                 found.append(Unheard("no_vector", str(error)))
         return found
-
-
-def unscored(clips: pa.Table, unheard: dict[int, Unheard]) -> pa.Table:
-    """UNSCORED rows of those of ``clips`` (by position) that could not be heard or compared."""
-    positions = sorted(unheard)
-    rows = clips.select(["clip_id", "machine_type", "section"]).take(pa.array(positions, pa.int64())).to_pylist()
-    found = [
-        row | {"reason": unheard[position].reason, "detail": unheard[position].detail}
-        for row, position in zip(rows, positions, strict=True)
-    ]
-    return pa.Table.from_pylist(found, schema=tables.UNSCORED)

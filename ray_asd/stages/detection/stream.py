@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from ray_asd.build import Attempt, File, Output
 from ray_asd.config import Resources
-from ray_asd.data.recordings import Unheard
+from ray_asd.data.recordings import Unheard, unscored
 from ray_asd.engine.cutting import Reader
 from ray_asd.engine.receipts import Done
 from ray_asd.stages.detection import detector
@@ -17,7 +17,7 @@ from ray_asd.stages.detection.bank import Compared, Comparer, Here
 from ray_asd.stages.detection.bank_actors import Pool
 from ray_asd.stages.detection.decide import Judge, groups_of
 from ray_asd.stages.detection.detector import DetectorCard
-from ray_asd.stages.detection.hearing import Heard, Model, unscored
+from ray_asd.stages.detection.hearing import Heard, Model
 from ray_asd.tables import Folder
 
 _MOST_NAMED = 10  # machine types or sections that a reason lists

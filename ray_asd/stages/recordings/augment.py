@@ -81,9 +81,15 @@ def _work(
         worker=worker,
         progress=progress,
     )
-    written, expected = done.counts.get("clips", 0), counts["train"] * variants
+    left_out = done.counts.get("left_out", 0)
+    written, expected = done.counts.get("clips", 0), (counts["train"] - left_out) * variants
     if written != expected:
         raise StageError(f"{expected} training clips and variants were to be written, {written} came out")
+    if not written:
+        raise UserError(
+            f"audio.channel '{config['audio']['channel']}': none of {left_out} training clips has it, or sound on it; "
+            "allowed: a channel that CLIPS have, mean"
+        )
     return Outcome(done.files, done.counts, held=done.held)
 
 
@@ -98,11 +104,18 @@ class _Decode:
         self.augmentation = Augmentation(**augmentation) if augmentation else None
 
     def __call__(self, span: pa.Table, attempt: Attempt, name: str) -> Any:
+        from ray_asd.data.recordings import no_sound, unscored
         from ray_asd.engine.receipts import Done
 
-        rows = self.rows(span).filter(pc.field("split") == "train").to_pylist()
+        clips = self.rows(span).filter(pc.field("split") == "train")
+        rows = clips.to_pylist()
+        reasons = [no_sound(row, self.audio.channel) for row in rows]
+        unheard = {position: why for position, why in enumerate(reasons) if why}
+        rows = [row for row, why in zip(rows, reasons, strict=True) if why is None]
+        left = {"left_out": len(unheard)} if unheard else {}
+        told = [attempt.put_table(f"{Folder.UNSCORED}/{name}.parquet", unscored(clips, unheard))] if unheard else []
         if not rows:
-            return Done([], {})
+            return Done(told, left)
         index: list[dict[str, Any]] = []
         with tempfile.NamedTemporaryFile(suffix=".f32") as local:
             for row, wave, changes in self._versions(rows):
@@ -115,8 +128,8 @@ class _Decode:
             waves = attempt.put_file(f"{Folder.WAVES}/{name}.f32", Path(local.name))
         index = [row | {"shard": waves.path} for row in index]
         table = tables.conform(pa.Table.from_pylist(index, schema=tables.TRAINING_SET), tables.TRAINING_SET)
-        files = [waves, attempt.put_table(f"{Folder.TRAINING_SET}/{name}.parquet", table)]
-        return Done(files, {"clips": len(index), "samples": samples})
+        files = [waves, attempt.put_table(f"{Folder.TRAINING_SET}/{name}.parquet", table), *told]
+        return Done(files, {"clips": len(index), "samples": samples, **left})
 
     def _versions(self, rows: Sequence[Row]) -> Iterator[tuple[Row, np.ndarray, dict[str, Any]]]:
         """Every row with each of the waveforms made of it, and what of the row is another then."""

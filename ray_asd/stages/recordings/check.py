@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,15 @@ import pyarrow as pa
 from ray_asd import store
 from ray_asd.build import Attempt, File
 from ray_asd.data import audio, inspection, layouts, packs, recordings
-from ray_asd.data.ingested import clip_counts, clips_table, inspected_table, reject, reject_counts, rejects_table
+from ray_asd.data.ingested import (
+    clip_counts,
+    clips_table,
+    inspected_table,
+    reject,
+    reject_counts,
+    rejects_table,
+    unread,
+)
 from ray_asd.engine import cutting
 from ray_asd.engine.receipts import Done
 from ray_asd.errors import Rejected
@@ -21,6 +29,7 @@ from ray_asd.tables import CLIPS, Folder
 _READERS = 8  # threads that wait for storage
 _AHEAD_BYTES = 64 << 20  # of recordings that wait to be decoded
 _OF_CLIPS = frozenset(CLIPS.names)
+_STREAMED = "streamed"
 
 _Row = dict[str, Any]
 """Of a listing, with the facts of ``inspection`` where they are known."""
@@ -29,9 +38,10 @@ _Row = dict[str, Any]
 class Check:
     """One shard of a manifest: each file becomes a CLIPS row, and goes into a pack if wanted, or a REJECTS row."""
 
-    def __init__(self, dataset: str, pack: bool) -> None:
+    def __init__(self, dataset: str, pack: bool, accept: Collection[str]) -> None:
         self.dataset = dataset
         self.pack = pack
+        self.accept = accept  # of reasons.ACCEPTABLE
 
     def __call__(self, shard: pa.Table, attempt: Attempt, name: str) -> Done:
         clips, rejected, inspected = list[_Row](), list[_Row](), list[_Row]()
@@ -47,8 +57,9 @@ class Check:
                     found, decoded = _inspected(row, read)
                     inspected.append(found)
                     counts["decoded" if decoded else "taken_over"] += 1
-                    if found["reason"]:
-                        rejected.append(reject(found["uri"], found["reason"], found["detail"], found["size_bytes"]))
+                    reason, detail = self._wrong(found)
+                    if reason:
+                        rejected.append(reject(found["uri"], reason, detail, found["size_bytes"]))
                         continue
                     pack_row = pack.add(found["clip_id"], read) if pack and read is not None else None
                     clips.append(self._clip(found) | {"pack_row": pack_row})
@@ -74,15 +85,19 @@ class Check:
             return None
         try:
             return recordings.at(row["uri"])
-        except FileNotFoundError as error:
-            return reject(row["uri"], "missing", str(error), None)
         except OSError as error:  # the file's own: what the environment does wrong is none here
-            return reject(row["uri"], "unreadable", str(error), None)
+            return unread(row["uri"], error, None)
         except Rejected as error:
             return reject(row["uri"], error.reason, error.detail, None)
 
     def _is_needed(self, row: _Row) -> bool:
         return row["content_hash"] is None or (self.pack and row["reason"] is None)
+
+    def _wrong(self, found: _Row) -> tuple[str | None, str]:
+        """Why it is none that is taken: what it holds, or that nobody asked for recordings of its kind."""
+        if found["streamed"] and _STREAMED not in self.accept:
+            return _STREAMED, f"its writer never filled in its size; --accept {_STREAMED} takes what is there"
+        return found["reason"], found["detail"]
 
     def _clip(self, found: _Row) -> _Row:
         condition = layouts.condition(found["machine_type"], found["section"], dict(found["attributes"]))

@@ -28,7 +28,7 @@ from ray_asd.stages.recordings import duplicates, earlier, second_look
 from ray_asd.stages.recordings.check import Check
 from ray_asd.tables import Folder
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 _REJECTS_IN_FILE = 1 << 16
 
 
@@ -38,6 +38,7 @@ class Options:
 
     pack: bool = False  # copy them into packs
     reject_duplicates: bool = False  # else they are noted
+    accept: tuple[str, ...] = ()  # of reasons.ACCEPTABLE
 
 
 def step(source: Source, worker: Worker, progress: Progress, options: Options = Options()) -> Step:
@@ -69,7 +70,7 @@ def _work(
 
     done = shards.run(
         "ingest",
-        lambda: Check(source.name, options.pack),
+        lambda: Check(source.name, options.pack, options.accept),
         cutting.manifest(_shards(listing, earlier.inspected(attempt, source, CODE_VERSION), options), attempt),
         attempt,
         worker=worker,

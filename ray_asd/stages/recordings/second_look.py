@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from ray_asd import store
 from ray_asd.build import Attempt
 from ray_asd.data import recordings
-from ray_asd.errors import Retryable
+from ray_asd.errors import Retryable, UserError
 from ray_asd.tables import Folder
 
 if TYPE_CHECKING:
@@ -28,12 +28,18 @@ def confirm(attempt: Attempt, done: "Done") -> None:
     """Return when the driver cannot read what its workers could not.
 
     Raises:
+        UserError: not one recording may be read, so that nothing is known of any; all shards count as not done.
         Retryable: it can read some; the shards of these count as not done.
     """
     from ray_asd.engine import receipts
 
     if not any(done.counts.get(f"reject_{reason}") for reason in _DOUBTFUL):
         return
+    if done.counts.get("reject_unreadable", 0) == sum(done.counts.get(kind, 0) for kind in ("clips", "rejects")):
+        rows = list(_doubtful(attempt, done))
+        receipts.forget(attempt, {row["shard"] for row in rows})
+        first = f"the first is {rows[0]['uri']}: {rows[0]['detail']}"
+        raise UserError(f"none of {len(rows)} recordings may be read, {first}; allowed: a source that may be")
     first, count, shards = "", 0, set[str]()
     for row, can_be_read in recordings.ahead(_looked_at, _doubtful(attempt, done), _READERS, _MOST_AHEAD):
         if can_be_read:
