@@ -192,9 +192,13 @@ def _read(path: Path, name: str, source: str) -> dict[str, Tensor]:
     try:
         if name.endswith(".safetensors"):
             return dict(safetensors.torch.load_file(path))
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise UserError(f"{source}: {name} is damaged or holds more than tensors") from error
+    named = isinstance(loaded, dict) and all(isinstance(key, str) for key in loaded)
+    if not named or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise UserError(f"{source}: {name} holds no state dict; allowed: a dictionary of named tensors")
+    return dict(loaded)
 
 
 def _fill(model: PreTrainedModel, state: dict[str, Tensor], source: str) -> None:
@@ -206,6 +210,10 @@ def _fill(model: PreTrainedModel, state: dict[str, Tensor], source: str) -> None
     for old, new in parametrised.items():
         state = {name.replace(f".conv.{old}", f".conv.{new}"): value for name, value in state.items()}
     needed = model.state_dict()
+    quantised = [name for name in needed if name in state and not state[name].is_floating_point()]
+    if quantised:
+        kind = str(state[quantised[0]].dtype).removeprefix("torch.")
+        raise UserError(f"{source}: {quantised[0]} is {kind}; allowed: weights as floats, not quantised ones")
     missing = [name for name in needed if name not in state and name != MASK_VECTOR]
     if missing:
         raise UserError(f"{source}: {len(missing)} weights are missing, the first one is {missing[0]}")
@@ -213,6 +221,12 @@ def _fill(model: PreTrainedModel, state: dict[str, Tensor], source: str) -> None
     if wrong:
         shapes = f"{tuple(state[wrong[0]].shape)}, config.json asks for {tuple(needed[wrong[0]].shape)}"
         raise UserError(f"{source}: {len(wrong)} weights have another shape, the first one is {wrong[0]}: {shapes}")
+    broken = [name for name in needed if name in state and not state[name].isfinite().all()]
+    if broken:
+        raise UserError(
+            f"{source}: {len(broken)} weights hold values that are not finite, the first one is {broken[0]}; "
+            "allowed: a checkpoint of a training that did not diverge"
+        )
     model.load_state_dict(state, strict=False)
 
 

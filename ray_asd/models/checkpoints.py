@@ -19,6 +19,7 @@ from huggingface_hub.errors import HFValidationError, HTTPError
 from ray_asd import build, store
 from ray_asd.config import RANDOM_SIZES, Backbone
 from ray_asd.errors import UserError, unknown
+from ray_asd.models import weights
 
 FAMILIES = {
     "wav2vec2": ("wav2vec2",),
@@ -61,7 +62,8 @@ def resolve(backbone: Backbone, seed: int) -> Checkpoint:
     """The checkpoint that ``backbone`` names; only ``random:<size>`` depends on ``seed``.
 
     Raises:
-        UserError: nothing is there, a file is missing, or it is a checkpoint of another family.
+        UserError: nothing is there, a file is missing, it is a checkpoint of another family, or the header of its
+            weights does not fit its config.json.
     """
     source = backbone.checkpoint
     if source.startswith("random:"):
@@ -74,6 +76,10 @@ def resolve(backbone: Backbone, seed: int) -> Checkpoint:
         owner = f"belongs to backbone.family {known[0]}" if known else "belongs to no family"
         allowed = " or ".join(FAMILIES[backbone.family])
         raise UserError(f"{source}: model_type {kind!r} {owner}; {backbone.family} needs {allowed}")
+    needed = weights.needed(checkpoint.config, f"{source}: {CONFIG}")
+    found = _weights_of(checkpoint)
+    if found is not None:
+        weights.check(found, needed, f"{kind.replace('-', '_')}.", source)
     return checkpoint
 
 
@@ -109,7 +115,9 @@ def mirror(source: str, revision: str | None, to: str) -> Mirror:
     there = _origin(to)
     if there and there["source"] == source and there["commit"] and revision in (None, there["commit"]):
         return Mirror(to, len(there["files"]), reused=True)
+    store.check_writable(to)
     checkpoint = _found(source, revision)
+    _weights_of(checkpoint)
     copies = {name: _local(checkpoint, name) for name in checkpoint.files}
     digests = {name: store.sha256(str(path)) for name, path in copies.items()}
     present = {entry.path for entry in store.listing(to)} - {SOURCE}
@@ -171,7 +179,8 @@ def _random(size: str, family: str, seed: int) -> Checkpoint:
 def _digest(uri: str) -> str:
     """sha256 of a file that is there, read once by all the cells of a sweep."""
     entry = store.stat(uri)
-    assert entry is not None
+    if entry is None:
+        raise UserError(f"{uri} is no file; allowed: a file of a checkpoint")
     return _digest_of_version(uri, entry)
 
 
@@ -196,6 +205,20 @@ def _in_folder(uri: str) -> Checkpoint:
     weights = {name: digest for name, digest in recorded.items() if name in files and not name.endswith(".json")}
     identity = {name: weights.get(name) or _digest(store.join(uri, name)) for name in files}
     return Checkpoint(uri, identity, _parsed(uri, CONFIG, read), files)
+
+
+def _weights_of(checkpoint: Checkpoint) -> dict[str, weights.Tensor] | None:
+    """What the headers of a folder's weights tell; None where only loading them can.
+
+    Raises:
+        UserError: a file of weights is something else.
+    """
+    if "commit" in checkpoint.identity or not checkpoint.weights:  # the hub's are looked at when they are fetched
+        return None
+    described = [weights.described(checkpoint.source, name) for name in checkpoint.weights]
+    if None in described:
+        return None
+    return {name: tensor for found in described for name, tensor in (found or {}).items()}
 
 
 def _on_hub(repository: str, revision: str | None) -> Checkpoint:

@@ -6,18 +6,31 @@ import sys
 from pathlib import Path
 
 import huggingface_hub.constants
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from ray_asd import store
 from ray_asd.config import Backbone
 from ray_asd.errors import StageError, UserError
 from ray_asd.models.checkpoints import Mirror, fetch, mirror, resolve
+from ray_asd.models.weights import needed
+
+TINY = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 6, "conv_dim": [2] * 7}
+
+
+def state(**others: np.ndarray) -> dict[str, np.ndarray]:
+    """The tensors that a backbone of every family has, as small as they can be."""
+    return {name: np.zeros(shape, np.float32) for name, shape in needed(TINY, "config.json").items()} | others
+
+
+WEIGHTS, OTHERS = (safetensors.numpy.save(state(bias=np.full(2, value, np.float32))) for value in (0, 1))
 
 
 def folder(path: Path, model_type: str = "hubert", **files: bytes) -> Path:
     """A folder that looks like a checkpoint; ``__`` in a name stands for a dot."""
     path.mkdir(parents=True)
-    (path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    (path / "config.json").write_text(json.dumps({"model_type": model_type, **TINY}))
     for name, content in files.items():
         (path / name.replace("__", ".")).write_bytes(content)
     return path
@@ -45,18 +58,18 @@ def test_random_weights_are_identified_by_size_family_and_seed() -> None:
 
 
 def test_a_folder_is_identified_by_its_content_wherever_it_lies(tmp_path: Path) -> None:
-    first = folder(tmp_path / "first", model__safetensors=b"weights")
+    first = folder(tmp_path / "first", model__safetensors=WEIGHTS)
     shutil.copytree(first, tmp_path / "second")
     identity = resolve(hubert(first), 0).identity
-    assert identity["model.safetensors"] == hashlib.sha256(b"weights").hexdigest()
+    assert identity["model.safetensors"] == hashlib.sha256(WEIGHTS).hexdigest()
     assert sorted(identity) == ["config.json", "model.safetensors"]
     assert resolve(hubert(tmp_path / "second"), 1).identity == identity
-    (first / "model.safetensors").write_bytes(b"Weights")
+    (first / "model.safetensors").write_bytes(OTHERS)
     assert resolve(hubert(first), 0).identity != identity
 
 
 def test_a_relative_folder_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder(tmp_path / "mine", model__safetensors=b"weights")
+    folder(tmp_path / "mine", model__safetensors=WEIGHTS)
     monkeypatch.chdir(tmp_path)
     checkpoint = resolve(hubert("mine"), 0)
     assert checkpoint.source == str(tmp_path / "mine")
@@ -64,7 +77,7 @@ def test_a_relative_folder_becomes_absolute(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_safetensors_are_preferred_to_bin(tmp_path: Path) -> None:
-    both = folder(tmp_path / "both", pytorch_model__bin=b"old", model__safetensors=b"new")
+    both = folder(tmp_path / "both", pytorch_model__bin=b"old", model__safetensors=WEIGHTS)
     assert resolve(hubert(both), 0).weights == ["model.safetensors"]
 
 
@@ -112,7 +125,7 @@ def test_a_checkpoint_of_another_family_is_refused(tmp_path: Path, model_type: s
 
 @pytest.mark.parametrize("model_type", ["unispeech", "unispeech-sat"])
 def test_unispeech_takes_both_of_its_kinds(tmp_path: Path, model_type: str) -> None:
-    source = str(folder(tmp_path / "any", model_type, model__safetensors=b""))
+    source = str(folder(tmp_path / "any", model_type, model__safetensors=WEIGHTS))
     assert resolve(Backbone(family="unispeech", source=source), 0).config["model_type"] == model_type
 
 
@@ -174,7 +187,7 @@ def test_a_mirror_made_again_is_left_alone_and_one_broken_off_goes_on(tmp_path: 
 
 @pytest.mark.parametrize(("name", "content"), [("model__safetensors", b"mine"), ("notes__txt", b"")])
 def test_a_mirror_writes_over_nothing(tmp_path: Path, name: str, content: bytes) -> None:
-    source = folder(tmp_path / "source", model__safetensors=b"weights")
+    source = folder(tmp_path / "source", model__safetensors=WEIGHTS)
     target = folder(tmp_path / "target", **{name: content})
     found = name.replace("__", ".")
     with pytest.raises(UserError, match=rf"target holds a {found} that is not of .*/source; allowed: an empty place"):
@@ -186,9 +199,9 @@ def test_a_mirror_writes_over_nothing(tmp_path: Path, name: str, content: bytes)
 def test_a_mirror_in_an_object_store_is_not_read_to_be_identified_but_checked_when_fetched(
     tmp_path: Path, bucket: str
 ) -> None:
-    mirror(str(folder(tmp_path / "source", model__safetensors=b"weights")), None, bucket)
+    mirror(str(folder(tmp_path / "source", model__safetensors=WEIGHTS)), None, bucket)
     identity = resolve(hubert(bucket), 0).identity
-    store.write(f"{bucket}/model.safetensors", b"others")
+    store.write(f"{bucket}/model.safetensors", OTHERS)
     assert resolve(hubert(bucket), 0).identity == identity
     with pytest.raises(StageError, match=r"model\.safetensors: its content is not the recorded one"):
         fetch(resolve(hubert(bucket), 0))
