@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ray_asd.data import formats
 from ray_asd.errors import Rejected
 
 WAV_WIDTHS = {1: (8, 16, 24, 32), 3: (32, 64)}  # bits that a sample takes, by wFormatTag: integer PCM, IEEE float
@@ -23,17 +24,6 @@ _NO_SIZE = ((0x7FFF0000, 0x7FFFFFFF), (0xFFFF0000, LONG))  # near the largest nu
 RIFF_SLACK = 8  # bytes: many writers count the RIFF header into its size, or not the last padding
 FLAC_WIDTHS = (8, 16, 24)  # bits, of those that libsndfile decodes
 FLAC_MAX_BLOCK, FLAC_MIN_FRAME = 65_535, 8  # samples per frame; bytes per frame (RFC 9639 section 9)
-OTHERS = {
-    **dict.fromkeys((b"ID3", b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2"), "MP3"),
-    b"OggS": "Ogg",
-    b"FORM": "AIFF",
-    b"caff": "CAF",
-    b".snd": "AU",
-    b"riff": "W64",
-    b"RIFX": "big-endian WAV",
-    b"wvpk": "WavPack",
-    b"\x30\x26\xb2\x75": "WMA",
-}  # recordings that are told by how they begin; no decoder is let loose on what nobody knows
 
 
 class BadAudio(Rejected):
@@ -72,9 +62,10 @@ def read(data: bytes) -> Header:
         return _wav(data)
     if data[:4] == b"fLaC":
         return _flac(data)
-    for magic, name in OTHERS.items():
-        if data.startswith(magic):
-            raise BadAudio("unsupported_codec", f"{name}, as it begins with {magic!r}; allowed: WAV (RIFF, RF64), FLAC")
+    other = formats.recording(data)
+    if other:
+        name, magic = other
+        raise BadAudio("unsupported_codec", f"{name}, as it begins with {magic!r}; allowed: WAV (RIFF, RF64), FLAC")
     raise BadAudio("not_audio", f"{len(data)} bytes that begin with {data[:8]!r}")
 
 

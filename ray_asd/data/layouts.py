@@ -25,6 +25,8 @@ ONLY_SECTION = "00"  # of machines that have just one
 HEALTHY_SPLITS = ("train", "calibration")
 _EMPTY_PARTS = re.compile("^/+|(?<=/)/+")
 _IN_NAME = re.compile(r"section_\d{2}_.*?_\d{4,}(?:_(?P<attributes>[^/]*?))?(?i:\.(?:wav|flac))?", re.ASCII)
+ENDINGS = (".wav", ".flac")
+_OTHER_ENDINGS = (".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".mp3", ".m4a", ".ogg", ".opus", ".aac", ".wma")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,12 @@ def collapsed(path: str) -> str:
 
 def is_audio(path: str) -> bool:
     """Whether the name promises a recording."""
-    return path.lower().endswith((".wav", ".flac"))
+    return path.lower().endswith(ENDINGS)
+
+
+def is_other_audio(path: str) -> bool:
+    """Whether it promises one by an ending that none of the data sets has."""
+    return path.lower().endswith(_OTHER_ENDINGS)
 
 
 def is_sidecar(path: str) -> bool:

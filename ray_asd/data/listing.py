@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from ray_asd import store, tables
-from ray_asd.data import csv_files, detection, layouts, recordings, zips
+from ray_asd.data import csv_files, detection, formats, layouts, recordings, zips
 from ray_asd.data.detection import Recognised
 from ray_asd.data.ingested import reject, unread
 from ray_asd.data.listed import FILES, LISTED, REFUSED, Version, entries, told
@@ -60,6 +60,7 @@ def read_listing(source: Source) -> Listing:
     if not store.exists(source.uri):
         raise UserError(f"{source.uri}: nothing is there; allowed: a folder, a zip file or a CSV file, local or s3://")
     if not store.is_folder(source.uri) and not zips.is_archive(source.uri):
+        _check_text(source.uri)
         return _read_csv(source)
     if store.holds_outputs(source.uri):
         raise UserError(f"{source.uri}: outputs were written there; allowed: a folder of recordings, outputs below it")
@@ -76,6 +77,19 @@ def read_listing(source: Source) -> Listing:
         rejected.write(table.select(tables.REJECTS.names))
     clips = _named(source, files, names, rejected)
     return Listing(recognised.layout, recognised.why, str(version), clips.in_order("clip_id"), rejected)
+
+
+def _check_text(uri: str) -> None:
+    """
+    Raises:
+        UserError: the file is a recording or another kind of archive.
+    """
+    with store.open_read(uri) as file:
+        what = formats.no_text(file.read(formats.START))
+    if what:
+        raise UserError(
+            f"{uri} is {what}; allowed: a folder of recordings, a zip file of them or a CSV file naming them"
+        )
 
 
 def _named(source: Source, files: Spooled, names: Names, rejected: Spooled) -> Spooled:

@@ -54,7 +54,10 @@ class Names:
             return None
         clip = self._parse(path)
         if clip is None:
-            return Misnamed("name_fits_no_layout", f"layout {self._layout} does not know such a path")
+            why = f"layout {self._layout} does not know such a path"
+            if layouts.is_other_audio(path):
+                why = f"recordings are known by names that end with {' or '.join(layouts.ENDINGS)}"
+            return Misnamed("name_fits_no_layout", why)
         if clip.label is None and _machine(path) in self._renamed:
             return Misnamed("renamed", "its named copy lies in test_rename/")
         if clip.split == "train" and exact <= self._held_out.get(_machine(path), ""):

@@ -151,6 +151,9 @@ def test_chunks_around_the_samples_are_skipped() -> None:
     assert audio.inspect(data).num_samples == 4000
 
 
+_FLAC_IN_ID3 = ("unsupported_codec", "FLAC behind an ID3 tag, which FLAC has not got, as it begins with b'ID3'")
+
+
 @pytest.mark.parametrize(
     ("data", "reason", "detail"),
     [
@@ -159,6 +162,12 @@ def test_chunks_around_the_samples_are_skipped() -> None:
         (bytes(5000), "not_audio", "5000 bytes"),
         (encode(noise(), file_format="OGG", subtype="VORBIS"), "unsupported_codec", "Ogg"),
         (encode(noise(), file_format="AIFF"), "unsupported_codec", "AIFF"),
+        (b"ID3\x04\x00\x00\x00\x00\x01\x02" + bytes(130) + encode(noise(), file_format="FLAC"), *_FLAC_IN_ID3),
+        (b"ID3\x04\x00\x00\x00\x00\x01\x02" + bytes(130) + b"\xff\xfb", "unsupported_codec", "MP3, as it begins"),
+        (b"\x00\x00\x00\x18ftypM4A " + bytes(99), "unsupported_codec", "MP4, as M4A and 3GP are"),
+        (b"BW64\xff\xff\xff\xffWAVEds64" + bytes(99), "unsupported_codec", "BW64, as it begins with b'BW64'"),
+        (b"\xff\xe3\x18\xc4" + bytes(99), "unsupported_codec", "MP3"),
+        (b"#!AMR\n" + bytes(99), "unsupported_codec", "AMR"),
         (audio.encode_wav(noise(), RATE, "ALAW"), "unsupported_codec", "0x0006"),
         (audio.encode_wav(noise(), RATE, "ULAW"), "unsupported_codec", "0x0007"),
         (audio.encode_wav(noise(), RATE, "IMA_ADPCM"), "unsupported_codec", "0x0011"),

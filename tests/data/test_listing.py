@@ -448,3 +448,36 @@ def test_each_file_with_a_changed_name_is_a_clip_or_a_reject(tmp_path: Path, lay
     assert set(rejected.values()) == {"name_fits_no_layout"}
     assert len(files) > 1  # more than the name that was not changed
     assert len(told(listing)) == len(listing.clips)
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"RIFF\x24\x00\x00\x00WAVEfmt ", "a recording"),
+        (b"fLaC\x00\x00\x00\x22", "a recording"),
+        (b"ID3\x03\x00\x00\x00\x00\x00\x00", "a recording"),
+        (b"fleet/fan/" + bytes(247) + b"ustar\x0000", "a tar archive"),
+        (b"\x1f\x8b\x08\x00", "an archive (gzip)"),
+        (b"7z\xbc\xaf\x27\x1c", "an archive (7-Zip)"),
+    ],
+)
+def test_a_file_that_is_no_text_is_no_csv_and_said_to_be_what_it_is(tmp_path: Path, start: bytes, what: str) -> None:
+    place = tmp_path / "given"
+    place.write_bytes(start + bytes(600))
+    with pytest.raises(UserError) as refused:
+        read_listing(Source(str(place)))
+    allowed = "allowed: a folder of recordings, a zip file of them or a CSV file naming them"
+    assert str(refused.value) == f"{place} is {what}; {allowed}"
+
+
+@pytest.mark.parametrize("name", ["one.wave", "two.MP3", "three.bwf"])
+def test_recordings_of_another_ending_are_told_so(tmp_path: Path, name: str) -> None:
+    for file in ("a.wav", name):
+        (tmp_path / "train").mkdir(exist_ok=True)
+        (tmp_path / "train" / file).touch()
+    found = read_listing(Source(str(tmp_path), layout="flat", machine_type="pump"))
+    (row,) = found.rejected.rows()
+    assert (row["reason"], row["detail"]) == (
+        "name_fits_no_layout",
+        "recordings are known by names that end with .wav or .flac",
+    )
