@@ -4,7 +4,7 @@ import uuid
 from functools import lru_cache
 
 from ray_asd.errors import Retryable, StageError, UserError
-from ray_asd.store.uri import create, join
+from ray_asd.store.uri import create, is_remote, join
 
 PROBE = ".conditional-writes"  # stays below the root, so that of any number of processes none needs to be the first
 _ALLOWED = "allowed: an S3 store that knows If-None-Match, a folder that may be written and knows hard links"
@@ -22,6 +22,10 @@ def check_conditional_writes(root: str) -> None:
         ignored = all(create(place, uuid.uuid4().bytes) for _ in range(2))
     except Retryable:
         raise
+    except UserError as error:
+        if is_remote(root):
+            raise
+        raise UserError(f"{root}: conditional writes are refused there: {error.__cause__}; {_ALLOWED}") from error
     except (StageError, OSError) as error:
         raise UserError(f"{root}: conditional writes are refused there: {error}; {_ALLOWED}") from error
     if ignored:

@@ -1,6 +1,7 @@
 """Files of this machine and of what is mounted on it, by their paths; what the environment does wrong is repeated.
 
-All functions raise Retryable where that does not help, and leave the errors that are a file's own as they are.
+All functions raise Retryable where that does not help. Those that read leave the errors that are a file's own as they
+are; those that write raise UserError for them: it was the user who named the place.
 """
 
 import errno
@@ -16,10 +17,14 @@ from stat import S_IFBLK, S_IFCHR, S_IFIFO, S_IFMT, S_IFSOCK, S_ISDIR, S_ISREG
 from typing import IO, TYPE_CHECKING
 
 from ray_asd.errors import UserError
-from ray_asd.store.environment import is_to_blame, repeated
+from ray_asd.store.environment import is_to_blame, repeated, said
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+ALLOWED = "a folder that is there or can be made, and may be written"
+_DRAFT_CHARACTERS = 40  # of a file's name that its draft begins with, which must not be too long itself
+_LONGEST_NAME = 255  # bytes of a file's name
 
 Found = tuple[str, int, str]
 """A file's path, its size in bytes, its version."""
@@ -115,7 +120,7 @@ def _opened(path: str) -> _Steady:
 @repeated
 def write(path: str, data: bytes) -> None:
     """Put ``data`` at ``path``, over what may be there."""
-    with _draft(path, _writing(data)) as draft:
+    with _draft(path, _writing(data)) as draft, _writable(path):
         os.replace(draft, path)
 
 
@@ -133,7 +138,7 @@ def create(path: str, data: bytes) -> None:
 @repeated
 def copy(path: str, source: Path) -> None:
     """Put the content of ``source`` at ``path``, over what may be there."""
-    with _draft(path, lambda draft: shutil.copyfile(source, draft)) as draft:
+    with _draft(path, lambda draft: shutil.copyfile(source, draft)) as draft, _writable(path):
         os.replace(draft, path)
 
 
@@ -151,14 +156,51 @@ def _writing(data: bytes) -> Callable[[str], None]:
 def _draft(path: str, fill: Callable[[str], object]) -> Iterator[str]:
     """A hidden file beside ``path``, filled, for the block; gone after it."""
     folder, last = os.path.split(path)
-    os.makedirs(folder, exist_ok=True)
-    draft = os.path.join(folder, f".{last}.{uuid.uuid4().hex}")
+    draft = os.path.join(folder, f".{last[:_DRAFT_CHARACTERS]}.{uuid.uuid4().hex}")
     try:
-        fill(draft)
+        with _writable(path):
+            os.makedirs(folder, exist_ok=True)
+            fill(draft)
         yield draft
     finally:
         with suppress(OSError):
             os.unlink(draft)
+
+
+@contextmanager
+def _writable(path: str) -> Iterator[None]:
+    """
+    Raises:
+        UserError: nothing can be written at ``path``, for a reason that will not pass by.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_to_blame(error):
+            raise
+        code = errno.errorcode.get(error.errno or 0, error.errno)
+        raise UserError(f"{path}: cannot be written: {error} ({code}); allowed: {ALLOWED}") from error
+
+
+def check_writable(path: str) -> None:
+    """Return when a file or folder could be put at ``path``, as far as its nearest folder that is there tells.
+
+    Raises:
+        UserError: that is no folder, or may not be written; or a name is too long.
+        Retryable: it is on a file system that is read-only.
+    """
+    if _status(path) is None:
+        folder, name = os.path.split(path)
+        if len(os.fsencode(name)) > _LONGEST_NAME:
+            raise UserError(f"{path}: cannot be written: a name of more than {_LONGEST_NAME} bytes; allowed: {ALLOWED}")
+        check_writable(folder)
+        return
+    if not is_folder(path):
+        raise UserError(f"{path} is no folder; allowed: {ALLOWED}")
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise said(path, OSError(errno.EROFS, ""))
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"{path}: nothing may be written there; allowed: {ALLOWED}")
 
 
 def listing(path: str, below: str = "") -> Iterator[Found]:

@@ -48,14 +48,19 @@ def absolute(uri: str) -> str:
     """``uri`` without a trailing slash; a local path made absolute, since workers have another working directory.
 
     Raises:
-        UserError: the scheme is neither a local path nor ``s3://``.
+        UserError: the scheme is neither a local path nor ``s3://``; or the path is relative to a folder that is gone.
     """
     scheme, separator, _ = uri.partition("://")
     if separator and scheme != "s3":
         raise unknown("scheme", f"{scheme}://", ["s3://bucket/key", "a local path"])
     if not uri or uri.rstrip("/") == "s3:":
         raise UserError(f"{uri!r} names no place; allowed: s3://bucket/key or a local path")
-    return uri.rstrip("/") if separator else os.path.abspath(os.path.expanduser(uri))
+    if separator:
+        return uri.rstrip("/")
+    try:
+        return os.path.abspath(os.path.expanduser(uri))
+    except FileNotFoundError as error:
+        raise UserError(f"{uri}: the working directory is gone; allowed: an absolute path") from error
 
 
 def join(uri: str, *parts: str) -> str:
@@ -160,6 +165,18 @@ def create(uri: str, data: bytes) -> bool:
     except FileExistsError:
         return read(uri) == data
     return True
+
+
+def check_writable(uri: str) -> None:
+    """Return when files can be put below ``uri``, as far as can be told without putting one there.
+
+    Raises:
+        UserError, Retryable: a file stands in the way, the folder may not be written, there is no such bucket.
+    """
+    if is_remote(uri):
+        exists(uri)
+    else:
+        local.check_writable(uri)
 
 
 def upload(source: Path, uri: str) -> None:

@@ -132,3 +132,40 @@ def test_what_links_lead_to(tmp_path: Path) -> None:
     assert (store.exists(str(tmp_path / "good")), store.exists(str(tmp_path / "broken"))) == (True, False)
     store.remove(str(tmp_path / "good"))
     assert store.read(str(tmp_path / "a")) == b"abc"
+
+
+def test_a_place_that_cannot_be_written_is_the_mistake_of_who_named_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder" / "in it").mkdir(parents=True)
+    source = tmp_path / "file"
+    places = {"file/a": "EEXIST", "folder": "EISDIR", "n" * 256: "ENAMETOOLONG", f"{'n' * 256}/a": "ENAMETOOLONG"}
+    for place, code in places.items():
+        wanted = str(tmp_path / place)
+        for put in (lambda uri: store.write(uri, b"1"), lambda uri: store.upload(source, uri)):
+            with pytest.raises(UserError) as refused:
+                put(wanted)
+            assert str(refused.value).startswith(f"{wanted}: cannot be written: [Errno ")
+            assert f"({code}); allowed: a folder that is there" in str(refused.value)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\N{LATIN SMALL LETTER U WITH DIAERESIS}" * 127, "." + "n" * 254])
+def test_a_name_as_long_as_a_name_may_be_is_written(tmp_path: Path, name: str) -> None:
+    place = str(tmp_path / name)
+    assert store.create(place, b"1")
+    store.write(place, b"2")
+    assert store.read(place) == b"2"
+    store.check_writable(str(tmp_path / "new" / name))
+
+
+def test_where_nothing_can_be_put_is_told_before(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    store.check_writable(str(tmp_path / "new" / "below it"))
+    assert os.listdir(tmp_path) == ["file"]
+    for place, said in (
+        ("file", "file is no folder"),
+        ("file/a/b", "file is no folder"),
+        ("n" * 256, "a name of more than 255 bytes"),
+    ):
+        with pytest.raises(UserError, match=said):
+            store.check_writable(str(tmp_path / place))
