@@ -138,7 +138,7 @@ def find(folder: str) -> Output | None:
     """The finished stage in ``folder``, if its marker stands."""
     try:
         marker = Marker.model_validate_json(store.read(store.join(folder, MARKER)))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValidationError as error:
         mistake = error.errors(include_url=False)[0]

@@ -1,6 +1,6 @@
 """Steps: stages that know their inputs, so that asking for the last one builds all that is missing below it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NoReturn, Protocol
@@ -24,7 +24,8 @@ class Step:
 
     ``units`` is the number of clips or training steps, ``bytes`` an estimate of what will be written. The output of an
     ``exclusive`` step is made by one process at a time; a ``resumable`` one is made of parts that outlive a kill; one
-    that is not ``on_ray`` needs no cluster, and on one a single task of its ``worker``.
+    that is not ``on_ray`` needs no cluster, and on one a single task of its ``worker``. ``check`` raises UserError for
+    what would keep it from being made and can be told before any step is.
     """
 
     stage: str
@@ -40,6 +41,7 @@ class Step:
     exclusive: bool = False
     resumable: bool = False
     on_ray: bool = True
+    check: Callable[[], None] | None = None
 
     def key(self, root: str, find: "Find" = build.find) -> Key:
         inputs = {name: _source(step, root, find) for name, step in self.inputs.items()}
@@ -90,6 +92,17 @@ def plan(step: Step, root: str, find: Find = build.find) -> list[Planned]:
 
     visit(step)
     return list(found.values())
+
+
+def check(planned: Iterable[Planned]) -> None:
+    """Refuse what is known to be refused in the end, before anything is done for it.
+
+    Raises:
+        UserError: the ``check`` of a step that is to be made.
+    """
+    for entry in planned:
+        if entry.step.check and not entry.done:
+            entry.step.check()
 
 
 def ensure(step: Step | Output, root: str, placed: Placed = lambda step: step) -> Output:

@@ -2,7 +2,10 @@
 
 import os
 
+_OWN = "local"  # Ray's word for a Ray of this command's own
+
 
 def cluster() -> str | None:
     """The address of the cluster to work on, ``RAY_ADDRESS``; None for a Ray of this command's own."""
-    return os.environ.get("RAY_ADDRESS") or None
+    address = os.environ.get("RAY_ADDRESS", "").strip()
+    return None if address in ("", _OWN) else address

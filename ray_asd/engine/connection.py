@@ -6,10 +6,9 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -18,8 +17,10 @@ from typing import Any
 
 import ray
 
+from ray_asd.build.steps import Step
+from ray_asd.engine import joining, nodes, placement
 from ray_asd.engine.address import cluster
-from ray_asd.errors import STOPPED, Retryable, UserError
+from ray_asd.errors import STOPPED, Retryable
 
 _REPORT_SECONDS = "0.5"  # how often Ray Train's controller looks at its workers; its default makes each report wait 2 s
 # How long it hears nothing else while its workers wait for their place; its default is a minute.
@@ -30,12 +31,15 @@ _stop_requested = threading.Event()
 
 
 @contextmanager
-def connected(cpus: int | None = None) -> Iterator[None]:
+def connected(todo: Sequence[Step] = (), cpus: int | None = None) -> Iterator[None]:
     """Ray for the block: joined when already there, else connected or started, and left again at its end.
 
-    ``cpus`` are those of a Ray started here, all of this machine's by default. A local Ray listens with token
-    authentication, since its ports are open on all interfaces even when told to use loopback; the token lives in a
-    private file and dies with it.
+    None is started for steps ``todo`` that this machine could not hold. ``cpus`` are those of a Ray started here, all
+    of this machine's by default. A local Ray listens with token authentication, since its ports are open on all
+    interfaces even when told to use loopback; the token lives in a private file and dies with it.
+
+    Raises:
+        UserError, StageError: there is no Ray to be had; see ``joining`` and ``placement.check_steps``.
     """
     if ray.is_initialized():
         yield
@@ -44,37 +48,21 @@ def connected(cpus: int | None = None) -> Iterator[None]:
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _PLACING_SECONDS)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = cluster()
-    if not address:
+    if address:
+        joining.check(address)
+    else:
+        placement.check_steps(todo, [nodes.here(cpus)])
         _use_private_token()
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
         os.environ.setdefault("RAY_enable_metrics_collection", "0")  # and without a dashboard nobody looks
         options |= {"include_dashboard": False, "_node_ip_address": "127.0.0.1", "num_cpus": cpus}
-    try:
-        _knock(address)
+    with joining.explained(address):
         ray.init(address=address or "local", **options)  # whatever cluster a file of Ray's remembers
-    except OSError as error:
-        raise UserError(f"RAY_ADDRESS={address!r}: no Ray cluster answers there ({error})") from error
     try:
         with _stoppable():  # only now, since Ray has put its own handler there, which aborts
             yield
     finally:
         ray.shutdown()
-
-
-def _knock(address: str | None) -> None:
-    """Fail at once where nobody listens: Ray itself would try for a quarter of an hour.
-
-    Raises:
-        UserError: the address is that of a job server or of Ray Client.
-    """
-    if "://" in (address or ""):
-        raise UserError(
-            f"RAY_ADDRESS={address!r} is not a cluster's own address; allowed: host:port of its head, auto, or none "
-            "for a Ray of this command's own (jobs/submit.py takes http://)"
-        )
-    host, _, port = (address or "").rpartition(":")
-    if port.isdigit() and "/" not in host:
-        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @cache

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
-from ray_asd import build
+from ray_asd import build, store
 from ray_asd.build import Output, records, steps
 from ray_asd.build.steps import Planned, Step
 from ray_asd.engine import patience, where
@@ -77,8 +77,13 @@ class Engine:
         node.measured, node.done, node.total = "  ".join(measured), done, total
 
     def add(self, step: Step) -> list[str]:
-        """Plan to build ``step``; the URIs of all that it takes, inputs first, its own last."""
+        """Plan to build ``step``; the URIs of all that it takes, inputs first, its own last.
+
+        Raises:
+            UserError: the ``check`` of one of them.
+        """
         planned = steps.plan(step, self.root, self._find)
+        steps.check(planned)
         for entry in planned:
             state: State = "done" if entry.done else "waiting"
             self.nodes.setdefault(entry.uri, Node(entry, state, entry.done))
@@ -95,35 +100,31 @@ class Engine:
         Raises:
             UserError: the cluster could never hold one of them.
         """
-        from ray_asd.engine import connection, placement
+        from ray_asd.engine import placement
 
         found: dict[str, int] = {}
         if any(map(where.on_ray, self.to_do)):
-            with connection.connected():
-                for step in self._checked():
-                    rooms = placement.room(step.worker, _least(step))
+            with self._on_ray() as waiting:
+                for step in waiting:
+                    rooms = placement.room(step.worker, placement.least(step))
                     found[step.stage] = min(found.get(step.stage, len(self.nodes)), rooms)
         return found
-
-    def _checked(self) -> list[Step]:
-        """The steps to be done on Ray, all of which the cluster can hold."""
-        from ray_asd.engine import placement
-
-        waiting = [step for step in self.to_do if where.on_ray(step)]
-        for step in waiting:
-            placement.check_fits(f"{step.stage} {step.name}", step.worker, _least(step))
-        return waiting
 
     def run(self, show: Callable[[], None]) -> None:
         """Build all that was added; ``show`` is called every now and then. What failed says so in its node.
 
         Raises:
-            UserError: the cluster could never hold a step.
+            UserError: the cluster could never hold a step, or the store below the root has no conditional writes.
             Retryable: SIGTERM stopped the run, once every training had stored its state.
         """
+        if self.to_do:
+            store.check_conditional_writes(self.root)
         with ExitStack() as stack:
             if any(map(where.on_ray, self.to_do)):
+                from ray_asd.engine import connection
+
                 stack.enter_context(self._on_ray())
+                stack.enter_context(connection.stopping(self._stop))
             while self._start_ready() and (not self._stopped or self._is_training()):
                 show()
                 self._collect()
@@ -132,12 +133,14 @@ class Engine:
                 raise Retryable(STOPPED)
 
     @contextmanager
-    def _on_ray(self) -> Iterator[None]:
-        from ray_asd.engine import connection
+    def _on_ray(self) -> Iterator[list[Step]]:
+        """Ray for the steps that are to be done on it, all of which it can hold."""
+        from ray_asd.engine import connection, placement
 
-        with connection.connected(), connection.stopping(self._stop):
-            self._checked()
-            yield
+        waiting = [step for step in self.to_do if where.on_ray(step)]
+        with connection.connected(waiting):
+            placement.check_steps(waiting)
+            yield waiting
 
     def _stop(self) -> None:
         self._stopped = True
@@ -223,8 +226,3 @@ def _most_tries(error: Exception) -> int:
     if isinstance(error, Unplaced):
         return 1
     return PATIENCE if isinstance(error, Retryable) else TRIES if isinstance(error, (StageError, OSError)) else 1
-
-
-def _least(step: Step) -> int:
-    """Workers without which a step does not start: all of a training's, one of a pipeline's."""
-    return (step.workers or 1) if step.exclusive else 1

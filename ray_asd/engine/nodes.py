@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import ray
+from ray._private.resource_and_label_spec import ResourceAndLabelSpec
 from ray.autoscaler.v2.utils import is_autoscaler_v2
 from ray.experimental import internal_kv
 
@@ -37,6 +38,12 @@ def room(free: Mapping[str, float], needs: Mapping[str, float]) -> float:
 def alive() -> list[Node]:
     """The nodes that are there now."""
     return [Node(node["Resources"], node["Labels"]) for node in ray.nodes() if node["Alive"]]
+
+
+def here(cpus: int | None = None) -> Node:
+    """What the only node of a Ray that is started on this machine will have."""
+    found = ResourceAndLabelSpec(num_cpus=cpus).resolve(is_head=True, node_ip_address="127.0.0.1")
+    return Node(found.to_resource_dict(), found.labels or {})
 
 
 def grow() -> bool:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,28 +12,53 @@ from typing import Any
 import ray
 
 from ray_asd.build import Held
+from ray_asd.build.steps import Step
 from ray_asd.config import Worker
 from ray_asd.engine import nodes
+from ray_asd.engine.nodes import Node
 from ray_asd.errors import UserError
 
 _CAPACITY_SECONDS = 2.0  # how often a waiter looks whether the cluster has grown
 AT_ONCE = 16  # pieces of work of one driver on a cluster that grows
 
 
-def check_fits(what: str, worker: Worker, count: int = 1, beside: Mapping[str, float] = MappingProxyType({})) -> None:
+def check_steps(steps: Iterable[Step], there: list[Node] | None = None) -> None:
+    """``check_fits`` for the workers without which each of ``steps`` does not start.
+
+    Raises:
+        UserError: one of them can never start.
+    """
+    for step in steps:
+        check_fits(f"{step.stage} {step.name}", step.worker, least(step), there=there)
+
+
+def least(step: Step) -> int:
+    """Workers without which a step does not start: all of a training's, one of a pipeline's."""
+    return (step.workers or 1) if step.exclusive else 1
+
+
+def check_fits(
+    what: str,
+    worker: Worker,
+    count: int = 1,
+    beside: Mapping[str, float] = MappingProxyType({}),
+    there: list[Node] | None = None,
+) -> None:
     """Refuse work that this cluster could never run, instead of waiting for ever; ``beside`` is taken with it.
 
-    Where an autoscaler works nothing is refused: who waits is what it brings nodes for.
+    Where an autoscaler works nothing is refused: who waits is what it brings nodes for. ``there`` are the nodes of a
+    cluster that has not been started yet.
 
     Raises:
         UserError: names what is asked for and the sizes of the nodes that are there.
     """
-    there = nodes.alive()
+    has_yet_to_start = there is not None
+    there = nodes.alive() if there is None else there
     enough = sum(node.room(needs(worker), worker.labels) for node in there) >= count
     asked = Counter(needs(worker, count)) + Counter(beside)
     if enough and all(sum(node.resources.get(name, 0) for node in there) >= value for name, value in asked.items()):
         return
-    if nodes.grow():
+    if not has_yet_to_start and nodes.grow():
         return
     names = list(asked)
     labels = "".join(f" on nodes with {name}={value}" for name, value in worker.labels.items())

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+from ray_asd import store
 from ray_asd.build import Output, steps
 from ray_asd.build.steps import Step
 from ray_asd.engine import where
@@ -17,18 +18,27 @@ def session(root: str, progress: Progress = silent) -> Iterator[Bring]:
     """A ``Bring`` for outputs below ``root``; Ray stays up from the first step that needs it to the block's end.
 
     Where there is a cluster all steps are done on it.
+
+    Raises:
+        UserError: before anything is done, where a step, the cluster or the store says so already.
     """
     with ExitStack() as stack:
         connected = False
 
         def bring(step: Step) -> Output:
             nonlocal connected
-            planned = steps.plan(step, root)
-            if not connected and any(where.on_ray(entry.step) and not entry.done for entry in planned):
-                from ray_asd.engine import connection
+            planned = [entry for entry in steps.plan(step, root) if not entry.done]
+            steps.check(planned)
+            if planned:
+                store.check_conditional_writes(root)
+            on_ray = [entry.step for entry in planned if where.on_ray(entry.step)]
+            if on_ray:
+                from ray_asd.engine import connection, placement
 
-                stack.enter_context(connection.connected())
-                connected = True
+                if not connected:
+                    stack.enter_context(connection.connected(on_ray))
+                    connected = True
+                placement.check_steps(on_ray)
             return steps.ensure(step, root, lambda needed: where.placed(needed, progress))
 
         yield bring

@@ -32,7 +32,7 @@ class Sweep:
     A cell that cannot be planned, for want of its weights, say, is a failed cell and holds up no other.
 
     Raises:
-        UserError: CLIPS hold nothing to train on or to score.
+        UserError: CLIPS hold nothing to train on or to score, or no cell can be planned.
     """
 
     def __init__(self, name: str, cells: Sequence[Cell], clips: Output, root: str) -> None:
@@ -42,6 +42,8 @@ class Sweep:
             if not clips.marker.counts.get(split):
                 raise UserError(f"{clips.uri} holds no {split} clips; a sweep needs both train and test clips")
         self.rows = [self._planned(cell) for cell in cells]
+        if all(row.error for row in self.rows):
+            raise UserError(f"none of {len(self.rows)} cells can be planned, the first one: {self.rows[0].error}")
         self._begun, self._there = 0.0, 0
 
     def _planned(self, cell: Cell) -> Row:

@@ -4,6 +4,8 @@ import multiprocessing
 import pickle
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from ray_asd import build, store
 from ray_asd.build import Attempt, Outcome, Output, steps
 from ray_asd.build.steps import Step
-from ray_asd.errors import StageError
+from ray_asd.errors import StageError, UserError
 from s3_faults import through
 
 
@@ -169,3 +171,21 @@ def test_an_exclusive_step_is_worked_on_by_one_while_others_wait(root: str) -> N
     (folder,) = store.folders(store.join(root, "train"))
     assert store.folders(store.join(root, "train", folder)) == [found[0][0]]  # the state is gone with its use
     assert build.resolve(store.join(root, "train", folder), "train").read("text") == b"alone"
+
+
+def test_what_can_be_told_before_is_told_of_every_step_that_is_to_be_made(tmp_path: Path, bench: Bench) -> None:
+    root, asked = str(tmp_path), list[str]()
+
+    def check(name: str) -> None:
+        asked.append(name)
+        if name == "right":
+            raise UserError("not to be made")
+
+    step = diamond(bench)
+    inputs = {name: replace(given, check=partial(check, name)) for name, given in step.inputs.items()}
+    step = replace(step, inputs=inputs)
+    steps.ensure(step.inputs["left"], root)
+    with pytest.raises(UserError, match="not to be made"):
+        steps.check(steps.plan(step, root))
+    assert asked == ["right"]
+    assert bench.worked == ["top", "left"]

@@ -17,6 +17,7 @@ from ray_asd.build.steps import Step
 from ray_asd.data.ingested import most_seconds
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import StageError
+from ray_asd.stages.recordings import refusals
 from ray_asd.stages.training.usage import Used
 from ray_asd.tables import Folder, as_column
 
@@ -44,6 +45,7 @@ def clips(used: Used, clips: Output, progress: Progress, splits: Sequence[str] =
         worker=used.usage.resources.embed,
         workers=used.usage.resources.embed_workers,
         resumable=True,
+        check=lambda: refusals.channel(clips, used.audio.channel, splits),
     )
 
 

@@ -13,6 +13,7 @@ from ray_asd.engine.progress import Progress
 from ray_asd.errors import UserError
 from ray_asd.stages.detection import detector, embed, healthy
 from ray_asd.stages.detection.healthy import Source
+from ray_asd.stages.recordings import refusals
 from ray_asd.stages.training.usage import Used, leading
 from ray_asd.tables import Folder
 
@@ -61,7 +62,14 @@ def step(members: Sequence[Used], clips: Output, progress: Progress, withheld: W
         units=num_clips,
         worker=_worker(num_clips, len(members)),
         on_ray=False,
+        check=lambda: _check(members, clips),
     )
+
+
+def _check(members: Sequence[Used], clips: Output) -> None:
+    for member in members:
+        if member.has_bank:
+            refusals.neighbours(clips, member.backend, embed.HEALTHY_SPLITS)
 
 
 def extension(

@@ -20,6 +20,7 @@ from ray_asd.config import Audio, Augmentation, Worker
 from ray_asd.data.ingested import most_seconds
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import StageError, UserError
+from ray_asd.stages.recordings import refusals
 from ray_asd.tables import Folder
 
 CODE_VERSION = 3
@@ -57,6 +58,7 @@ def _step(name: str, clips: Output, config: dict[str, Any], worker: Worker, prog
         worker=worker,
         bytes=samples * variants * _BYTES_PER_SAMPLE,
         resumable=True,
+        check=lambda: refusals.channel(clips, config["audio"]["channel"], ["train"]),
     )
 
 

@@ -15,7 +15,7 @@ from ray_asd.build.steps import Step
 from ray_asd.config import Recipe
 from ray_asd.data.training_set import held_out
 from ray_asd.engine.progress import Progress
-from ray_asd.stages.recordings import augment
+from ray_asd.stages.recordings import augment, refusals
 from ray_asd.stages.training.model_output import AUTOENCODER, stored
 from ray_asd.tables import Folder
 
@@ -44,6 +44,7 @@ def _mobilenet(recipe: Recipe, clips: Output, progress: Progress) -> Step:
         worker=recipe.resources.train,
         workers=1,
         exclusive=True,
+        check=lambda: refusals.conditions(clips, None),
     )
 
 

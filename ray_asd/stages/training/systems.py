@@ -14,7 +14,7 @@ from ray_asd.data.training_set import TrainingSet, held_out
 from ray_asd.engine.progress import Progress
 from ray_asd.models import checkpoints
 from ray_asd.models.card import CARD, read_card
-from ray_asd.stages.recordings import augment
+from ray_asd.stages.recordings import augment, refusals
 from ray_asd.stages.training import baselines, chunks
 from ray_asd.stages.training.model_output import stored
 from ray_asd.stages.training.usage import planned
@@ -110,6 +110,7 @@ def fine_tuning(recipe: Recipe, clips: Output, progress: Progress) -> Step:
         worker=recipe.resources.train,
         workers=recipe.fine_tuning.workers,
         exclusive=True,
+        check=lambda: refusals.conditions(clips, recipe.augmentation),
     )
 
 
