@@ -1,12 +1,14 @@
 """What every command shares: its result, told to a person or a machine; progress; the plan of a dry run."""
 
+import errno
 import json
+import os
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -55,20 +57,51 @@ class Progress:
 
 
 def run(command: click.Command, name: str, arguments: list[str] | None = None) -> NoReturn:
-    """Run a command line and exit; every expected error is one line and an exit code."""
+    """Run a command line and exit; every expected error is one line and an exit code.
+
+    What ends before the command has a ``summary`` ends with a summary all the same.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    begun = time.monotonic()
     try:
-        code = command.main(arguments, prog_name=name, standalone_mode=False)
-    except click.UsageError as error:
-        code = complain(error.format_message(), REFUSED)
-    except UserError as error:
-        code = complain(str(error), REFUSED)
-    except (StageError, KeyboardInterrupt, click.Abort) as error:
-        code = complain(str(error) or "interrupted", _code(error))
+        _check_text(given)
+        code = command.main(given, prog_name=name, standalone_mode=False)
+    except (click.ClickException, click.Abort, UserError, StageError, OSError, KeyboardInterrupt) as error:
+        problem, code = _problem(error)
+        complain(problem, code)
+        if "--json" in given:
+            first = next((word for word in given if word in getattr(command, "commands", ())), name)
+            status = "refused" if code == REFUSED else "failed"
+            click.echo(json.dumps(_told(first, status, Result(), time.monotonic() - begun) | {"error": problem}))
     sys.exit(code or 0)
 
 
-def _code(error: BaseException) -> int:
-    return TRY_AGAIN if isinstance(error, Retryable) else FAILED
+def _check_text(arguments: Sequence[str]) -> None:
+    """
+    Raises:
+        UserError: an argument is not text, whose bytes no table and no other process could be given.
+    """
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            shown = os.fsencode(argument)
+            allowed = "allowed: UTF-8, in a locale that knows it, such as LC_ALL=C.UTF-8"
+            raise UserError(f"an argument is not UTF-8 here: {shown!r}; {allowed}") from error
+
+
+def _problem(error: BaseException) -> tuple[str, int]:
+    """What went wrong in one line, and the exit code for it."""
+    if isinstance(error, click.ClickException):
+        return error.format_message(), REFUSED
+    if isinstance(error, UserError):
+        return str(error), REFUSED
+    if isinstance(error, OSError):
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        own = FAILED if isinstance(error, FileNotFoundError) else REFUSED
+        code = TRY_AGAIN if store.is_to_blame(error) else own
+        return f"{what} ({errno.errorcode.get(error.errno or 0, type(error).__name__)})", code
+    return str(error) or "interrupted", TRY_AGAIN if isinstance(error, Retryable) else FAILED
 
 
 def complain(message: str, code: int) -> int:
@@ -87,14 +120,16 @@ def summary(command: str, root: str | None, as_json: bool) -> Iterator[Result]:
     try:
         with _sigterm_raises():
             yield run.result
-    except UserError as error:
-        run.end("refused", REFUSED, str(error), error)
-    except (StageError, KeyboardInterrupt) as error:
-        run.end("failed", _code(error), str(error) or "interrupted", error)
-    except Exception as error:
+    except BrokenPipeError:  # whoever read it has gone, which click knows
+        raise
+    except (UserError, StageError, OSError, KeyboardInterrupt) as error:
+        problem, code = _problem(error)
+        run.end("refused" if code == REFUSED else "failed", code, problem, error)
+    except Exception as error:  # noqa: BLE001 - told and kept, or shown, with its traceback
+        where = f"; {run.record.uri} has the traceback" if root else ""
         if not root:
-            raise
-        run.end("failed", FAILED, f"{type(error).__name__}: {error}; {run.record.uri} has the traceback", error)
+            traceback.print_exception(error)
+        run.end("failed", FAILED, f"{type(error).__name__}: {error}{where}", error)
     if run.result.gate:
         run.end("gate", GATE, run.result.gate)
     run.end("done")
@@ -111,7 +146,7 @@ class _Run:
         self._keep("running")
 
     def end(self, status: str, code: int = 0, problem: str | None = None, error: BaseException | None = None) -> None:
-        told = self._told(status) | ({"error": problem} if problem else {})
+        told = self._so_far(status) | ({"error": problem} if problem else {})
         if problem:
             complain(problem, code)
         self._keep(status, told | {"exit_code": code}, error)
@@ -122,15 +157,8 @@ class _Run:
         if code:
             sys.exit(code)
 
-    def _told(self, status: str) -> dict[str, Any]:
-        return {
-            "command": self._command,
-            "status": status,
-            "outputs": self.result.outputs,
-            "counts": dict(self.result.counts),
-            "seconds": round(time.monotonic() - self._begun, 3),
-            "reused": self.result.reused,
-        }
+    def _so_far(self, status: str) -> dict[str, Any]:
+        return _told(self._command, status, self.result, time.monotonic() - self._begun)
 
     def _keep(self, status: str, told: Mapping[str, Any] | None = None, error: BaseException | None = None) -> None:
         """Below the root, if it is there: one that was only named, perhaps wrongly, is not made for this alone."""
@@ -138,13 +166,25 @@ class _Run:
             return
         try:
             if status not in ("running", "refused") or store.is_folder(self._root):
-                self.record.write(told or self._told(status), error)
+                self.record.write(told or self._so_far(status), error)
         except (UserError, StageError, OSError) as unkept:
-            unforeseen = error and not isinstance(error, (UserError, StageError, KeyboardInterrupt))
+            unforeseen = error and not isinstance(error, (UserError, StageError, OSError, KeyboardInterrupt))
             if status in ("done", "gate") or unforeseen:  # else one line says already what went wrong
                 complain(f"{self.record.uri} could not be written: {unkept}", 0)
             if unforeseen:
                 traceback.print_exception(error)
+
+
+def _told(command: str, status: str, result: Result, seconds: float) -> dict[str, Any]:
+    """The summary of a run, as ``--json`` prints it."""
+    return {
+        "command": command,
+        "status": status,
+        "outputs": result.outputs,
+        "counts": dict(result.counts),
+        "seconds": round(seconds, 3),
+        "reused": result.reused,
+    }
 
 
 @contextmanager
@@ -179,7 +219,9 @@ def bring(result: Result, root: str, step: Step, *names: str, dry_run: bool = Fa
     from ray_asd.engine.session import session
 
     if dry_run:
-        for estimate in estimates(steps.plan(step, root), root):
+        planned_steps = steps.plan(step, root)
+        steps.check(planned_steps)
+        for estimate in estimates(planned_steps, root):
             click.echo(planned(estimate))
         return None
     with session(root, Progress()) as build:

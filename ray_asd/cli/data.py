@@ -33,6 +33,7 @@ def simulate(out: str, machines: str | None, workers: int, as_json: bool, **flee
             fleet["machines"] = tuple(name.strip() for name in machines.split(","))
         progress = Progress()
         out = store.absolute(out)
+        store.check_writable(out)
         count = simulation.write(
             simulation.Fleet(**fleet), out, workers, lambda done, total: progress("simulate", done, total)
         )

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+import pyarrow.compute as pc
 
-from ray_asd import build, store
+from ray_asd import build, store, tables
 from ray_asd.build import Output
 from ray_asd.build.steps import Step
 from ray_asd.cli.app import (
@@ -164,6 +165,8 @@ def score(
             made, resources = _given(detector, models, **options)
         else:
             made, resources = _first_enrolled(models, queries, **options)
+        if submission:
+            _check_submission(queries, submission)
         step = stage.step(made, queries, resources, Progress())
         output = bring(result, root, step, "scores", "unscored", "thresholds", dry_run=dry_run)
         if output is None:
@@ -228,14 +231,25 @@ def _gate(scores: Output, allowed: int | None) -> str | None:
     return None
 
 
+def _check_submission(clips: Output, folder: str) -> None:
+    from ray_asd.scoring import submission
+
+    rows = clips.table(Folder.CLIPS, tables.CLIPS)
+    submission.check(rows.filter(pc.equal(rows["split"], "test")), folder, _year(clips))
+
+
 def _submit(scores: Output, clips: Output, folder: str, result: Result) -> None:
-    """In files named as in the year of the clips' layout; those of own layouts as from 2022 on."""
-    from ray_asd.data.years import LAYOUTS
     from ray_asd.scoring.submission import write
 
-    layout = LAYOUTS[clips.marker.summary["layout"]]
-    written = write(scores.table(Folder.SCORES), folder, layout.protocol or "dcase2023")
+    written = write(scores.table(Folder.SCORES), folder, _year(clips))
     store.tag_outputs(store.absolute(folder))
     result.outputs["submission"] = store.absolute(folder)
     for name in written.without_decisions:
         click.echo(f"no {name}: without a threshold there are no decisions", err=True)
+
+
+def _year(clips: Output) -> str:
+    """The protocol of the year whose layout the clips have; files of own layouts are named as from 2022 on."""
+    from ray_asd.data.years import LAYOUTS
+
+    return LAYOUTS[clips.marker.summary["layout"]].protocol or "dcase2023"

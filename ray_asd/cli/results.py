@@ -83,6 +83,7 @@ def report_command(root: str, out: str, count: int, no_audio: bool, as_json: boo
         if not metrics and not scores:
             raise UserError(f"{store.absolute(root)} holds no METRICS; run `ray-asd evaluate` first")
         place, options = store.absolute(out), report.Options(count, not no_audio)
+        store.check_writable(place)
         store.tag_outputs(place)
         pages = report.pages(report.runs(metrics, scores), place, options, Progress())
         written = report.write(metrics, compared[-1] if compared else None, [], place, pages)

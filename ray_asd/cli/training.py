@@ -55,6 +55,9 @@ def sweep(
     root = store.absolute(root)
     with summary("sweep", None if dry_run else root, as_json) as result:
         cells = grids.load(grid, recipe, overrides, _numbers(seeds))
+        place = store.absolute(report_dir) if report_dir else store.join(root, "report")
+        if not dry_run:
+            store.check_writable(place)
         planned = Sweep(store.name(grid).partition(".")[0], cells, build.resolve(clips, "ingest"), root)
         if dry_run:
             live.show_plan(planned)
@@ -63,7 +66,6 @@ def sweep(
             planned.run(show)
         compared = planned.compared()
         failures = [report.Failure(row.cell.system, row.cell.recipe.seed, error) for row, error in planned.failed]
-        place = store.absolute(report_dir) if report_dir else store.join(root, "report")
         pages = report.pages(report.runs(planned.metrics, []), place, report.Options(), Progress())
         written = report.write(planned.metrics, compared, failures, place, pages)
         result.outputs = written.files | ({"comparison": compared.uri} if compared else {})

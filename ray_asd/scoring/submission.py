@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -26,7 +27,8 @@ _SUBMISSION = pa.schema(
         for name in ("clip_id", "machine_type", "section", "domain", "split", "label", "score", "decision")
     ]
 )
-_WRITTEN = ["clip_id", "machine_type", "section", "score", "decision"]
+_NAMED = ["clip_id", "machine_type", "section", "domain"]
+_WRITTEN = [*_NAMED, "score", "decision"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +39,29 @@ class Written:
     without_decisions: list[str]
 
 
+def check(clips: pa.Table, folder: str, protocol: str = "dcase2023") -> None:
+    """Refuse what ``write`` would refuse once ``clips`` (clip_id, machine_type, section, domain of CLIPS) are scored.
+
+    Raises:
+        UserError, Retryable: as ``write`` raises, or nothing can be put in ``folder``.
+    """
+    store.check_writable(store.absolute(folder))
+    _by_file(clips.select(_NAMED), protocol)
+
+
 def write(scores: pa.Table, folder: str, protocol: str = "dcase2023") -> Written:
     """Put the official files of ``scores`` in ``folder``, named as in the year of ``protocol``.
 
-    Columns are clip_id, machine_type, section, score, decision of SCORES, in 2021 domain too.
-
-    Scores are written so that reading them back gives the same float64.
+    Columns are clip_id, machine_type, section, score, decision of SCORES, in 2021 domain too. Scores are written so
+    that reading them back gives the same float64.
 
     Raises:
         UserError: two clips of one file have the same name, or the year's files are of a domain and a clip has none.
     """
     folder = store.absolute(folder)
-    by_file: dict[str, list[dict[str, object]]] = {}
-    columns = [*_WRITTEN, "domain"] if protocol == "dcase2021" else _WRITTEN
-    for row in scores.select(columns).sort_by([("machine_type", "ascending"), ("section", "ascending")]).to_pylist():
-        by_file.setdefault(_end(row["machine_type"], row["section"], row.get("domain"), protocol), []).append(row)
     names, without = [], []
-    for end, rows in by_file.items():
+    for end, rows in _by_file(scores.select(_WRITTEN), protocol).items():
         files = [store.name(str(row["clip_id"])) for row in rows]
-        refuse_duplicates(files, end)
         kinds = {"anomaly_score": [repr(row["score"]) for row in rows]}
         if protocol != "dcase2020":
             if any(row["decision"] is None for row in rows):
@@ -68,6 +74,16 @@ def write(scores: pa.Table, folder: str, protocol: str = "dcase2023") -> Written
             store.write(store.join(folder, f"{kind}_{end}"), text.getvalue().encode())
             names.append(f"{kind}_{end}")
     return Written(names, without)
+
+
+def _by_file(clips: pa.Table, protocol: str) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each file, by what its name ends with."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in clips.sort_by([("machine_type", "ascending"), ("section", "ascending")]).to_pylist():
+        found.setdefault(_end(row["machine_type"], row["section"], row["domain"], protocol), []).append(row)
+    for end, rows in found.items():
+        refuse_duplicates([store.name(row["clip_id"]) for row in rows], f"--submission: {end}")
+    return found
 
 
 def _end(machine_type: str, section: str, domain: str | None, protocol: str) -> str:

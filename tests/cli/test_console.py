@@ -1,5 +1,6 @@
 """How commands end: codes, the summary line, what is kept of it, and progress where nobody watches a terminal."""
 
+import errno
 import json
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from ray_asd import store
+from ray_asd import cli, store
 from ray_asd.cli import console
 from ray_asd.errors import STOPPED, Retryable, StageError, UserError
 
@@ -74,9 +75,12 @@ def test_a_person_reads_places_and_counts(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out == ""
 
 
-def test_what_nobody_foresaw_is_not_hidden() -> None:
-    with pytest.raises(ZeroDivisionError):
-        end_with(ZeroDivisionError(), None)
+def test_what_nobody_foresaw_is_not_hidden(capfd: pytest.CaptureFixture[str]) -> None:
+    assert end_with(ZeroDivisionError("by zero"), None) == 1
+    out, err = capfd.readouterr()
+    assert json.loads(out)["error"] == "ZeroDivisionError: by zero"
+    begun, *_, last = err.splitlines()
+    assert (begun, last) == ("Traceback (most recent call last):", "ray-asd: ZeroDivisionError: by zero")
 
 
 def test_what_nobody_foresaw_has_its_traceback_below_the_root(
@@ -169,3 +173,46 @@ def test_a_log_holds_one_line_per_task_and_end_not_one_per_step(capsys: pytest.C
     progress("score", 7, 7)
     expected = ["train  loss 1.000: 1/100", "train  loss 0.010: 100/100", "score: 0/7", "score: 7/7"]
     assert capsys.readouterr().err.splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "status", "line"),
+    [
+        (["train", "--recipe"], 2, "refused", "Option '--recipe' requires an argument."),
+        (["ls", "gs://bucket"], 2, "refused", "unknown scheme 'gs://'; allowed: s3://bucket/key, a local path"),
+        (["gc", "/nowhere"], 2, "refused", "/nowhere: no such folder; allowed: a ROOT that earlier commands wrote to"),
+        (["ls", os.fsdecode(b"/f\xfcr")], 2, "refused", "an argument is not UTF-8 here: b'/f\\xfcr'; allowed: UTF-8, "),
+        (["show", "/" + "n" * 300], 2, "refused", "File name too long (ENAMETOOLONG)"),
+    ],
+)
+def test_what_ends_before_it_began_has_its_summary_too(
+    arguments: list[str], code: int, status: str, line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*arguments, "--json"] if arguments[-1] != "--recipe" else ["train", "--json", "--recipe"])
+    out, err = capfd.readouterr()
+    told = json.loads(out)
+    assert (ended.value.code, told["command"], told["status"]) == (code, arguments[0], status)
+    assert err == f"ray-asd: {told['error']}\n"
+    assert line in err
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "status"),
+    [
+        (errno.ENOSPC, 75, "failed"),
+        (errno.EROFS, 75, "failed"),
+        (errno.EIO, 75, "failed"),
+        (errno.EPERM, 2, "refused"),
+        (errno.ENOTDIR, 2, "refused"),
+        (errno.ENOENT, 1, "failed"),
+    ],
+)
+def test_errors_of_the_file_system_are_lines(
+    number: int, code: int, status: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for root in (None, str(tmp_path)):
+        assert end_with(OSError(number, os.strerror(number), "/a/place"), root) == code
+        out, err = capfd.readouterr()
+        assert json.loads(out)["status"] == status
+        assert err == f"ray-asd: /a/place: {os.strerror(number)} ({errno.errorcode[number]})\n"
