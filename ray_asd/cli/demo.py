@@ -18,7 +18,7 @@ def demo(root: str, seed: int, overrides: tuple[str, ...], as_json: bool) -> Non
 
     root = store.absolute(root)
     with summary("demo", root, as_json) as result:
-        store.check_conditional_writes(root)
+        store.check_writable(root)
         outputs = stage.run(root, seed, overrides, Progress())
         metrics, place = [outputs["metrics"]], store.join(root, "report")
         pages = report.pages(report.runs(metrics, []), place, report.Options(), Progress())

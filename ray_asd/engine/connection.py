@@ -31,27 +31,27 @@ _stop_requested = threading.Event()
 
 
 @contextmanager
-def connected(todo: Sequence[Step] = (), cpus: int | None = None) -> Iterator[None]:
+def connected(cpus: int | None = None) -> Iterator[None]:
     """Ray for the block: joined when already there, else connected or started, and left again at its end.
 
-    None is started for steps ``todo`` that this machine could not hold. ``cpus`` are those of a Ray started here, all
-    of this machine's by default. A local Ray listens with token authentication, since its ports are open on all
-    interfaces even when told to use loopback; the token lives in a private file and dies with it.
+    ``cpus`` are those of a Ray started here, all of this machine's by default. A local Ray listens with token
+    authentication, since its ports are open on all interfaces even when told to use loopback; the token lives in a
+    private file and dies with it.
 
     Raises:
-        UserError, StageError: there is no Ray to be had; see ``joining`` and ``placement.check_steps``.
+        UserError, StageError: there is no Ray to be had; see ``joining``.
     """
     if ray.is_initialized():
         yield
         return
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _REPORT_SECONDS)
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _PLACING_SECONDS)
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it puts lines of its own among the command's
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = cluster()
     if address:
         joining.check(address)
     else:
-        placement.check_steps(todo, [nodes.here(cpus)])
         _use_private_token()
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
         os.environ.setdefault("RAY_enable_metrics_collection", "0")  # and without a dashboard nobody looks
@@ -63,6 +63,18 @@ def connected(todo: Sequence[Step] = (), cpus: int | None = None) -> Iterator[No
             yield
     finally:
         ray.shutdown()
+
+
+def check_fits(todo: Sequence[Step]) -> None:
+    """Refuse steps that the Ray which is there, or the one that is to be started here, could never hold.
+
+    Raises:
+        UserError: names one of them. Of a cluster that is yet to be joined nothing is known.
+    """
+    if ray.is_initialized():
+        placement.check_steps(todo)
+    elif not cluster():
+        placement.check_steps(todo, [nodes.here()])
 
 
 @cache

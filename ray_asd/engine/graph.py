@@ -117,14 +117,14 @@ class Engine:
             UserError: the cluster could never hold a step, or the store below the root has no conditional writes.
             Retryable: SIGTERM stopped the run, once every training had stored its state.
         """
-        if self.to_do:
-            store.check_conditional_writes(self.root)
         with ExitStack() as stack:
             if any(map(where.on_ray, self.to_do)):
                 from ray_asd.engine import connection
 
-                stack.enter_context(self._on_ray())
+                stack.enter_context(self._on_ray(store.check_conditional_writes))
                 stack.enter_context(connection.stopping(self._stop))
+            elif self.to_do:
+                store.check_conditional_writes(self.root)
             while self._start_ready() and (not self._stopped or self._is_training()):
                 show()
                 self._collect()
@@ -133,13 +133,15 @@ class Engine:
                 raise Retryable(STOPPED)
 
     @contextmanager
-    def _on_ray(self) -> Iterator[list[Step]]:
-        """Ray for the steps that are to be done on it, all of which it can hold."""
-        from ray_asd.engine import connection, placement
+    def _on_ray(self, look: Callable[[str], None] = lambda root: None) -> Iterator[list[Step]]:
+        """Ray for the steps that are to be done on it, all of which it can hold, after a ``look`` at the root."""
+        from ray_asd.engine import connection
 
         waiting = [step for step in self.to_do if where.on_ray(step)]
-        with connection.connected(waiting):
-            placement.check_steps(waiting)
+        connection.check_fits(waiting)
+        look(self.root)
+        with connection.connected():
+            connection.check_fits(waiting)
             yield waiting
 
     def _stop(self) -> None:

@@ -29,16 +29,17 @@ def session(root: str, progress: Progress = silent) -> Iterator[Bring]:
             nonlocal connected
             planned = [entry for entry in steps.plan(step, root) if not entry.done]
             steps.check(planned)
-            if planned:
-                store.check_conditional_writes(root)
             on_ray = [entry.step for entry in planned if where.on_ray(entry.step)]
             if on_ray:
-                from ray_asd.engine import connection, placement
+                from ray_asd.engine import connection
 
-                if not connected:
-                    stack.enter_context(connection.connected(on_ray))
-                    connected = True
-                placement.check_steps(on_ray)
+                connection.check_fits(on_ray)
+            if planned:
+                store.check_conditional_writes(root)
+            if on_ray and not connected:
+                stack.enter_context(connection.connected())
+                connected = True
+                connection.check_fits(on_ray)
             return steps.ensure(step, root, lambda needed: where.placed(needed, progress))
 
         yield bring

@@ -7,10 +7,8 @@ import pyarrow.compute as pc
 
 from ray_asd.build import Output
 from ray_asd.config import Augmentation, Backend
-from ray_asd.data import augment
 from ray_asd.data.recordings import Channel
 from ray_asd.errors import UserError
-from ray_asd.scoring import backend
 from ray_asd.tables import Folder
 
 
@@ -42,6 +40,8 @@ def conditions(clips: Output, augmentation: Augmentation | None) -> None:
         )
     found = set(rows["condition"].to_pylist())
     if len(found) == 1 and augmentation:
+        from ray_asd.data import augment  # and scipy with it
+
         policies = augmentation.label_policy.model_dump()
         first = rows.slice(0, 1).to_pylist()[0]
         found |= {
@@ -59,6 +59,8 @@ def neighbours(clips: Output, settings: Backend, splits: Sequence[str]) -> None:
     Raises:
         UserError: no machine type and section has healthy clips enough to compare one of them with the others.
     """
+    from ray_asd.scoring import backend  # and faiss with it
+
     groups = _rows(clips, splits, "machine_type", "section").group_by(["machine_type", "section"])
     sizes = groups.aggregate([([], "count_all")]).sort_by([("count_all", "descending")]).slice(0, 1).to_pylist()
     needed = backend.needed(settings)
