@@ -189,7 +189,7 @@ def check_writable(path: str) -> None:
         UserError: that is no folder, or may not be written; or a name is too long.
         Retryable: it is on a file system that is read-only.
     """
-    if _status(path) is None:
+    if status_of(path) is None:
         folder, name = os.path.split(path)
         if len(os.fsencode(name)) > _LONGEST_NAME:
             raise UserError(f"{path}: cannot be written: a name of more than {_LONGEST_NAME} bytes; allowed: {ALLOWED}")
