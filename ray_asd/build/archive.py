@@ -32,7 +32,7 @@ def outputs(root: str) -> list[build.Output]:
 
 def newest_first(stage: str, name: str) -> Iterator[build.Output]:
     """The finished stages called ``name`` below ``stage``, which is a folder of a root. Few are held at a time."""
-    pattern = re.compile(rf"{re.escape(name)}-[0-9a-f]{{12}}")
+    pattern = re.compile(rf"{re.escape(store.file_name(name))}-[0-9a-f]{{12}}")
     folders = [store.join(stage, folder) for folder in store.folders(stage) if pattern.fullmatch(folder)]
     with ThreadPoolExecutor(_READERS) as pool:
         started = list(pool.map(_started, folders))

@@ -45,7 +45,7 @@ class Key:
         return digest_of([self.stage, self.code_version, self.config, inputs])
 
     def folder(self, root: str) -> str:
-        return store.join(root, self.stage, f"{self.name}-{self.digest[:12]}")
+        return store.join(root, self.stage, f"{store.file_name(self.name)}-{self.digest[:12]}")
 
 
 @dataclass(frozen=True)

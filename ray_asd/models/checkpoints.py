@@ -6,20 +6,17 @@ A checkpoint is a Hugging Face folder (``config.json`` and weights) on the hub, 
 
 import json
 import os
-import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
-from huggingface_hub.errors import HFValidationError, HTTPError
-
 from ray_asd import build, store
-from ray_asd.config import RANDOM_SIZES, Backbone
+from ray_asd.config import Backbone
 from ray_asd.errors import UserError, unknown
-from ray_asd.models import weights
+from ray_asd.models import hub, weights
 
 FAMILIES = {
     "wav2vec2": ("wav2vec2",),
@@ -132,6 +129,19 @@ def mirror(source: str, revision: str | None, to: str) -> Mirror:
     return Mirror(to, len(digests), reused=there is not None)
 
 
+def within_reach(checkpoint: Checkpoint, place: str) -> Checkpoint:
+    """The same weights for workers that may not reach the hub: a hub's checkpoint is copied to ``place``.
+
+    Raises:
+        UserError: see ``mirror``.
+    """
+    commit = checkpoint.identity.get("commit")
+    if commit is None:
+        return checkpoint
+    mirror(checkpoint.source, commit, place)
+    return _in_folder(place)
+
+
 def _origin(uri: str) -> dict[str, Any] | None:
     """What a mirror's source.json says; None where there is none."""
     if not store.exists(store.join(uri, SOURCE)):
@@ -149,7 +159,7 @@ def _local(checkpoint: Checkpoint, name: str) -> Path:
     """A local copy of one of the checkpoint's files."""
     commit = checkpoint.identity.get("commit")
     if commit:
-        return _download(checkpoint.source, name, commit)
+        return hub.download(checkpoint.source, name, commit)
     return store.fetch(store.join(checkpoint.source, name), checkpoint.identity[name])
 
 
@@ -222,46 +232,27 @@ def _weights_of(checkpoint: Checkpoint) -> dict[str, weights.Tensor] | None:
 
 
 def _on_hub(repository: str, revision: str | None) -> Checkpoint:
-    commit, names = revision or "", _cached_names(repository, revision)
-    if not names & set(WEIGHTS):
-        try:
-            info = huggingface_hub.HfApi().model_info(repository, revision=revision)
-        except (HTTPError, HFValidationError, OSError) as error:
-            raise _unreachable(repository, revision, error) from error
-        commit, names = str(info.sha), {file.rfilename for file in info.siblings or []}
-
-    def read(name: str) -> bytes:
-        return _download(repository, name, commit).read_bytes()
-
-    files = (CONFIG, *_weight_files(repository, [name for name in WEIGHTS if name in names], read))
-    if not names.issuperset(files):
-        raise UserError(f"{repository}: not a complete Hugging Face checkpoint; it lacks {CONFIG} or some weights")
-    identity = {"repository": repository, "commit": commit}
-    return Checkpoint(repository, identity, _parsed(repository, CONFIG, read), files)
-
-
-def _cached_names(repository: str, revision: str | None) -> set[str]:
-    """Files of that full commit in the hub's cache on this machine."""
-    if not re.fullmatch("[0-9a-f]{40}", revision or "") or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", repository):
-        return set()
-    config = huggingface_hub.try_to_load_from_cache(repository, CONFIG, revision=revision)
-    return set(os.listdir(os.path.dirname(config))) if isinstance(config, str) else set()
-
-
-def _download(repository: str, name: str, commit: str) -> Path:
+    """The hub is not asked for a commit that this machine's cache holds as a whole; where it does not answer, the cache
+    says which commit a branch or tag was.
+    """
+    cached = hub.cached(repository, revision)
+    if cached and cached.digest == revision:
+        with suppress(UserError):  # it is not whole
+            return _at(cached)
     try:
-        return Path(huggingface_hub.hf_hub_download(repository, name, revision=commit))
-    except (HTTPError, OSError) as error:
-        raise _unreachable(repository, commit, error) from error
+        return _at(hub.asked(repository, revision))
+    except hub.OutOfReach:
+        if cached is None:
+            raise
+        return _at(cached)
 
 
-def _unreachable(repository: str, revision: str | None, error: Exception) -> UserError:
-    where = f"{repository} at revision {revision}" if revision else repository
-    sizes = ", ".join(f"random:{size}" for size in RANDOM_SIZES)
-    return UserError(
-        f"backbone.source {where}: not found on the Hugging Face hub, or the hub cannot be reached "
-        f"({type(error).__name__}); allowed: a hub id, an existing local directory, an s3:// URI, {sizes}"
-    )
+def _at(commit: hub.Commit) -> Checkpoint:
+    files = (CONFIG, *_weight_files(commit.place, [name for name in WEIGHTS if name in commit.files], commit.read))
+    if not commit.files.issuperset(files):
+        raise UserError(f"{commit.place}: not a complete Hugging Face checkpoint; it lacks {CONFIG} or some weights")
+    identity = {"repository": commit.repository, "commit": commit.digest}
+    return Checkpoint(commit.repository, identity, _parsed(commit.repository, CONFIG, commit.read), files)
 
 
 def _weight_files(place: str, present: list[str], read: Callable[[str], bytes]) -> tuple[str, ...]:
@@ -271,7 +262,7 @@ def _weight_files(place: str, present: list[str], read: Callable[[str], bytes]) 
     if not present[0].endswith(".json"):
         return (present[0],)
     shards = _parsed(place, present[0], read).get("weight_map")
-    if not isinstance(shards, dict) or any(os.path.basename(str(name)) != name for name in shards.values()):
+    if not isinstance(shards, dict) or not all(store.is_file_name(str(name)) for name in shards.values()):
         raise UserError(f"{place}: {present[0]} is no index of weight files beside it")
     return (present[0], *sorted(set(shards.values())))
 

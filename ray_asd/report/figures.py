@@ -34,6 +34,8 @@ def layer_weights(rows: Sequence[Row]) -> bytes | None:
             axis.plot(np.mean(weights, axis=0), marker="o", markersize=3, label=system)
         axis.set(title="with SA" if sa else "without SA", xlabel="layer (0: before the first)", ylabel="weight")
         axis.legend(fontsize="x-small")
+        for text in axis.get_legend().get_texts():
+            text.set_parse_math(False)  # a path in a system's name may hold dollars
     drawn = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": "ray_asd", "svg.fonttype": "none"}):
         figure.savefig(drawn, format="svg", metadata={"Date": None})

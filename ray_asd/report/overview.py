@@ -10,6 +10,11 @@ from ray_asd.scoring.protocols import PROTOCOLS
 _NOTE = "in percent, over all machines and per machine type; in brackets the 95% bootstrap interval over clips."
 _APART = "Figures of different protocols do not compare."
 
+_COLUMNS = {  # of the CSV files that have a column for each machine type
+    *("system", "seed", "seeds", "all_machines", "low", "high", "std", "why", "uri"),
+    *("method", "WS", "SA", "TFP", "published_all_machines"),
+}
+
 
 def machine_types(rows: Sequence[Row]) -> list[str]:
     """Of all rows, by letter."""
@@ -54,12 +59,17 @@ def values(rows: Sequence[Row]) -> list[dict[str, object]]:
             "all_machines": row.score,
             "low": row.low,
             "high": row.high,
-            **{name: row.machines.get(name) for name in machines},
+            **{column(name): row.machines.get(name) for name in machines},
             "why": row.why,
             "uri": row.uri,
         }
         for row in rows
     ]
+
+
+def column(machine: str) -> str:
+    """Of a machine type in a CSV file: its name, unless another column is called so."""
+    return f"machine {machine}" if machine in _COLUMNS else machine
 
 
 def cost_values(rows: Sequence[Row]) -> list[dict[str, object]]:

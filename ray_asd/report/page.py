@@ -10,7 +10,7 @@ from ray_asd.report import background, certainty, machines, suspects
 from ray_asd.report.groups import UNJUDGED, WRONG, Group, groups_of
 from ray_asd.report.run import Run
 from ray_asd.report.section import Section, csv_of, markdown_of
-from ray_asd.report.table import Cell, Table, interval, percent
+from ray_asd.report.table import Cell, Table, interval, percent, plain
 
 FOLDER = "runs"  # of the pages, below the report
 RUNS = "Runs"  # title of the list of pages
@@ -159,7 +159,8 @@ def _shortened(table: Table, section: Section) -> Table:
 
 def _markdown(run: Run, sections: Sequence[Section]) -> bytes:
     seed = "" if run.seed is None else f", seed {run.seed}"
-    return "\n".join([f"# {run.system}{seed}\n", *(markdown_of(section, run.name) for section in sections)]).encode()
+    parts = [f"# {plain(run.system)}{seed}\n", *(markdown_of(section, run.name) for section in sections)]
+    return "\n".join(parts).encode()
 
 
 def render(template: str, **context: object) -> bytes:

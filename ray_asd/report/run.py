@@ -44,12 +44,13 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its page: the system in letters that any file system takes, and the digest of what it shows."""
+        """Of its page: the system in letters that any file system takes, and a digest that is no other run's."""
         words = "".join(letter if letter.isalnum() else "-" for letter in self.system.lower())
         plain = "-".join(part for part in words.split("-") if part)[:48]
         seed = "" if self.seed is None else f"-seed{self.seed}"
         shown = self.scores or self.metrics
-        return f"{plain}{seed}-{shown.marker.digest[:8]}" if shown else plain
+        digest = build.digest_of([self.system, self.seed, shown.marker.digest if shown else None])
+        return f"{plain}{seed}-{digest[:8]}"
 
     @cached_property
     def judged(self) -> pa.Table:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from ray_asd.report.table import Table, markdown
+from ray_asd.report.table import Table, code, markdown, plain
 
 Records = Sequence[Mapping[str, object]]
 
@@ -72,15 +72,15 @@ def csv_of(records: Records) -> bytes:
 
 def markdown_of(section: Section, folder: str) -> str:
     """The section as Markdown; its CSV files lie in ``folder``."""
-    parts = [f"## {section.title}\n\n{section.lead}\n"]
+    parts = [f"## {section.title}\n\n{plain(section.lead)}\n"]
     parts += [f"**{table.title}**\n\n{markdown(table)}" for table in section.tables]
     parts += [_told(suspect) for suspect in section.suspects]
-    lines = [f"- from `{uri}`" for uri in section.sources]
+    lines = [f"- from {code(uri)}" for uri in section.sources]
     lines += [f"- figures: [{name}]({folder}/{name})" for name in section.files]
     return "\n".join([*parts, *lines, ""])
 
 
 def _told(suspect: Suspect) -> str:
-    facts = "; ".join(f"{name}: {value}" for name, value in suspect.facts.items())
-    sounds = [f"   - {sound.heading}: `{sound.uri or sound.clip_id}`" for sound in suspect.sounds]
+    facts = "; ".join(f"{name}: {plain(value)}" for name, value in suspect.facts.items())
+    sounds = [f"   - {sound.heading}: {code(sound.uri or sound.clip_id)}" for sound in suspect.sounds]
     return "\n".join([f"{suspect.rank}. {facts}", *sounds, ""])

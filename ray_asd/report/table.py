@@ -1,7 +1,10 @@
 """A table as text: cells, some of them links, and its forms as Markdown and LaTeX. Figures are rounded here only."""
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -10,6 +13,10 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
 }
+_MARKUP = re.compile(
+    r"[\\`*|]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|~(?=~)|(?<=\])[(\[:]|(?<![^\W_])_|_(?![^\W_])"
+)  # where it means something; elsewhere text stays as it is, since tables are read as text too
+_AS_ENTITY = {"<": "&lt;", "&": "&amp;"}
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Cell:
     @property
     def href(self) -> str | None:
         """``uri`` as a link: a local path needs a scheme."""
-        return f"file://{self.uri}" if self.uri and self.uri.startswith("/") else self.uri
+        return f"file://{quote(self.uri)}" if self.uri and self.uri.startswith("/") else self.uri
 
 
 @dataclass(frozen=True)
@@ -49,13 +56,33 @@ def interval(low: float | None, high: float | None, signed: bool = False) -> str
 
 def markdown(table: Table) -> str:
     """A Markdown table; the columns are padded so that it reads as text too."""
-    lines = [[text.replace("|", r"\|") for text in line] for line in _texts(table)]
+    lines = [[plain(text) for text in line] for line in _texts(table)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     rows = [
         "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in lines
     ]
     rows.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join([*rows, "", *table.notes, ""])
+    return "\n".join([*rows, "", *map(plain, table.notes), ""])
+
+
+def plain(text: str) -> str:
+    """``text`` in Markdown: names are shown on one line as they are, never taken for markup."""
+    return _MARKUP.sub(lambda found: _AS_ENTITY.get(found[0], f"\\{found[0]}"), _visible(text))
+
+
+def code(text: str) -> str:
+    """``text`` as code in Markdown."""
+    text = _visible(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
+
+
+def _visible(text: str) -> str:
+    """Line breaks, control characters and the like as their escapes."""
+    return "".join(
+        sign if sign.isprintable() or unicodedata.category(sign) == "Zs" else sign.encode("unicode_escape").decode()
+        for sign in text
+    )
 
 
 def latex(table: Table) -> str:
@@ -63,7 +90,7 @@ def latex(table: Table) -> str:
     header, *rows = (" & ".join(_escaped(text) for text in line) + r" \\" for line in _texts(table))
     columns = "l" + "r" * (len(table.header) - 1)
     body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule", *rows, r"\bottomrule"]
-    return "\n".join([*(f"% {note}" for note in table.notes), *body, r"\end{tabular}", ""])
+    return "\n".join([*(f"% {_visible(note)}" for note in table.notes), *body, r"\end{tabular}", ""])
 
 
 def _texts(table: Table) -> list[list[str]]:
@@ -71,4 +98,4 @@ def _texts(table: Table) -> list[list[str]]:
 
 
 def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+    return "".join(_LATEX.get(character, character) for character in _visible(text))

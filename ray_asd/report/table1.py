@@ -10,7 +10,7 @@ import pyarrow as pa
 from ray_asd.build import Output
 from ray_asd.config import Family
 from ray_asd.report import paper
-from ray_asd.report.overview import machine_types
+from ray_asd.report.overview import column, machine_types
 from ray_asd.report.paper import Published
 from ray_asd.report.rows import Parts, Row
 from ray_asd.report.table import Cell, Table, interval, percent
@@ -145,7 +145,7 @@ def values(found: Sequence[System]) -> list[dict[str, object]]:
         record |= {"seeds": " ".join(map(str, system.seeds)), "protocol": " ".join(system.protocols)}
         record |= {"all_machines": system.mean, "std": system.std}
         record |= {"low": system.low, "high": system.high}
-        record |= {machine: system.machines.get(machine) for machine in machines}
+        record |= {column(machine): system.machines.get(machine) for machine in machines}
         record |= {"published_all_machines": system.published.score if system.published else None, "uri": system.uri}
         records.append(record)
     return records

@@ -53,7 +53,8 @@ def write(scores: pa.Table, folder: str, protocol: str = "dcase2023") -> Written
     """Put the official files of ``scores`` in ``folder``, named as in the year of ``protocol``.
 
     Columns are clip_id, machine_type, section, score, decision of SCORES, in 2021 domain too. Scores are written so
-    that reading them back gives the same float64.
+    that reading them back gives the same float64. Machine types and sections stand in the files' names as
+    ``store.file_name`` has them.
 
     Raises:
         UserError: two clips of one file have the same name, or the year's files are of a domain and a clip has none.
@@ -87,14 +88,17 @@ def _by_file(clips: pa.Table, protocol: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def _end(machine_type: str, section: str, domain: str | None, protocol: str) -> str:
-    """What the name of a file ends with."""
+    """What the name of a file ends with. No two sections share it: the last mark is the one before theirs."""
+    mark = "id_" if protocol == "dcase2020" else "section_"
+    apart = store.file_name(section).replace(mark, f"{mark[:-1]}%5F")
+    start = f"{store.file_name(machine_type)}_{mark}{apart}"
     if protocol == "dcase2020":
-        return f"{machine_type}_id_{section}.csv"
+        return f"{start}.csv"
     if protocol != "dcase2021":
-        return f"{machine_type}_section_{section}_test.csv"
+        return f"{start}_test.csv"
     if domain is None:
         raise UserError(f"{machine_type} section {section}: files of {protocol} are of a domain, and a clip has none")
-    return f"{machine_type}_section_{section}_{domain}_test.csv"
+    return f"{start}_{domain}_test.csv"
 
 
 @dataclass(frozen=True, slots=True)

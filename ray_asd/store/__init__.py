@@ -3,6 +3,7 @@
 from ray_asd.store.cache import CACHE_VARIABLE, fetch
 from ray_asd.store.conditional import check_conditional_writes
 from ray_asd.store.environment import is_to_blame
+from ray_asd.store.names import file_name, is_file_name
 from ray_asd.store.survey import holds_outputs, survey, tag_outputs
 from ray_asd.store.uri import (
     Entry,
@@ -40,10 +41,12 @@ __all__ = [
     "create",
     "exists",
     "fetch",
+    "file_name",
     "files",
     "filesystem",
     "folders",
     "holds_outputs",
+    "is_file_name",
     "is_folder",
     "is_remote",
     "is_to_blame",

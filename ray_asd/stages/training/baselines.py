@@ -4,7 +4,6 @@ Both hold BatchNorm and are trained by one worker each. The AutoEncoders of the 
 so that they train at the same time; one model folder then holds them all.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -68,7 +67,7 @@ def _part(machine_type: str, recipe: Recipe, clips: Output, progress: Progress) 
     """The AutoEncoder of one machine type."""
     return Step(
         stage="autoencoder",
-        name=f"{re.sub(r'[^A-Za-z0-9_.-]', '_', machine_type)}-seed{recipe.seed}",
+        name=f"{machine_type}-seed{recipe.seed}",
         code_version=CODE_VERSION,
         config=_config(recipe, "autoencoder") | {"machine_type": machine_type},
         inputs={"clips": clips, "originals": _originals(recipe, clips, progress)},

@@ -24,12 +24,15 @@ from ray_asd.stages.training.model_output import stored
 
 @dataclass(frozen=True)
 class FineTuning:
-    """Crops of the training clips through the whole network."""
+    """Crops of the training clips through the whole network; ``within_reach`` has the weights of ``checkpoint`` where
+    workers could not get them from there.
+    """
 
     recipe: Recipe
     checkpoint: Checkpoint
     sets: Sequence[Output]
     held_out: Sequence[str]
+    within_reach: Checkpoint | None = None
 
     @property
     def seed(self) -> int:
@@ -55,7 +58,7 @@ class PreparedFineTuning(Classification):
         self.labels = self.data.labels
         self.num_items = len(self.data)
         self._task = task
-        self.system = embedder.build(recipe, task.checkpoint)
+        self.system = embedder.build(recipe, task.within_reach or task.checkpoint)
         self.module = Classifier(self.system.embedder, new_head(recipe, len(self.data.conditions)))
         self._seconds = recipe.fine_tuning.crop_seconds
 

@@ -7,10 +7,12 @@ without, so the two share the fine-tuning.
 import threading
 from collections.abc import Mapping
 
+from ray_asd import store
 from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.build.steps import Step
 from ray_asd.config import Recipe, Usage
 from ray_asd.data.training_set import TrainingSet, held_out
+from ray_asd.engine.address import cluster
 from ray_asd.engine.progress import Progress
 from ray_asd.models import checkpoints
 from ray_asd.models.card import CARD, read_card
@@ -22,6 +24,7 @@ from ray_asd.tables import Folder
 
 CODE_VERSION = 6
 _NOT_IN_DIGEST = {"checkpoint_every"}
+_WEIGHTS = "weights"  # beside the attempts at a stage: copies of a hub's checkpoint, for nodes that cannot reach it
 _assembling = threading.Lock()  # transformers replaces torch's initialisers while it builds a model: one at a time
 
 
@@ -142,7 +145,9 @@ def _fine_tune(
     kept_back = held_out(clips, recipe.calibration_fraction, recipe.seed)
     sets = [inputs[name] for name in ("originals", "variants") if name in inputs]
     new_head(recipe, len(TrainingSet(sets, kept_back).conditions))  # refused here, before a worker starts
-    task = FineTuning(recipe, checkpoint, sets, kept_back)
+    copies = store.join(store.parent(attempt.uri), _WEIGHTS)
+    within_reach = checkpoints.within_reach(checkpoint, copies) if cluster() else None
+    task = FineTuning(recipe, checkpoint, sets, kept_back, within_reach)
     return worker_group.fit("train", task, recipe.resources.train, attempt, progress)
 
 
