@@ -146,7 +146,7 @@ def _uri(uri: str, where: str, below_keys: bool) -> str:
         return uri
     if not below_keys or {".", ".."} & set(uri.split("/")):
         uri = posixpath.normpath(uri)
-    if uri == "." or uri.startswith(".."):
+    if uri in (".", "..") or uri.startswith("../"):
         raise UserError(f"{where}: uri {uri!r}; {allowed}")
     return uri
 

@@ -29,6 +29,24 @@ def test_outputs_are_listed_in_the_order_they_were_begun(root: str) -> None:
     assert [output.uri for output in archive.outputs(root)] == [output.uri for output in made]
 
 
+def test_whatever_a_stage_is_called_it_is_listed_found_again_and_cleared_away(root: str) -> None:
+    """Two dots, slashes, a leading dot, line breaks, percent signs, 300 letters: no folder is hidden or elsewhere."""
+    above = store.join(root, "above", "root")
+    names = ["..", ".hidden", "../../x", "a/b", "two\nlines", "100%", "50%2F", "y" * 300, "ends. ", "*?[a]", "-"]
+    made = [stage(above, "ingest", name) for name in names]
+    assert store.folders(root) == ["above"]
+    assert store.folders(above) == ["ingest"]
+    assert [output.uri for output in archive.outputs(above)] == [output.uri for output in made]
+    assert [output.marker.name for output in archive.outputs(above)] == names
+    for name, output in zip(names, made, strict=True):
+        assert [found.uri for found in archive.newest_first(store.join(above, "ingest"), name)] == [output.uri]
+    found = archive.leftovers(above, [made[0].uri], 0)
+    assert {leftover.uri for leftover in found} == {output.uri for output in made[1:]}
+    for leftover in found:
+        archive.remove(leftover)
+    assert [output.uri for output in archive.outputs(above)] == [made[0].uri]
+
+
 def test_find(root: str) -> None:
     output = stage(root, "train", "a")
     assert archive.find(f"{output.uri}/").marker == output.marker

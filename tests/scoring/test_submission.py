@@ -1,10 +1,13 @@
+import csv
 import math
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from ray_asd import tables
+from odd_names import texts
+from ray_asd import store, tables
 from ray_asd.errors import UserError
 from ray_asd.scoring import submission
 
@@ -235,3 +238,37 @@ def test_two_clips_of_one_name_are_refused(tmp_path):
     table = scores([("d/one/a.wav", "fan", "00", 0.1, 0), ("d/two/a.wav", "fan", "00", 0.2, 0)])
     with pytest.raises(UserError, match=f"{FAN}: 1 file names occur more than once, the first is 'a.wav'"):
         submission.write(table, str(tmp_path))
+
+
+def test_whatever_machines_are_called_each_section_has_its_files_in_the_folder(root):
+    """With path parts, control characters, 300 letters; a section that looks like the middle of another's name."""
+    above = store.join(root, "above", "submission")
+    names = list(islice(texts(4), 60))
+    keys = [(name, "00") for name in names] + [("fan", name) for name in names]
+    keys += [("a", "00_section_00"), ("a_section_00", "00"), ("a_section", "section_b"), ("a", "section_section_b")]
+    rows = [(f"d/{n}.wav", *key, n / 7, n % 2) for n, key in enumerate(keys)]
+    written = submission.write(scores(rows), above)
+    assert len(set(written.names)) == len(written.names) == 2 * len(keys)
+    assert {entry.path for entry in store.listing(root)} == {f"above/submission/{name}" for name in written.names}
+    read_back = [store.read(store.join(above, name)).decode() for name in written.names if name.startswith("anomaly")]
+    assert sorted(read_back) == sorted(f"{n}.wav,{n / 7!r}\n" for n in range(len(keys)))
+
+
+def test_machines_with_odd_names_are_judged_by_a_truth_that_spells_them_so(tmp_path):
+    names = [name for name in islice(texts(5), 25) if "_section_" not in name]
+    rows = [(f"d/{clip}", name, "00", 0.5, 1) for name in names for clip in CLIPS]
+    for name in submission.write(scores(rows), str(tmp_path / "mine")).names:
+        if name.startswith("anomaly"):
+            end = name.removeprefix("anomaly_score_")
+            put(tmp_path / "truth" / "ground_truth_data" / f"ground_truth_{end}", [0, 1, 0, 1])
+            put(tmp_path / "truth" / "ground_truth_domain" / f"ground_truth_{end}", [0, 0, 1, 1])
+    found = read(tmp_path / "mine", str(tmp_path / "truth"))["mine"]
+    assert found.num_rows == len(rows)
+    assert set(found["machine_type"].to_pylist()) == {store.file_name(name) for name in names}
+
+
+def test_clip_names_stay_as_they_are(tmp_path):
+    names = ["two\nlines.wav", 'comma, quote".wav', "=cmd().wav", "é%2F.wav", "a" * 251 + ".wav"]
+    submission.write(scores([(f"d/{name}", "fan", "00", 1.0, 1) for name in names]), str(tmp_path))
+    with (tmp_path / f"anomaly_score_{FAN}").open(newline="") as file:
+        assert sorted(name for name, _ in csv.reader(file)) == sorted(names)
