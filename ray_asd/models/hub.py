@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import huggingface_hub
+from huggingface_hub import HfApi
 from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
@@ -48,7 +49,7 @@ def asked(repository: str, revision: str | None) -> Commit:
         OutOfReach: it does not say.
     """
     try:
-        info = huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=HF_HUB_ETAG_TIMEOUT)
+        info = HfApi().model_info(repository, revision=revision, timeout=HF_HUB_ETAG_TIMEOUT)
     except (HTTPError, HFValidationError, OSError) as error:
         raise _refused(repository, revision, error) from error
     files = frozenset(file.rfilename for file in info.siblings or [])
@@ -93,6 +94,6 @@ def _refused(repository: str, revision: str | None, error: Exception) -> UserErr
 
 def _says_nothing(error: Exception) -> bool:
     if isinstance(error, HfHubHTTPError):
-        status: int = error.response.status_code
+        status = int(error.response.status_code)
         return status >= 500 or status == _TOO_MANY_REQUESTS
     return not isinstance(error, HFValidationError)

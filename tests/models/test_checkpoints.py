@@ -1,8 +1,11 @@
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -13,7 +16,8 @@ import safetensors.numpy
 from ray_asd import store
 from ray_asd.config import Backbone
 from ray_asd.errors import StageError, UserError
-from ray_asd.models.checkpoints import Mirror, fetch, mirror, resolve
+from ray_asd.models import hub
+from ray_asd.models.checkpoints import Mirror, fetch, mirror, resolve, within_reach
 from ray_asd.models.weights import needed
 
 TINY = {"hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 6, "conv_dim": [2] * 7}
@@ -91,8 +95,9 @@ def test_an_index_stands_for_its_shards(tmp_path: Path, index: str) -> None:
         resolve(hubert(sharded), 0)
 
 
-def test_an_index_cannot_point_outside_its_folder(tmp_path: Path) -> None:
-    content = json.dumps({"weight_map": {"a": "../secret"}}).encode()
+@pytest.mark.parametrize("name", ["../secret", "..", ".", "", "/etc/passwd", "a/b"])
+def test_an_index_cannot_point_outside_its_folder(tmp_path: Path, name: str) -> None:
+    content = json.dumps({"weight_map": {"a": name}}).encode()
     with pytest.raises(UserError, match="no index of weight files beside it"):
         resolve(hubert(folder(tmp_path / "sly", model__safetensors__index__json=content)), 0)
 
@@ -153,6 +158,106 @@ def test_a_cached_commit_needs_no_network(tmp_path: Path, monkeypatch: pytest.Mo
     assert fetch(checkpoint) == [snapshot / "pytorch_model.bin"]
     with pytest.raises(UserError, match="someone/hubert at revision main"):
         resolve(hubert("someone/hubert", "main"), 0)
+
+
+A, B = "a" * 40, "b" * 40
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the hub's cache holds of a repository on a machine that is offline: two commits, of which one is whole."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    kept = tmp_path / "cache" / "models--someone--hubert"
+    folder(kept / "snapshots" / A, model__safetensors=b"weights")
+    folder(kept / "snapshots" / B)
+    for name, commit in (("main", A), ("v1.0", A), ("team/next", A), ("empty", B), ("gone", "c" * 40)):
+        place = kept / "refs" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(commit)
+    return kept
+
+
+@pytest.mark.parametrize("revision", [None, "main", "v1.0", "team/next", A])
+def test_offline_the_cache_says_which_commit_a_branch_or_tag_is(hub_cache: Path, revision: str | None) -> None:
+    checkpoint = resolve(hubert("someone/hubert", revision), 0)
+    assert checkpoint.identity == {"repository": "someone/hubert", "commit": A}
+    assert fetch(checkpoint) == [hub_cache / "snapshots" / A / "model.safetensors"]
+
+
+@pytest.mark.parametrize("revision", ["v2.0", "gone", "c" * 40, "../refs/main", "/etc", ".."])
+def test_offline_what_the_cache_does_not_know_is_refused(hub_cache: Path, revision: str) -> None:
+    with pytest.raises(UserError, match=rf"someone/hubert at revision {revision}: not found .*OfflineModeIsEnabled"):
+        resolve(hubert("someone/hubert", revision), 0)
+
+
+@pytest.mark.parametrize("revision", ["empty", B])
+def test_offline_half_a_checkpoint_says_what_the_cache_lacks(hub_cache: Path, revision: str) -> None:
+    with pytest.raises(
+        UserError, match=r"someone/hubert in the hub's cache on .*: no weights; one of"
+    ):
+        resolve(hubert("someone/hubert", revision), 0)
+    index = hub_cache / "snapshots" / B / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "part-1"}}))
+    with pytest.raises(UserError, match="in the hub's cache on .*: not a complete Hugging Face checkpoint"):
+        resolve(hubert("someone/hubert", revision), 0)
+
+
+def test_the_variable_of_transformers_means_offline_too(hub_cache: Path) -> None:
+    program = (
+        "import sys; from ray_asd.config import Backbone; from ray_asd.models.checkpoints import resolve;"
+        "print(resolve(Backbone(family='hubert', source='someone/hubert'), 0).identity['commit'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    environment |= {"TRANSFORMERS_OFFLINE": "1", "HF_HUB_CACHE": str(hub_cache.parent)}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == A
+
+
+def test_a_hub_that_answers_is_believed_before_the_cache(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub of this test's own: it fails, then says that there is no such repository, then that main has moved on."""
+    answers = [(503, b""), (404, b""), (200, json.dumps({"id": "someone/hubert", "sha": B, "siblings": []}).encode())]
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, content = answers[0]
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            if status == 404:
+                self.send_header("X-Error-Code", "RepoNotFound")
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *arguments: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "HfApi", lambda: huggingface_hub.HfApi(f"http://127.0.0.1:{server.server_port}"))
+    assert resolve(hubert("someone/hubert"), 0).identity["commit"] == A
+    answers.pop(0)
+    with pytest.raises(UserError, match="someone/hubert: not found"):
+        resolve(hubert("someone/hubert"), 0)
+    assert resolve(hubert("someone/hubert", A), 0).identity["commit"] == A  # is not asked for
+    answers.pop(0)
+    with pytest.raises(UserError, match="^someone/hubert: no weights"):
+        resolve(hubert("someone/hubert"), 0)
+    server.shutdown()
+    server.server_close()
+
+
+def test_weights_are_brought_within_reach_of_who_cannot_reach_the_hub(
+    hub_cache: Path, tmp_path: Path, root: str
+) -> None:
+    ours = resolve(hubert(folder(tmp_path / "ours", model__safetensors=b"ours")), 0)
+    assert within_reach(ours, root) is ours
+    checkpoint = resolve(hubert("someone/hubert", "v1.0"), 0)
+    theirs = within_reach(checkpoint, root)
+    shutil.rmtree(hub_cache)
+    assert [path.read_bytes() for path in fetch(theirs)] == [b"weights"]
+    assert theirs.config == checkpoint.config
+    with pytest.raises(UserError, match="cannot reach the hub .* and lacks it in its cache"):
+        fetch(checkpoint)
 
 
 def sharded(path: Path) -> Path:
