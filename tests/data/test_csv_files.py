@@ -16,6 +16,11 @@ def read_csv(text: bytes, name: str, split: str | None = None) -> dict[str, Pars
     return {row.pop("uri"): ParsedClip(**row | {"attributes": dict(row["attributes"])}) for row in rows}
 
 
+def test_dots_at_the_start_of_a_name_lead_nowhere() -> None:
+    names = ["..a.wav", "...", ".../b.wav", "x/..c.wav"]
+    assert list(read_csv(HEADER + "".join(f"{name},fan,train\n" for name in names).encode(), "list.csv")) == names
+
+
 def test_attributes_are_ragged_pairs_by_basename() -> None:
     text = (
         "\ufefffile_name,d1p,d1v,d2p,d2v\r\n"

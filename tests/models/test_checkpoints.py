@@ -193,9 +193,7 @@ def test_offline_what_the_cache_does_not_know_is_refused(hub_cache: Path, revisi
 
 @pytest.mark.parametrize("revision", ["empty", B])
 def test_offline_half_a_checkpoint_says_what_the_cache_lacks(hub_cache: Path, revision: str) -> None:
-    with pytest.raises(
-        UserError, match=r"someone/hubert in the hub's cache on .*: no weights; one of"
-    ):
+    with pytest.raises(UserError, match=r"someone/hubert in the hub's cache on .*: no weights; one of"):
         resolve(hubert("someone/hubert", revision), 0)
     index = hub_cache / "snapshots" / B / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "part-1"}}))

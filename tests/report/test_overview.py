@@ -3,8 +3,9 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from markupsafe import escape
 
-from ray_asd import build, report, tables
+from ray_asd import build, report, store, tables
 from ray_asd.build import Attempt, Key, Outcome, Output
 from ray_asd.errors import UserError
 from ray_asd.report import overview
@@ -117,6 +118,27 @@ def test_data_without_domains_has_figures_too(place: str) -> None:
 def test_a_bar_in_a_name_does_not_break_the_table(place: str) -> None:
     output = evaluated(place, ("a|b", 0, scores({"fan/00": PERFECT})))
     assert cells(report.overview_of([output]))[1][:2] == [r"a\|b", "0"]
+
+
+def test_a_machine_type_that_is_called_as_a_column_hides_none(place: str) -> None:
+    names = ("seed", "uri", "all_machines", "fan")
+    output = evaluated(place, ("mine", 7, scores({f"{name}/00": PERFECT for name in names})))
+    (record,) = overview.values(collect([output]))
+    assert (record["system"], record["seed"], record["uri"]) == ("mine", 7, output.uri)
+    assert [record[f"machine {name}"] for name in names[:3]] == [1.0, 1.0, 1.0]
+    assert record["fan"] == 1.0
+
+
+def test_systems_whose_names_have_the_same_letters_have_pages_of_their_own(place: str) -> None:
+    """Of one METRICS table: folders of a submission, and names that begin with the same 48 letters."""
+    names = ["a/one", "a-one", "A one", "a\none", "é" * 60 + "1", "é" * 60 + "2", "..", "/", "<b>"]
+    table = scores({"fan/00": PERFECT})
+    output = evaluated(place, *((name, 0, table) for name in names))
+    pages = report.pages(report.runs([output], []), f"{place}/report", report.Options(), lambda *said: None)
+    assert sorted(page.run.system for page in pages) == sorted(names)
+    assert len({page.href for page in pages}) == len(names)
+    for page in pages:
+        assert f"<h1>{escape(page.run.system)}</h1>" in store.read(f"{place}/report/{page.href}").decode()
 
 
 def test_costs_add_up_all_stages_and_count_shared_ones_once(place: str) -> None:

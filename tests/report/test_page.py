@@ -245,6 +245,7 @@ def test_names_are_shown_as_text_and_pages_lie_in_object_stores_too(root: str) -
     shown = read(f"{root}/report", pages[0])
     assert f"hubert+WS{NAME}" in shown.text
     assert "script" not in {tag for tag, _ in shown.tags}
+    assert "<script" not in store.read(f"{root}/report/{pages[0].href.replace('.html', '.md')}").decode()
     assert re.fullmatch(r"runs/hubert-ws-script-alert-1-script-co-seed0-[0-9a-f]{8}\.html", pages[0].href)
     written = report.write([found.metrics], None, [], f"{root}/report", pages)
     comparison = Read(store.read(written.files["report"]).decode().replace("<section>", '<section id="one">'))

@@ -12,7 +12,8 @@ from ray_asd import report, store
 from ray_asd.build import Output
 from ray_asd.errors import UserError
 from ray_asd.report import Failure, Written
-from ray_asd.report.rows import collect
+from ray_asd.report.figures import layer_weights
+from ray_asd.report.rows import Origin, Parts, Row, collect
 
 NAME = """ [<script>alert("1")</script> & 'co']"""
 WEIGHTS = [0.1, 0.3, 0.6]
@@ -119,6 +120,13 @@ def test_the_page_stands_alone_and_shows_names_as_text(tmp_path: object) -> None
     assert not {"script", "link", "img", "iframe", "object"} & page.seen
     assert not re.search(r"""(?:src|srcset|action)=|url\((?!#)|@import""", text.replace("xlink:href", ""))
     assert "<svg" in text
+
+
+def test_dollars_in_a_systems_name_are_no_formula() -> None:
+    origin = Origin(Parts("backbone", "hubert", True, False, False), WEIGHTS, {}, None, scores=None)  # type: ignore[arg-type]
+    drawn = layer_weights([Row("hubert+WS (/mnt/$x_$\\frac{/$)", 0, 0.5, 0.4, 0.6, None, {}, "uri", origin)])
+    assert drawn is not None
+    assert "(/mnt/$x_$\\frac{/$)" in drawn.decode()
 
 
 def test_layer_weights_are_drawn_the_same_each_time(tmp_path_factory: pytest.TempPathFactory) -> None:

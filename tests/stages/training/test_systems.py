@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import safetensors.torch
@@ -15,7 +16,7 @@ from ray_asd.build.steps import Step, ensure, plan
 from ray_asd.data.training_set import held_out
 from ray_asd.engine.progress import silent
 from ray_asd.errors import UserError
-from ray_asd.models import model_folder
+from ray_asd.models import backbones, checkpoints, model_folder
 from ray_asd.models.card import CARD, WEIGHTS, read_card
 from ray_asd.stages.training import systems, usage
 from ray_asd.store.lease import Fence
@@ -161,3 +162,22 @@ def test_a_frozen_backbone_hears_no_clip_and_decides_by_all_of_them(system: chai
     limits = made.table(Folder.THRESHOLDS).to_pylist()
     assert [(row["source"], row["num_clips"]) for row in limits] == [("leave_one_out", 20)] * 2
     assert all(row["threshold"] is not None for row in limits)
+
+
+def test_workers_of_a_cluster_need_not_reach_the_hub(
+    system: chain.Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver finds the checkpoint in its copy of the hub, of which workers, being other processes, know nothing."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "hub" / "models--someone--hubert" / "snapshots" / commit
+    tiny = chain.RECIPE.backbone
+    backbones.load(checkpoints.resolve(tiny, 0), tiny).model.save_pretrained(snapshot)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("RAY_ADDRESS", "this test's Ray")
+    root = chain.copied(system.root, str(tmp_path / "root"), system.originals)
+    source = ("backbone.source=someone/hubert", f"backbone.revision={commit}")
+    recipe = config.load("tiny", (*chain.SETTINGS, *SETTINGS, *source))
+    model = ensure(systems.system(recipe, system.clips, silent), root)
+    assert card(model)["checkpoint"]["source"] == "someone/hubert"
+    assert model.marker.config["checkpoint"] == {"repository": "someone/hubert", "commit": commit}
+    assert store.folders(model.uri) == [model.marker.attempt]  # the copies are gone
