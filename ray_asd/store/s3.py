@@ -118,6 +118,12 @@ class Client(s3fs.S3FileSystem):  # type: ignore[misc]
             await asyncio.sleep(random.random() * min(_FIRST_WAIT * 2 ** (attempt - 1), _LONGEST_WAIT))
             attempt += 1
 
+    def split_path(self, path: str) -> tuple[str, str, None]:
+        """Bucket and key, which may hold what s3fs takes for an object's version: none is ever asked for."""
+        before, marker, behind = path.partition("?versionId=")
+        bucket, key, _ = super().split_path(before)
+        return bucket, key + marker + behind, None
+
     call_s3 = sync_wrapper(_call_s3)  # s3fs's own, which files that are written call, would pass by the above
 
     def _attempts(self) -> int:

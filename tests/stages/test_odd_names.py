@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from html.parser import HTMLParser
@@ -65,10 +66,12 @@ def recordings() -> Iterator[bytes]:
         yield audio.encode_wav(rng.uniform(-0.5, 0.5, (4800, 1)), 16_000)
 
 
-def parts(seed: int, most: int) -> Iterator[str]:
+def parts(seed: int, root: str) -> Iterator[str]:
     """Odd names of files: one part of a path, not hidden, no longer than storage allows."""
+    # The object store of the tests, unlike others, knows no key with a line break.
+    without, most = ("[/\r\n]", 600) if store.is_remote(root) else ("/", 255)
     for number, text in enumerate(texts(seed)):
-        own = text.replace("/", "").lstrip(".")
+        own = re.sub(without, "", text).lstrip(".")
         end = f"{number}.wav"
         yield own.encode()[: most - len(end)].decode(errors="ignore") + end
 
@@ -76,8 +79,7 @@ def parts(seed: int, most: int) -> Iterator[str]:
 @pytest.fixture
 def plant(root: str) -> tuple[str, list[dict[str, str]]]:
     """A CSV file of recordings, and its rows: odd machines, others with odd sections, and odd file names throughout."""
-    most = 600 if store.is_remote(root) else 255
-    names, sounds = parts(21, most), recordings()
+    names, sounds = parts(21, root), recordings()
     odd = [text.strip() for text in islice(texts(20), 2 * MACHINES)]
     odd = [text for text in dict.fromkeys(odd) if text]
     keys = [(text, "00") for text in odd[::2]] + [("fan", text) for text in odd[1::2]]
@@ -156,7 +158,7 @@ def test_each_clip_is_accounted_for_and_nothing_lies_elsewhere(
 @pytest.mark.parametrize("dataset", ["..", ".night", "a/b", "two\nlines", "50%2F", "x" * 300])
 def test_a_folder_of_odd_files_is_ingested_whole_under_any_name(ray_session: None, root: str, dataset: str) -> None:
     source, sounds = f"{root}/night", recordings()
-    names = [name.encode() for name in islice(parts(len(dataset), 250), 20)]
+    names = [name.encode() for name in islice(parts(len(dataset), root), 20)]
     odd = [name for name in ODD_FILES if not store.is_remote(root) or b"\xff" not in name]
     for name in [*names, *odd, b".hidden.wav"]:
         put(source, name, next(sounds))

@@ -355,3 +355,15 @@ def test_a_containers_role_that_cannot_be_had(variables: dict[str, str], said: s
         with pytest.raises(Retryable, match=rf"^s3://bucket: no credentials \(attempt 1\): .*{said}") as caught:
             store.read("s3://bucket/key")
     assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_looks_like_another_objects_version_is_a_key(bucket: str) -> None:
+    for name, content in (("a.wav", b"one"), ("a.wav?versionId=7", b"two"), ("a?versionId=/b?versionId=", b"three")):
+        store.write(f"{bucket}/{name}", content)
+    assert store.read(f"{bucket}/a.wav") == b"one"
+    assert store.read(f"{bucket}/a.wav?versionId=7") == b"two"
+    assert store.read(f"{bucket}/a?versionId=/b?versionId=") == b"three"
+    assert len(list(store.listing(bucket))) == 3
+    store.remove(f"{bucket}/a.wav?versionId=7")
+    assert store.exists(f"{bucket}/a.wav")
+    assert not store.exists(f"{bucket}/a.wav?versionId=7")
