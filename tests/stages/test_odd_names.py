@@ -155,7 +155,7 @@ def test_each_clip_is_accounted_for_and_nothing_lies_elsewhere(
     assert set(run("ls", place)["outputs"].values()) < listed
 
 
-@pytest.mark.parametrize("dataset", ["..", ".night", "a/b", "two\nlines", "50%2F", "x" * 300])
+@pytest.mark.parametrize("dataset", ["..", ".a/b\nc 50%2F ", "x" * 300])
 def test_a_folder_of_odd_files_is_ingested_whole_under_any_name(ray_session: None, root: str, dataset: str) -> None:
     source, sounds = f"{root}/night", recordings()
     names = [name.encode() for name in islice(parts(len(dataset), root), 20)]
