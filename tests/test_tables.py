@@ -4,13 +4,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ray_asd import reasons, tables
+from ray_asd import fleet_tables, reasons, tables
 from ray_asd.errors import StageError
 
 SCHEMAS = {
     name: getattr(tables, name)
     for name in ("CLIPS", "REJECTS", "TRAINING_SET", "SCORES", "THRESHOLDS", "METRICS", "CELLS", "PAIRS")
 } | {"EMBEDDINGS": tables.embeddings(3)}
+SCHEMAS |= {name: getattr(fleet_tables, name) for name in ("NIGHTS", "DECISIONS", "ALERTS")}
 REJECT = {"uri": "s3://b/a.wav", "reason": "silent", "detail": "", "size_bytes": 44}
 
 

@@ -7,7 +7,6 @@ leaves no rate to assume.
 
 from collections.abc import Sequence
 
-import numpy as np
 from scipy import stats
 
 FALSE_DISCOVERIES = 0.05  # share, on average, of the machines called wrong
@@ -36,8 +35,15 @@ def discoveries(chances: Sequence[float | None], rate: float = FALSE_DISCOVERIES
     That holds on average, for machines independent of each other. None, where there is no threshold or it rests on
     fewer than ``scores.MIN_CLIPS`` clips, is never a discovery and does not count among the tests.
     """
+    return [value is not None and value <= rate for value in adjusted(chances)]
+
+
+def adjusted(chances: Sequence[float | None]) -> list[float | None]:
+    """The smallest rate at which each of these is one of the ``discoveries``; None where it has no chance."""
     known = [number for number, value in enumerate(chances) if value is not None]
-    adjusted = np.ones(len(chances))
+    found: list[float | None] = [None] * len(chances)
     if known:
-        adjusted[known] = stats.false_discovery_control([chances[number] for number in known])
-    return [bool(value <= rate) for value in adjusted]
+        values = stats.false_discovery_control([chances[number] for number in known])
+        for number, value in zip(known, values, strict=True):
+            found[number] = float(value)
+    return found

@@ -1,0 +1,63 @@
+"""The tables of nights, beside those of ``tables``: what a fleet said in each, what was decided, and the alerts.
+
+    SCORES --summary--> NIGHTS --decide--> DECISIONS --follow--> ALERTS
+
+A machine is what ``MACHINE`` names; a data set that knows no ``machine_id`` has one for each machine type and section.
+"""
+
+import pyarrow as pa
+
+MACHINE = ("machine_type", "section", "machine_id")
+
+_MACHINE = [
+    pa.field("machine_type", pa.string(), nullable=False),
+    pa.field("section", pa.string(), nullable=False),
+    pa.field("machine_id", pa.string()),
+]
+
+NIGHTS = pa.schema(
+    [
+        *_MACHINE,
+        pa.field("domain", pa.string()),
+        pa.field("night", pa.date32(), nullable=False),
+        pa.field("clips", pa.int64(), nullable=False),
+        *(pa.field(name, pa.float64(), nullable=False) for name in ("mean", "deviations")),
+    ]
+)
+"""One row per machine, domain and night: how many clips were scored, the mean of their scores, and the sum of the
+squared deviations from it. That is all of a night that later ones are compared with."""
+
+DECISIONS = pa.schema(
+    [
+        *_MACHINE,
+        pa.field("night", pa.date32(), nullable=False),
+        pa.field("clips", pa.int64(), nullable=False),
+        pa.field("rule", pa.string()),
+        *(pa.field(name, pa.float64()) for name in ("statistic", "p_value", "q_value", "smallest")),
+        pa.field("could_alarm", pa.bool_(), nullable=False),
+        pa.field("alarm", pa.bool_()),
+        pa.field("detail", pa.string()),
+    ]
+)
+"""One row per machine and night. ``rule`` says what it was compared with (``scoring.nights``); null: it is learning,
+and ``detail`` says what it lacks. ``statistic`` is in standard deviations, ``p_value`` its share among healthy ones,
+``q_value`` the smallest false discovery rate at which it is an alarm. ``smallest`` is the p-value that it can reach at
+all: ``could_alarm`` says whether that would be an alarm if it were the only one."""
+
+ALERTS = pa.schema(
+    [
+        pa.field("alert_id", pa.string(), nullable=False),
+        *_MACHINE,
+        pa.field("state", pa.string(), nullable=False),
+        pa.field("verdict", pa.string()),
+        *(pa.field(name, pa.date32(), nullable=False) for name in ("first_seen", "last_seen")),
+        pa.field("count", pa.int64(), nullable=False),
+        pa.field("nights", pa.list_(pa.date32()), nullable=False),
+        *(pa.field(name, pa.float64(), nullable=False) for name in ("severity", "p_value")),
+        pa.field("snoozed_until", pa.date32()),
+        pa.field("changed_at", pa.timestamp("us", tz="UTC")),
+        *(pa.field(name, pa.string()) for name in ("changed_by", "note")),
+    ]
+)
+"""One row per alert: not a night's alarm but all of them of one machine, until somebody resolves it. ``count`` is the
+number of its ``nights``; ``severity`` its highest statistic, ``p_value`` its lowest."""
