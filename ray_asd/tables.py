@@ -191,13 +191,14 @@ SCORES = pa.schema(
         pa.field("distances", pa.list_(pa.float64()), nullable=False),
         pa.field("system", pa.string(), nullable=False),
         pa.field("model_digest", pa.string(), nullable=False),
+        pa.field("version", pa.string()),
     ]
 )
 """One row per scored clip. ``decision`` is 1 when ``score`` exceeds ``threshold``; both null without a threshold.
 ``neighbours`` are the clip_ids of the healthy recordings nearest to it, ``neighbour_hashes`` their contents.
 
 ``p_value`` is conformal: the share of healthy clips, this one counted among them, that score as high; null with fewer
-than 20 of them."""
+than 20 of them. ``version`` is the detector's in its registry; null where it was not released."""
 
 UNSCORED = pa.schema(
     [

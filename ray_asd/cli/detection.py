@@ -56,7 +56,11 @@ def embed(model: str, clips: str, root: str, dry_run: bool, as_json: bool, **opt
 @command("enroll --model spectral --clips URI --out runs")
 @models_option
 @click.option("--clips", metavar="URI", help="CLIPS whose healthy clips make the bank.")
-@click.option("--detector", metavar="URI", help="Make another one of this detector, with --add or --withdraw.")
+@click.option(
+    "--detector",
+    metavar="URI",
+    help="Make another one of this (or of REGISTRY@v3), with --add or --withdraw.",
+)
 @click.option("--add", metavar="URI", help="CLIPS whose healthy clips are to be in it too.")
 @click.option("--withdraw", metavar="FILE", help="clip_ids or content_hashes not to be in it any more, one a line.")
 @out_option
@@ -98,6 +102,7 @@ def _extended(
     overrides: tuple[str, ...],
 ) -> Step:
     from ray_asd.stages.detection import enroll as stage
+    from ray_asd.stages.fleet import registry
 
     if not detector or not (add or withdraw):
         raise UserError("--detector goes with --add, --withdraw or both")
@@ -107,7 +112,7 @@ def _extended(
         )
     withdrawn = store.read(store.absolute(withdraw)).decode().split("\n") if withdraw else []
     return stage.extension(
-        build.resolve(detector, "enroll"),
+        registry.detector(detector),
         build.resolve(add, "ingest") if add else None,
         [clip_id.strip() for clip_id in withdrawn if clip_id.strip()],
         resources(overrides, _SCORES),
@@ -131,7 +136,7 @@ def _tell_twins(detector: Output) -> None:
 
 
 @command("score --detector runs/enroll/spectral-0123456789ab --clips URI --out runs")
-@click.option("--detector", metavar="URI", help="An output of enroll.")
+@click.option("--detector", metavar="URI", help="An output of enroll; REGISTRY for its current version, REGISTRY@v3.")
 @models_option
 @clips_option
 @click.option("--bank", metavar="URI", help="With --model: CLIPS to enrol; by default those it was trained on.")
@@ -185,9 +190,11 @@ def score(
 def _given(
     detector: str, models: Sequence[str], bank: str | None, recipe: str | None, overrides: tuple[str, ...]
 ) -> tuple[Output, Resources]:
+    from ray_asd.stages.fleet import registry
+
     if models or bank or recipe:
         raise UserError("--detector has its models and its bank; leave --model, --bank and --recipe")
-    return build.resolve(detector, "enroll"), resources(overrides, _SCORES)
+    return registry.detector(detector), resources(overrides, _SCORES)
 
 
 def _first_enrolled(

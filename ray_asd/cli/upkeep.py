@@ -8,6 +8,7 @@ from ray_asd import build
 from ray_asd.build import archive
 from ray_asd.cli.app import command, dry_run_option, existing, json_option
 from ray_asd.cli.console import summary
+from ray_asd.cli.fleet import list_versions
 
 
 @command("fetch-weights facebook/hubert-base-ls960 --to s3://models/hubert-base")
@@ -28,9 +29,15 @@ def fetch_weights(model: str, to: str, revision: str | None, as_json: bool) -> N
 @click.argument("root")
 @json_option
 def ls(root: str, as_json: bool) -> None:
-    """List the finished stages below ROOT, oldest first."""
+    """List the finished stages below ROOT, or the versions and the history of a registry, oldest first."""
+    from ray_asd.stages.fleet import registry
+
     with summary("ls", None, as_json) as result:
-        found = archive.outputs(existing(root))
+        root = existing(root)
+        if registry.is_registry(root):
+            list_versions(root, as_json, result)
+            return
+        found = archive.outputs(root)
         if as_json:
             result.outputs = _by_folder(found)
             return
@@ -44,9 +51,12 @@ def ls(root: str, as_json: bool) -> None:
 @click.argument("uri")
 @json_option
 def show(uri: str, as_json: bool) -> None:
-    """Print the marker of one output as JSON, and the outputs it was made from."""
+    """Print the marker of one output as JSON, and the outputs it was made from; REGISTRY@v3 is an output too."""
+    from ray_asd.stages.fleet import registry
+
     with summary("show", None, as_json) as result:
-        output, *parents = archive.lineage(archive.find(uri))
+        named = registry.detector(uri) if registry.names_version(uri) else archive.find(uri)
+        output, *parents = archive.lineage(named)
         click.echo(output.marker.model_dump_json(indent=2))
         if as_json:
             result.outputs, result.counts = _by_folder([output, *parents]), output.marker.counts

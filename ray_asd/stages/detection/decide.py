@@ -11,7 +11,7 @@ from ray_asd.build import Output
 from ray_asd.scoring import scores
 from ray_asd.stages.detection import calibrate
 from ray_asd.stages.detection.bank import Compared
-from ray_asd.stages.detection.detector import DetectorCard
+from ray_asd.stages.detection.detector import DetectorCard, version
 from ray_asd.stages.detection.healthy import GROUP, Group
 from ray_asd.tables import Folder
 
@@ -22,6 +22,7 @@ class Judge:
 
     card: DetectorCard
     digest: str
+    version: str | None
     limits: dict[Group, float | None]
     calibration: dict[Group, np.ndarray]
 
@@ -33,7 +34,7 @@ class Judge:
         for row in detector.table(Folder.CALIBRATION, tables.CALIBRATION).to_pylist():
             healthy.setdefault(_group(row), []).append(row["score"])
         calibration = {group: np.array(values) for group, values in healthy.items()}
-        return cls(card, detector.marker.digest, limits, calibration)
+        return cls(card, detector.marker.digest, version(detector), limits, calibration)
 
     def __call__(self, rows: pa.Table, members: list[np.ndarray], nearest: Compared | None) -> pa.Table:
         """CLIPS rows, each member's scores of them [len], and the neighbours of the first that has a bank -> SCORES."""
@@ -58,6 +59,7 @@ class Judge:
             "distances": nearest.distances if nearest else [[] for _ in groups],
             "system": [self.card.system] * len(groups),
             "model_digest": [self.digest] * len(groups),
+            "version": [self.version] * len(groups),
         }
         arrays = [
             column if isinstance(column, pa.ChunkedArray) else pa.array(column, tables.SCORES.field(name).type)

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ray_asd import store
 from ray_asd.build import Output
+from ray_asd.build.steps import Step
 from ray_asd.config import Audio, Inference, Resources, Scoring, Threshold, Usage
 from ray_asd.errors import UserError
 from ray_asd.models.card import CARD as MODEL_CARD
@@ -15,6 +16,7 @@ from ray_asd.stages.training.usage import FEATURES, Method, Used
 
 FORMAT_VERSION = 2  # of what the files mean
 CARD = "detector.json"
+VERSION = "version"  # in the summary of a released one
 
 
 class _Part(BaseModel):
@@ -84,7 +86,7 @@ def read(detector: Output) -> DetectorCard:
     Raises:
         UserError: it was written in another format.
     """
-    where = store.join(detector.uri, CARD)
+    where = detector.file_uri(CARD)
     values = json.loads(detector.read(CARD))
     if values.get("format_version") != FORMAT_VERSION:
         found = values.get("format_version")
@@ -94,6 +96,11 @@ def read(detector: Output) -> DetectorCard:
     except ValidationError as error:
         mistake = error.errors(include_url=False)[0]
         raise UserError(f"{where}: {'.'.join(map(str, mistake['loc']))}: {mistake['msg']}") from error
+
+
+def version(detector: Step | Output) -> str | None:
+    """What a detector is called in the registry that it lies in; None where it was not released."""
+    return detector.marker.summary.get(VERSION) if isinstance(detector, Output) else None
 
 
 def members(detector: Output, card: DetectorCard, resources: Resources) -> list[Used]:

@@ -35,11 +35,12 @@ def step(
     """
     if not clips.marker.counts.get("test"):
         raise UserError(f"{clips.uri} holds no test clips; it has {_splits(clips)}")
+    version = detectors.version(detector)
     return Step(
         stage="score",
         name=detector.name if isinstance(detector, Step) else detector.marker.name,
         code_version=CODE_VERSION,
-        config={},
+        config={"version": version} if version else {},  # so that what it scored says so
         inputs={"clips": clips, "detector": detector},
         work=lambda attempt, inputs: _work(attempt, inputs, resources, progress, work),
         units=clips.marker.counts["test"],
@@ -86,6 +87,7 @@ def _work(
         found = f"{counts['clips']} scores and {counts['unscored']} unscored"
         raise StageError(f"{expected} clips went in; {found} came out")
     summary = {"system": card.system, "seed": card.seed, "members": len(card.members)}
+    summary["version"] = detectors.version(detector)
     summary["trained"] = any(member.seed is not None for member in card.members)
     files = [*done.files, attempt.put_table(f"{Folder.THRESHOLDS}/00000.parquet", detector.table(Folder.THRESHOLDS))]
     if not counts["clips"]:
