@@ -19,13 +19,14 @@ NIGHTS = pa.schema(
     [
         *_MACHINE,
         pa.field("domain", pa.string()),
+        pa.field("model_digest", pa.string(), nullable=False),
         pa.field("night", pa.date32(), nullable=False),
         pa.field("clips", pa.int64(), nullable=False),
         *(pa.field(name, pa.float64(), nullable=False) for name in ("mean", "deviations")),
     ]
 )
-"""One row per machine, domain and night: how many clips were scored, the mean of their scores, and the sum of the
-squared deviations from it. That is all of a night that later ones are compared with."""
+"""One row per machine, domain and night: how many clips a detector scored, the mean of their scores, and the sum of
+the squared deviations from it. That is all of a night that later ones are compared with."""
 
 DECISIONS = pa.schema(
     [

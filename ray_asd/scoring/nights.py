@@ -4,11 +4,11 @@ Clips of one night share load, weather and microphone: a whole healthy night may
 combined as if they were independent. Two rules keep the rate of false discoveries among alarms all the same.
 
 ``nights``: the mean of a machine's standardised scores, among those of all machines' past nights. What the clips of a
-night share is in the calibration. Scores are standardised by the machine's own other nights, per domain; each night is
-left out of its own standard, the new one being one of them, so that under the null all nights of a machine are
-exchangeable, however few they are. Means of fewer clips vary more: each is divided by the deviation that the share of
-variance between nights (of the whole fleet) gives it. Nights are pooled over the fleet, since no machine has the
-M / rate past nights that one alarm among M machines takes.
+night share is in the calibration. Scores are standardised by the machine's own other nights, per domain and detector;
+each night is left out of its own standard, the new one being one of them, so that under the null all nights of a
+machine are exchangeable, however few they are. Means of fewer clips vary more: each is divided by the deviation that
+the share of variance between nights (of the whole fleet) gives it. Nights are pooled over the fleet, since no machine
+has the M / rate past nights that one alarm among M machines takes.
 
 ``clips``: where there are not enough nights yet. The lowest conformal p-value of a machine's clips times their number
 (Bonferroni, right whatever they share), among CALIBRATION scores standardised within machine type, section and domain
@@ -35,6 +35,7 @@ from ray_asd.scoring.standards import Floats, Ints
 from ray_asd.scoring.verdicts import adjusted
 
 BY_NIGHTS, BY_CLIPS = "nights", "clips"
+_UNIT = (*MACHINE, "domain", "model_digest")  # what nights are standardised within
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class _Judged:
 
 def summary(scores: pa.Table, night: date) -> pa.Table:
     """NIGHTS of the SCORES of one night, a date."""
-    keys = [*MACHINE, "domain"]
+    keys = list(_UNIT)
     grouped = scores.select([*keys, "score"]).group_by(keys, use_threads=False)
     found = grouped.aggregate([("score", "count"), ("score", "mean"), ("score", "variance")])
     columns = {name: found[name] for name in keys}
@@ -152,10 +153,13 @@ def _lacks(nights: int, settings: Settings) -> str:
 def _by_nights(
     tonight: pa.Table, past: pa.Table, machines: Ints, names: Ints, settings: Settings
 ) -> tuple[_Judged, Ints]:
-    """The machines ``names`` [M] by rule ``nights``, and how many past nights each has; ``machines`` is of all rows."""
+    """The machines ``names`` [M] by rule ``nights``, and how many past nights each has in one unit.
+
+    ``machines`` [R] is which machine each row of both tables is of.
+    """
     rows = pa.concat_tables([tonight, past])
     clips, mean, deviations = (rows[name].to_numpy().astype(float) for name in ("clips", "mean", "deviations"))
-    (groups,) = standards.coded([rows], [*MACHINE, "domain"])
+    (groups,) = standards.coded([rows], _UNIT)
     others = np.bincount(groups)[groups] - 1
     units, spread = standards.nights(clips, mean, deviations, groups)
     units = units / np.sqrt(1 + 1 / np.maximum(others, 1))  # the centre varies as well
@@ -173,8 +177,9 @@ def _by_nights(
         judged.statistic[places] = statistics[is_new]
         judged.p_value[places] = p_values(statistics[is_new], old)
         judged.smallest[places] = 1 / (len(old) + 1)
-    nights = np.unique(np.stack([machines, days])[:, len(tonight) :], axis=1)[0]
-    return judged, np.array([np.sum(nights == name) for name in names], np.int64)
+    nights = np.zeros(len(names), np.int64)
+    np.maximum.at(nights, np.searchsorted(names, machines[: len(tonight)]), others[: len(tonight)])
+    return judged, nights
 
 
 def _shared(clips: Floats, deviations: Floats) -> float:

@@ -9,7 +9,7 @@ from ray_asd import tables
 from ray_asd.fleet_tables import NIGHTS
 
 START = date(2026, 1, 1)
-COLUMNS = ["clip_id", "machine_type", "section", "domain", "machine_id", "score"]
+COLUMNS = ["clip_id", "machine_type", "section", "domain", "machine_id", "model_digest", "score"]
 SCHEMA = pa.schema([tables.SCORES.field(name) for name in COLUMNS])
 
 
@@ -20,6 +20,7 @@ class Plant:
         self.rng = np.random.default_rng(seed)
         self.level, self.scale = self.rng.normal(0, 3, machines), np.exp(self.rng.normal(size=machines))
         self.machines, self.clips = machines, clips
+        self.detector = "d"
         self.names = np.array([f"{number:03d}" for number in range(machines)])
 
     def drawn(self, days, worse=0.0, faulty=0):
@@ -50,5 +51,5 @@ class Plant:
 
     def _columns(self, repeats):
         count = self.machines * repeats
-        same = {"machine_type": ["fan"] * count, "domain": ["source"] * count}
+        same = {"machine_type": ["fan"] * count, "domain": ["source"] * count, "model_digest": [self.detector] * count}
         return same | {"machine_id": pa.nulls(count, pa.string()), "section": np.repeat(self.names, repeats)}

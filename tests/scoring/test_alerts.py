@@ -153,8 +153,8 @@ def test_order_of_severity():
 
 def test_which_nights_are_healthy():
     rows = [
-        {"machine_type": machine, "section": "00", "machine_id": "7", "domain": None, "night": day(number)}
-        | {"clips": 8, "mean": 0.0, "deviations": 1.0}
+        {"machine_type": machine, "section": "00", "machine_id": "7", "domain": None, "model_digest": "d"}
+        | {"night": day(number), "clips": 8, "mean": 0.0, "deviations": 1.0}
         for machine in ("fan", "pump")
         for number in range(8)
     ]

@@ -19,7 +19,7 @@ NO_PAST, NO_CALIBRATION = NIGHTS.empty_table(), tables.CALIBRATION.empty_table()
 
 def scores(values, machine="a", domain="source", unit=None):
     """Clips of one machine in one night."""
-    named = {"machine_type": machine, "section": "00", "domain": domain, "machine_id": unit}
+    named = {"machine_type": machine, "section": "00", "domain": domain, "machine_id": unit, "model_digest": "d"}
     rows = [named | {"clip_id": f"{machine}/{number}.wav", "score": value} for number, value in enumerate(values)]
     return pa.Table.from_pylist(rows, SCHEMA)
 
@@ -197,6 +197,23 @@ def test_order_of_rows_and_later_nights_change_nothing():
     assert found["section"].to_pylist() == sorted(found["section"].to_pylist())
 
 
+def test_another_detector_has_other_scores():
+    """Its first nights are compared by clips, its tenth with all nights, each in the unit of its own detector."""
+    plant = Plant(machines=30, seed=8)
+    known, before = plant.calibration(10), plant.past(15)
+    plant.detector, plant.level = "another", plant.level + 100
+    after = plant.past(10)
+    later = [day + timedelta(days=15) for day in after["night"].to_pylist()]
+    after = after.set_column(after.column_names.index("night"), NIGHTS.field("night"), pa.array(later, pa.date32()))
+    past, tonight = pa.concat_tables([before, after]), plant.tonight()
+    ninth = nights.decide(tonight, START + timedelta(days=24), past, known)
+    assert set(ninth["rule"].to_pylist()) == {BY_CLIPS}
+    tenth = nights.decide(tonight, START + timedelta(days=25), past, known)
+    assert set(tenth["rule"].to_pylist()) == {BY_NIGHTS}
+    assert set(tenth["smallest"].to_pylist()) == {1 / (30 * 25 + 1)}
+    assert 0.2 < np.mean(tenth["p_value"].to_numpy()) < 0.8
+
+
 def test_units_of_one_kind_are_machines_of_their_own():
     rng = np.random.default_rng(3)
     days = [
@@ -243,7 +260,7 @@ def test_a_night_in_short():
     table = pa.concat_tables([scores([1.0, 2.0, 6.0]), scores([5.0], "b", None)])
     found = {row["machine_type"]: row for row in nights.summary(table, START).to_pylist()}
     assert found["a"] | {"deviations": 0} == dict(zip(MACHINE, ("a", "00", None), strict=True)) | {
-        "domain": "source", "night": START, "clips": 3, "mean": 3.0, "deviations": 0,
+        "domain": "source", "model_digest": "d", "night": START, "clips": 3, "mean": 3.0, "deviations": 0,
     }  # fmt: skip
     assert found["a"]["deviations"] == pytest.approx(14)
     assert (found["b"]["domain"], found["b"]["deviations"]) == (None, 0)
