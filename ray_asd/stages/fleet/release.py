@@ -1,7 +1,7 @@
 """Releasing: a DETECTOR becomes a version of a registry, file by file, and then what is current there."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from ray_asd.build import MARKER, Output, archive
 from ray_asd.errors import Retryable, StageError, UserError
 from ray_asd.stages.detection import detector as detectors
 from ray_asd.stages.fleet import checks, registry
-from ray_asd.stages.fleet.registry import FILES, RELEASE, Change, Release
+from ray_asd.stages.fleet.registry import FILES, RELEASE, Change, Release, Version
 
 _WRITERS = 8
 
@@ -62,33 +62,33 @@ def add(detector: Output, place: str, order: Order) -> Output:
     while True:
         known = registry.versions(place)
         same = [one for one in known if one.release and one.release.content == content and one.name not in damaged]
-        if same:
-            name = same[-1].name
-            try:
-                if same[-1].detector is None:
-                    _fill(detector, place, name)
-                return registry.found(place, name)
-            except Retryable:
-                raise
-            except StageError:
-                if same[-1].detector is None:
-                    raise
-                damaged.add(name)
-                continue
-        claimed = [int(one.name[1:]) for one in known if one.is_claimed]
-        name = f"v{max(claimed, default=0) + 1}"
-        release = Release(
-            version=name,
-            who=order.who,
-            note=order.note,
-            content=content,
-            source=detector.uri,
-            metrics=dict(order.metrics) if order.metrics else None,
-            provenance=_provenance(detector),
-        )
-        store.create(
-            store.join(registry.folder_of(place, name), RELEASE), release.model_dump_json(indent=1).encode()
-        )  # whoever was first: the next look tells
+        if not same:
+            _claim(detector, place, known, order, content)
+            continue
+        name = same[-1].name
+        if same[-1].detector is None:
+            _fill(detector, place, name)
+        try:
+            return registry.found(place, name)
+        except Retryable:
+            raise
+        except StageError:
+            damaged.add(name)
+
+
+def _claim(detector: Output, place: str, known: Sequence[Version], order: Order, content: str) -> None:
+    """Write the record of the next version, unless another process is faster, as the next look will tell."""
+    name = f"v{max((int(one.name[1:]) for one in known if one.is_claimed), default=0) + 1}"
+    release = Release(
+        version=name,
+        who=order.who,
+        note=order.note,
+        content=content,
+        source=detector.uri,
+        metrics=dict(order.metrics) if order.metrics else None,
+        provenance=_provenance(detector),
+    )
+    store.create(store.join(registry.folder_of(place, name), RELEASE), release.model_dump_json(indent=1).encode())
 
 
 def make_current(version: Output, place: str, order: Order) -> Change | None:

@@ -173,10 +173,14 @@ def test_a_damaged_version_is_released_anew_and_others_stay_usable(tmp_path: Pat
     version = released(place, three[0])
     damaged(version.uri, "files/detector.json")
     assert store.name(released(place, three[0]).uri) == "v2"
+    assert store.name(released(place, three[0]).uri) == "v2"
+    store.write(f"{place}/versions/v2/marker.json", b"{")
+    assert "v2/marker.json: no marker of this version" in str(registry.version(place, "v2").problem)
+    assert store.name(released(place, three[0]).uri) == "v3"
     store.write(store.join(version.uri, "release.json"), b"{")
-    assert names(place) == ["v2"]
+    assert names(place) == ["v3"]
     assert "release.json is no release of this format" in str(registry.version(place, "v1").problem)
-    assert store.name(released(place, three[1]).uri) == "v3"
+    assert store.name(released(place, three[1]).uri) == "v4"
 
 
 def copied(detector: Output, folder: Path) -> Output:
