@@ -16,7 +16,7 @@ from ray_asd.stages.training.usage import FEATURES, Method, Used
 
 FORMAT_VERSION = 2  # of what the files mean
 CARD = "detector.json"
-VERSION = "version"  # in the summary of a released one
+VERSION, RELEASE = "version", "release"  # in the summary of a released one: its name, and what no other release has
 
 
 class _Part(BaseModel):
@@ -98,9 +98,15 @@ def read(detector: Output) -> DetectorCard:
         raise UserError(f"{where}: {'.'.join(map(str, mistake['loc']))}: {mistake['msg']}") from error
 
 
+def released(detector: Step | Output) -> dict[str, str]:
+    """Which release it is, for what it scores to say so; nothing where it was not released."""
+    summary = detector.marker.summary if isinstance(detector, Output) else {}
+    return {name: summary[name] for name in (VERSION, RELEASE) if name in summary}
+
+
 def version(detector: Step | Output) -> str | None:
-    """What a detector is called in the registry that it lies in; None where it was not released."""
-    return detector.marker.summary.get(VERSION) if isinstance(detector, Output) else None
+    """What it is called in its registry; None where it was not released."""
+    return released(detector).get(VERSION)
 
 
 def members(detector: Output, card: DetectorCard, resources: Resources) -> list[Used]:

@@ -35,12 +35,11 @@ def step(
     """
     if not clips.marker.counts.get("test"):
         raise UserError(f"{clips.uri} holds no test clips; it has {_splits(clips)}")
-    version = detectors.version(detector)
     return Step(
         stage="score",
         name=detector.name if isinstance(detector, Step) else detector.marker.name,
         code_version=CODE_VERSION,
-        config={"version": version} if version else {},  # so that what it scored says so
+        config=detectors.released(detector),
         inputs={"clips": clips, "detector": detector},
         work=lambda attempt, inputs: _work(attempt, inputs, resources, progress, work),
         units=clips.marker.counts["test"],

@@ -125,9 +125,11 @@ def _fill(detector: Output, place: str, name: str) -> None:
 
     with ThreadPoolExecutor(_WRITERS) as pool:
         list(pool.map(copy, (file.path for file in detector.marker.files)))
-    summary = {**detector.marker.summary, detectors.VERSION: name}
+    record = store.read(store.join(folder, RELEASE))
+    release = {detectors.VERSION: name, detectors.RELEASE: Release.model_validate_json(record).id}
+    summary = detector.marker.summary | release
     marker = detector.marker.model_copy(update={"attempt": FILES, "summary": summary})
-    written = {MARKER: marker.model_dump_json(indent=1).encode(), RELEASE: store.read(store.join(folder, RELEASE))}
+    written = {MARKER: marker.model_dump_json(indent=1).encode(), RELEASE: record}
     sums = checks.of_marker(Output(folder, marker))
     sums |= {path: hashlib.sha256(content).hexdigest() for path, content in written.items()}
     store.write(store.join(folder, checks.SUMS), checks.listed(sums))

@@ -50,10 +50,12 @@ def test_a_version_is_the_detector_itself(root: str, three: list[Output], tmp_pa
     assert [file.sha256 for file in version.marker.files] == [file.sha256 for file in three[0].marker.files]
     assert (version.source.digest, detectors.version(version)) == (three[0].source.digest, "v1")
     assert detectors.read(version) == detectors.read(three[0])
+    assert (detectors.released(three[0]), detectors.version(three[0])) == ({}, None)
     release_ = registry.version(root, "v1").release
     assert release_ is not None
     assert (release_.who, release_.note, release_.metrics) == ("me", "first", {"score": 0.9})
     assert release_.source == three[0].uri
+    assert detectors.released(version) == {"version": "v1", "release": release_.id}
     assert release_.provenance["system"] == "spectral"
     assert release_.provenance["digest"] == three[0].marker.digest
     for entry in store.listing(version.uri):  # a copy that needs nothing else, checked with the usual tool
