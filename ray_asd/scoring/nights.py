@@ -31,7 +31,7 @@ from ray_asd.errors import UserError
 from ray_asd.fleet_tables import DECISIONS, MACHINE, NIGHTS
 from ray_asd.scoring import standards
 from ray_asd.scoring.scores import MIN_CLIPS, p_values
-from ray_asd.scoring.standards import Floats, Ints
+from ray_asd.scoring.standards import Bools, Floats, Ints
 from ray_asd.scoring.verdicts import adjusted
 
 BY_NIGHTS, BY_CLIPS = "nights", "clips"
@@ -103,10 +103,10 @@ def decide(
     fine_enough = (by_nights.smallest <= needed) | np.isnan(by_clips.p_value)
     chosen = np.where(np.isfinite(by_nights.p_value) & fine_enough, BY_NIGHTS, BY_CLIPS)
     rules = [str(rule) if known else None for rule, known in zip(chosen, judged, strict=True)]
-    found = [np.where(chosen == BY_NIGHTS, one, other) for one, other in _pairs(by_nights, by_clips)]
+    found = _either(chosen == BY_NIGHTS, by_nights, by_clips)
     columns = {name: tonight[name].take(pa.array(first)) for name in (*MACHINE, "night")}
     columns |= {"clips": pa.array(count), "rule": pa.array(rules, pa.string())}
-    columns |= _decided(*found, settings.rate, needed)
+    columns |= _decided(found, settings.rate, needed)
     columns["detail"] = pa.array(
         [None if rule else _lacks(int(number), settings) for rule, number in zip(rules, nights, strict=True)]
     )
@@ -124,25 +124,25 @@ def could_alarm(decisions: pa.Table) -> str:
     )
 
 
-def _pairs(one: _Judged, other: _Judged) -> list[tuple[Floats, Floats]]:
-    return [
-        (one.statistic, other.statistic),
-        (one.p_value, other.p_value),
-        (one.smallest, other.smallest),
-    ]
+def _either(condition: Bools, one: _Judged, other: _Judged) -> _Judged:
+    return _Judged(
+        np.where(condition, one.statistic, other.statistic),
+        np.where(condition, one.p_value, other.p_value),
+        np.where(condition, one.smallest, other.smallest),
+    )
 
 
-def _decided(statistic: Floats, p_value: Floats, smallest: Floats, rate: float, needed: float) -> dict[str, pa.Array]:
+def _decided(found: _Judged, rate: float, needed: float) -> dict[str, pa.Array]:
     """Columns of DECISIONS."""
-    known = np.isfinite(p_value)
-    q_values = adjusted([float(value) if there else None for value, there in zip(p_value, known, strict=True)])
+    known = np.isfinite(found.p_value)
+    q_values = adjusted([float(value) if there else None for value, there in zip(found.p_value, known, strict=True)])
     return {
-        "statistic": pa.array(statistic, mask=~known),
-        "p_value": pa.array(p_value, mask=~known),
-        "smallest": pa.array(smallest, mask=~known),
+        "statistic": pa.array(found.statistic, mask=~known),
+        "p_value": pa.array(found.p_value, mask=~known),
+        "smallest": pa.array(found.smallest, mask=~known),
         "q_value": pa.array(q_values, pa.float64()),
         "alarm": pa.array([None if value is None else value <= rate for value in q_values], pa.bool_()),
-        "could_alarm": pa.array(known & (np.nan_to_num(smallest, nan=1.0) <= needed)),
+        "could_alarm": pa.array(known & (np.nan_to_num(found.smallest, nan=1.0) <= needed)),
     }
 
 

@@ -18,6 +18,7 @@ from ray_asd.scoring.scores import MIN_CLIPS
 _PARTS = 10  # that the calibration clips of a kind are cut into
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class _Sums:
 
     def of(self, groups: Ints, count: int) -> "_Sums":
         """Of each group [count], where these are of rows."""
-        return _Sums(*(np.bincount(groups, own, count) for own in (self.clips, self.total, self.squares)))
+        summed = [np.bincount(groups, own, count).astype(float) for own in (self.clips, self.total, self.squares)]
+        return _Sums(*summed)
 
     def at(self, places: Ints) -> "_Sums":
         return _Sums(self.clips[places], self.total[places], self.squares[places])
