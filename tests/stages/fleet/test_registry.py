@@ -5,6 +5,7 @@ import itertools
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -211,9 +212,7 @@ def changed(detector: Output, path: str, before: bytes, after: bytes) -> Output:
     assert before in content
     store.write(detector.file_uri(path), content.replace(before, after))
     sha256 = store.sha256(detector.file_uri(path))
-    files = [
-        file.model_copy(update={"sha256": sha256}) if file.path == path else file for file in detector.marker.files
-    ]
+    files = [replace(file, sha256=sha256) if file.path == path else file for file in detector.marker.files]
     marker = detector.marker.model_copy(update={"files": files})
     store.write(store.join(detector.uri, build.MARKER), marker.model_dump_json().encode())
     return Output(detector.uri, marker)
