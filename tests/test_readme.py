@@ -42,7 +42,7 @@ def test_the_token_is_neither_committed_nor_uploaded() -> None:
 
 
 def test_files_are_there() -> None:
-    named = re.findall(r"`((?:ray_asd|jobs|tests|\.ci)/[\w./]*|constraints\.txt)`", README)
+    named = re.findall(r"`((?:ray_asd|cluster|jobs|tests|\.ci)/[\w./]*|constraints\.txt)`", README)
     assert named
     assert [name for name in named if "NAME" not in name and not (ROOT / name).exists()] == []
 

@@ -1,0 +1,148 @@
+"""A Ray cluster of three nodes on this machine, to try on it what later runs on many: a head without CPUs, two workers.
+
+    .venv/bin/python cluster/local.py
+
+Prints what to set in another terminal, and ends the cluster with Ctrl-C or SIGTERM. Each node is a process of its own;
+the token is made anew, readable by you alone. The dashboard is on loopback; Ray's other ports are open on all
+interfaces, and ask for the token.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import requests
+
+HOST = "127.0.0.1"
+RAY = str(Path(sys.executable).with_name("ray"))
+LONGEST_START_SECONDS = 120
+# Workers of three nodes would draw the same ports from Ray's fixed range; 0 lets the system choose.
+ANY_PORT = {"min-worker-port": "0", "max-worker-port": "0"}
+
+
+@dataclass(frozen=True)
+class Node:
+    name: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+
+@click.command()
+@click.option("--workers", type=click.IntRange(0, 16), default=2, show_default=True, help="Nodes beside the head.")
+@click.option("--cpus", type=click.IntRange(1), default=1, show_default=True, help="Of each worker.")
+@click.option("--port", type=click.IntRange(1024, 65535), default=26379, show_default=True, help="Of the head.")
+@click.option("--dashboard-port", type=click.IntRange(1024, 65535), default=28265, show_default=True, help="For jobs.")
+def local(workers: int, cpus: int, port: int, dashboard_port: int) -> None:
+    """Run a Ray cluster on this machine until Ctrl-C."""
+    for wanted in (port, dashboard_port):
+        if not _is_free(wanted):
+            raise click.ClickException(f"port {wanted} is taken: is a cluster running already? else choose another one")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: sockets below it allow 107 characters
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        environment = _environment(folder)
+        dashboard = f"http://{HOST}:{dashboard_port}"
+        head = {"port": str(port), "dashboard-host": HOST, "dashboard-port": str(dashboard_port), "num-cpus": "0"}
+        head |= {"ray-client-server-port": str(_free_port())}
+        nodes = [stack.enter_context(_node("head", ["--head"], head, folder, environment))]
+        _wait(nodes, lambda: not _is_free(port))
+        token = Path(environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+        for number in range(1, workers + 1):  # one after another: a node that takes 30 s to start gives up
+            worker = {"address": f"{HOST}:{port}", "num-cpus": str(cpus)}
+            _wait(nodes, lambda: _seen(dashboard, token) == len(nodes))
+            nodes.append(stack.enter_context(_node(f"worker-{number}", [], worker, folder, environment)))
+        _wait(nodes, lambda: _seen(dashboard, token) == len(nodes))
+        click.echo(f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={environment['RAY_AUTH_TOKEN_PATH']}")
+        click.echo(f"export RAY_API_SERVER_ADDRESS={dashboard}  # for jobs/submit.py and `ray job`")
+        _wait(nodes, lambda: False, seconds=float("inf"))
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Of all nodes: a token that others cannot read."""
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32))
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_A")}
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_JOB_STOP_WAIT_TIME_S": "60"}
+    return clean | own
+
+
+@contextlib.contextmanager
+def _node(
+    name: str, arguments: list[str], options: Mapping[str, str], folder: Path, environment: Mapping[str, str]
+) -> Iterator[Node]:
+    """A node for the block. It ends by SIGTERM to itself alone: ``ray stop`` would end every Ray of this machine."""
+    # A folder of its own: in a shared one a node removes the working directory that another has unpacked.
+    own = {"dashboard-agent-listen-port": str(_free_port()), "temp-dir": str(folder / name)}
+    options = {"node-ip-address": HOST, **ANY_PORT, **own, **options}
+    command = [RAY, "start", "--block", "--disable-usage-stats", *arguments]
+    command += [f"--{option}={value}" for option, value in options.items()]
+    log = folder / f"{name}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            yield Node(name, process, log)
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def _wait(nodes: list[Node], condition: Callable[[], bool], seconds: float = LONGEST_START_SECONDS) -> None:
+    """Until it holds.
+
+    Raises:
+        ClickException: a node has ended, or the time is up.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        for node in nodes:
+            if node.process.poll() is not None:
+                last = node.log.read_text(errors="replace").strip().splitlines()[-1:]
+                raise click.ClickException(f"{node.name} has ended with {node.process.returncode}: {''.join(last)}")
+        if time.monotonic() > deadline:
+            raise click.ClickException(f"the nodes have not come up within {seconds:g} s")
+        time.sleep(0.2)
+
+
+def _seen(dashboard: str, token: str) -> int:
+    """How many nodes the dashboard knows of; 0 while it does not answer."""
+    try:
+        url, headers = f"{dashboard}/api/v0/nodes", {"Authorization": f"Bearer {token}"}
+        answer = requests.get(url, headers=headers, timeout=10)
+        answer.raise_for_status()
+        return int(answer.json()["data"]["result"]["total"])
+    except requests.RequestException:
+        return 0
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) != 0
+
+
+def _free_port() -> int:
+    with socket.create_server((HOST, 0)) as probe:
+        found: int = probe.getsockname()[1]
+    return found
+
+
+if __name__ == "__main__":
+    local()

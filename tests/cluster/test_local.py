@@ -1,0 +1,87 @@
+"""The cluster on one machine: three nodes behind a token, a job through it, and nothing of it left."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+import processes
+
+ROOT = Path(__file__).parents[2]
+LOCAL = [sys.executable, str(ROOT / "cluster/local.py")]
+
+
+@pytest.fixture
+def clean() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("RAY_A", "AWS_"))}
+
+
+@pytest.fixture
+def cluster(clean: dict[str, str]) -> Iterator[tuple["subprocess.Popen[str]", dict[str, str], int]]:
+    """Its process, what it says to export, and the head's port."""
+    port, dashboard = processes.free_ports(2)
+    command = [*LOCAL, "--port", str(port), "--dashboard-port", str(dashboard)]
+    with subprocess.Popen(command, env=clean, stdout=subprocess.PIPE, text=True) as program:
+        try:
+            assert program.stdout
+            said = [program.stdout.readline().partition("#")[0].split()[1:] for _ in range(2)]
+            yield program, dict(word.split("=", 1) for line in said for word in line), port
+        finally:
+            program.terminate()
+            program.wait()
+
+
+def test_a_job_runs_on_its_workers_and_strangers_are_turned_away(
+    cluster: tuple["subprocess.Popen[str]", dict[str, str], int], clean: dict[str, str], tmp_path: Path
+) -> None:
+    program, exported, port = cluster
+    dashboard = exported["RAY_API_SERVER_ADDRESS"]
+    assert Path(exported["RAY_AUTH_TOKEN_PATH"]).stat().st_mode & 0o077 == 0
+    assert requests.post(f"{dashboard}/api/jobs/", json={"entrypoint": "true"}, timeout=60).status_code == 401
+    own = socket.gethostbyname(socket.gethostname())
+    if own != "127.0.0.1":
+        assert not is_open(own, int(dashboard.rpartition(":")[2])), "the dashboard is on loopback"
+        assert is_open(own, port), "the GCS is on all interfaces: what the README warns of"
+
+    def job(*arguments: str) -> dict[str, object]:
+        command = [sys.executable, str(ROOT / "jobs/submit.py"), "--", *arguments, "--json"]
+        done = subprocess.run(command, env=clean | exported, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        summary: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+        return summary
+
+    fleet = ["--machines", "fan", "--train", "2", "--train-target", "1", "--test", "1", "--seconds", "1"]
+    job("simulate", str(tmp_path / "fleet"), *fleet)
+    counts = job("ingest", str(tmp_path / "fleet"), "--out", str(tmp_path / "runs"))["counts"]
+    assert isinstance(counts, dict)
+    assert counts["clips"] > 0
+
+    nodes = processes.below(program.pid, b"raylet/raylet")
+    assert len(nodes) >= 3
+    program.send_signal(signal.SIGINT)
+    assert program.wait(60) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in nodes)
+    assert not Path(exported["RAY_AUTH_TOKEN_PATH"]).exists()
+
+
+def is_open(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(10)
+        return probe.connect_ex((host, port)) == 0
+
+
+def test_a_port_that_is_taken_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run([*LOCAL, "--port", port], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"Error: port {port} is taken: is a cluster running already? else choose another one"
+    ]
