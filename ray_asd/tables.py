@@ -60,16 +60,13 @@ _RECORDING = [
 CLIPS = pa.schema(
     [
         *_CLIP_KEYS,
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("dataset", pa.string(), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("uri", "dataset")),
         pa.field("machine_id", pa.string()),
         pa.field("recorded_at", pa.timestamp("us", tz="UTC")),
         pa.field("attributes", pa.map_(pa.string(), pa.string())),
         pa.field("condition", pa.string()),
-        pa.field("sample_rate", pa.int32(), nullable=False),
-        pa.field("channels", pa.int32(), nullable=False),
-        pa.field("num_samples", pa.int64(), nullable=False),
-        pa.field("size_bytes", pa.int64(), nullable=False),
+        *(pa.field(name, pa.int32(), nullable=False) for name in ("sample_rate", "channels")),
+        *(pa.field(name, pa.int64(), nullable=False) for name in ("num_samples", "size_bytes")),
         pa.field("content_hash", pa.string(), nullable=False),
         pa.field("duplicate_of", pa.string()),
         pa.field("dead_channels", pa.list_(pa.int32())),
@@ -231,9 +228,7 @@ METRICS = pa.schema(
     [
         pa.field("system", pa.string(), nullable=False),
         pa.field("seed", pa.int64()),
-        pa.field("machine_type", pa.string(), nullable=False),
-        pa.field("section", pa.string(), nullable=False),
-        pa.field("protocol", pa.string(), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("machine_type", "section", "protocol")),
         *(pa.field(name, pa.float64()) for name in ("auc_source", "auc_target", "auc_all", "pauc", "hmean")),
         *(pa.field(f"pauc_{domain}", pa.float64()) for domain in DOMAINS),
         *(pa.field(f"{name}_{domain}", pa.float64()) for name in ("precision", "recall", "f1") for domain in DOMAINS),
@@ -258,8 +253,7 @@ of the mean over clips. ``std`` is null with one seed; features without training
 
 PAIRS = pa.schema(
     [
-        pa.field("system_a", pa.string(), nullable=False),
-        pa.field("system_b", pa.string(), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("system_a", "system_b")),
         *(pa.field(name, pa.float64(), nullable=False) for name in ("difference", "low", "high")),
     ]
 )

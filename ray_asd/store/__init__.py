@@ -1,7 +1,7 @@
 """Files and objects, local or in an object store: places, conditional writes, local copies, leases."""
 
 from ray_asd.store.cache import CACHE_VARIABLE, fetch
-from ray_asd.store.conditional import check_conditional_writes
+from ray_asd.store.conditional import check_conditional_writes, check_writable
 from ray_asd.store.environment import is_to_blame
 from ray_asd.store.names import file_name, is_file_name
 from ray_asd.store.survey import holds_outputs, survey, tag_outputs
@@ -9,7 +9,6 @@ from ray_asd.store.uri import (
     Entry,
     absolute,
     arrow,
-    check_writable,
     create,
     exists,
     files,

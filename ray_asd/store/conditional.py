@@ -1,10 +1,11 @@
-"""Whether a store has conditional writes, on which markers and leases rest: some take the condition and ignore it."""
+"""Whether a place can be written to, and on conditions: markers and leases rest on these, which some stores ignore."""
 
 import uuid
 from functools import lru_cache
 
 from ray_asd.errors import Retryable, StageError, UserError
-from ray_asd.store.uri import create, is_remote, join
+from ray_asd.store import local
+from ray_asd.store.uri import create, exists, is_remote, join
 
 PROBE = ".conditional-writes"  # stays below the root, so that of any number of processes none needs to be the first
 _ALLOWED = "allowed: an S3 store that knows If-None-Match, a folder that may be written and knows hard links"
@@ -30,3 +31,15 @@ def check_conditional_writes(root: str) -> None:
         raise UserError(f"{root}: conditional writes are refused there: {error}; {_ALLOWED}") from error
     if ignored:
         raise UserError(f"{root}: conditional writes overwrite there what another run has written; {_ALLOWED}")
+
+
+def check_writable(uri: str) -> None:
+    """Return when files can be put below ``uri``, as far as can be told without putting one there.
+
+    Raises:
+        UserError, Retryable: a file stands in the way, the folder may not be written, there is no such bucket.
+    """
+    if is_remote(uri):
+        exists(uri)
+    else:
+        local.check_writable(uri)

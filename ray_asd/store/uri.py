@@ -167,18 +167,6 @@ def create(uri: str, data: bytes) -> bool:
     return True
 
 
-def check_writable(uri: str) -> None:
-    """Return when files can be put below ``uri``, as far as can be told without putting one there.
-
-    Raises:
-        UserError, Retryable: a file stands in the way, the folder may not be written, there is no such bucket.
-    """
-    if is_remote(uri):
-        exists(uri)
-    else:
-        local.check_writable(uri)
-
-
 def upload(source: Path, uri: str) -> None:
     """Copy one local file to ``uri`` without holding it in memory."""
     if not is_remote(uri):
