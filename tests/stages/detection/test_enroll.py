@@ -1,6 +1,7 @@
 """Detectors: what is enrolled and how it lies, extended, withdrawn, copied, fused; and what they say of themselves."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,7 @@ def test_a_detector_that_does_not_give_its_scores_is_not_used(system: chain.Chai
 
     place = copy / made.marker.attempt / file.path
     pq.write_table(wrong, place)
-    damaged = file.model_copy(update={"sha256": store.sha256(str(place)), "size": place.stat().st_size})
+    damaged = replace(file, sha256=store.sha256(str(place)), size=place.stat().st_size)
     files = [damaged if one.path == file.path else one for one in made.marker.files]
     output = Output(str(copy), made.marker.model_copy(update={"files": files}))
     with pytest.raises(StageError, match=r"the self-test fails: .* gets .*, not .*; it was made with \{"):

@@ -20,7 +20,7 @@ from ray_asd.stages.recordings import ingest
 from ray_asd.tables import Folder
 
 VERSION = "237f70ab63aa9d87d4969c0c87340ab91ac70171c7e72ab65ac29cbf654aa0ab"
-CONTENT = "3e26767d491c3086b6d766f2863dea5222236d5874140f62072ef0a1d237a486"
+CONTENT = "77214cb6221b11d41eba1d0eb9203e99d064faeae9e77d7db84714f78f9005f1"
 """Of this source, by the version that held whole listings in memory."""
 
 

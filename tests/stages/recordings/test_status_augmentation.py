@@ -43,7 +43,8 @@ def test_originals_are_the_decoded_training_clips(system: chain.Chain) -> None:
     found = rows(output)
     assert set(found) == set(expected)
     for clip_id, row in found.items():
-        assert {name: row[name] for name in tables.CLIPS.names} == expected[clip_id]
+        own = [name for name in tables.CLIPS.names if name in tables.TRAINING_SET.names]
+        assert {name: row[name] for name in own} == {name: expected[clip_id][name] for name in own}
         assert (row["parent_clip_id"], row["speed"], row["mode"]) == (None, 1.0, None)
         wave = recordings.waveform(row, 0)
         np.testing.assert_array_equal(waveform(output, row), wave)
