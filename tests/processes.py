@@ -41,6 +41,14 @@ def below(parent: int, title: bytes) -> dict[int, bytes]:
     return {process: line for process, line in found.items() if is_below(process)}
 
 
+def is_alive(process: int) -> bool:
+    """Whether it runs; one that has ended may stand in /proc until somebody asks how."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def kill(processes: Iterable[int]) -> None:
     """All of them at once; some may have ended."""
     for process in processes:

@@ -172,7 +172,7 @@ def test_what_a_command_names_is_there(flow: Flow) -> None:
         assert [uri for uri in finished.summary["outputs"].values() if not store.exists(uri)] == []
     submission = Path(flow.runs["score"].summary["outputs"]["submission"])
     names = [f"{what}_fan_section_00_test.csv" for what in ("anomaly_score", "decision_result")]
-    assert sorted(file.name for file in submission.iterdir()) == names
+    assert store.files(str(submission)) == names
     assert [len((submission / name).read_text().splitlines()) for name in names] == [12, 12]
     listed = flow.runs["ls"].summary["outputs"]
     assert sorted(listed) == sorted(f"{stage}/{name}" for stage, found in folders(flow.root).items() for name in found)

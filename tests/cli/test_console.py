@@ -159,18 +159,6 @@ def test_a_command_that_gives_no_summary_ends_likewise(
     assert capsys.readouterr().err.lstrip("\n") == line
 
 
-@pytest.mark.parametrize("argument", ["L\udcfcfter", "--machine-type=\udcff", "\udcc3\udcbc"])
-def test_an_argument_that_is_no_text_is_refused_in_one_line(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        console.run(click.Command("job", callback=lambda: 0), "job", [argument])
-    assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert said.startswith(
-        f"ray-asd: argument {argument.encode(errors='backslashreplace').decode()}: not UTF-8; allowed:"
-    )
-
-
 def test_a_command_can_end_with_a_code_of_its_own() -> None:
     with pytest.raises(SystemExit) as ended:
         console.run(click.Command("job", callback=lambda: 3), "job", [])

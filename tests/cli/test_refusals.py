@@ -26,7 +26,7 @@ def committed(root: str, name: str, rows: list[dict[str, object]]) -> Output:
         for split in ("train", "test"):
             own = [each for each in rows if each["split"] == split]
             counts |= {split: len(own), f"{split}_samples": 16_000 * len(own)}
-        return Outcome([attempt.put_table(f"{Folder.CLIPS}/00000.parquet", table)], counts)
+        return Outcome([attempt.put_table(f"{Folder.CLIPS}/00000.parquet", table)], counts, {"layout": "csv"})
 
     return build.run(root, Key("ingest", name, 1, {}, {}), work)
 
@@ -100,7 +100,7 @@ REFUSED = {
     ),
     "equal names": (
         "score --model spectral --clips {equal} --out {root} --submission {root}/submission",
-        "--submission: fan section 00: 1 file names occur more than once, the first is '000.wav'",
+        "--submission: fan_section_00_test.csv: 1 file names occur more than once, the first is '000.wav'",
     ),
     "submission into a file": (
         "score --model spectral --clips {clips} --out {root} --submission {file}/x",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from ray_asd import build, tables
+from ray_asd import build, store, tables
 from ray_asd.build import Attempt, Key, Outcome, Output
 from ray_asd.cli.console import Result
 from ray_asd.cli.detection import _submit
@@ -38,5 +38,5 @@ def test_names_follow_the_layout(layout: str, tmp_path: Path) -> None:
     decisions = (
         [] if layout == "dcase2020" else [name.replace("anomaly_score", "decision_result") for name in NAMES[layout]]
     )
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*NAMES[layout], *decisions])
+    assert store.files(str(tmp_path / "out")) == sorted([*NAMES[layout], *decisions])
     assert result.outputs == {"submission": str(tmp_path / "out")}

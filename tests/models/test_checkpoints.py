@@ -169,7 +169,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     kept = tmp_path / "cache" / "models--someone--hubert"
-    folder(kept / "snapshots" / A, model__safetensors=b"weights")
+    folder(kept / "snapshots" / A, model__safetensors=WEIGHTS)
     folder(kept / "snapshots" / B)
     for name, commit in (("main", A), ("v1.0", A), ("team/next", A), ("empty", B), ("gone", "c" * 40)):
         place = kept / "refs" / name
@@ -247,12 +247,12 @@ def test_a_hub_that_answers_is_believed_before_the_cache(hub_cache: Path, monkey
 def test_weights_are_brought_within_reach_of_who_cannot_reach_the_hub(
     hub_cache: Path, tmp_path: Path, root: str
 ) -> None:
-    ours = resolve(hubert(folder(tmp_path / "ours", model__safetensors=b"ours")), 0)
+    ours = resolve(hubert(folder(tmp_path / "ours", model__safetensors=OTHERS)), 0)
     assert within_reach(ours, root) is ours
     checkpoint = resolve(hubert("someone/hubert", "v1.0"), 0)
     theirs = within_reach(checkpoint, root)
     shutil.rmtree(hub_cache)
-    assert [path.read_bytes() for path in fetch(theirs)] == [b"weights"]
+    assert [path.read_bytes() for path in fetch(theirs)] == [WEIGHTS]
     assert theirs.config == checkpoint.config
     with pytest.raises(UserError, match="cannot reach the hub .* and lacks it in its cache"):
         fetch(checkpoint)
@@ -302,7 +302,8 @@ def test_a_mirror_writes_over_nothing(tmp_path: Path, name: str, content: bytes)
 def test_a_mirror_in_an_object_store_is_not_read_to_be_identified_but_checked_when_fetched(
     tmp_path: Path, bucket: str
 ) -> None:
-    mirror(str(folder(tmp_path / "source", model__safetensors=WEIGHTS)), None, bucket)
+    own = safetensors.numpy.save(state(bias=np.full(2, 2, np.float32)))  # which no cache holds yet
+    mirror(str(folder(tmp_path / "source", model__safetensors=own)), None, bucket)
     identity = resolve(hubert(bucket), 0).identity
     store.write(f"{bucket}/model.safetensors", OTHERS)
     assert resolve(hubert(bucket), 0).identity == identity

@@ -46,6 +46,7 @@ class Plant:
         values = self.drawn(days).reshape(self.machines, -1)
         columns = self._columns(values.shape[1]) | {"score": values.ravel(), "source": ["calibration"] * values.size}
         columns["clip_id"] = [f"{number:05d}" for number in range(values.shape[1])] * self.machines
+        columns["content_hash"] = columns["clip_id"]
         names = tables.CALIBRATION.names
         return pa.table([columns[name] for name in names], names=names).cast(tables.CALIBRATION)
 

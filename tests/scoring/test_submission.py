@@ -13,7 +13,7 @@ from ray_asd.scoring import submission
 
 OFFICIAL = Path(__file__).parent / "official_evaluator"
 COLUMNS = ("clip_id", "machine_type", "section", "score", "decision")
-SCHEMA = pa.schema([tables.SCORES.field(name) for name in COLUMNS])
+SCHEMA = pa.schema([tables.SCORES.field(name) for name in (*COLUMNS, "domain")])
 CLIPS = [f"section_00_{number:04d}.wav" for number in range(4)]
 FAN, VALVE = "fan_section_00_test.csv", "valve_section_00_test.csv"
 

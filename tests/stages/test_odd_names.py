@@ -21,7 +21,7 @@ from ray_asd import build, cli, store
 from ray_asd.data import audio
 from ray_asd.tables import Folder
 
-TRAIN, TEST = 3, 2  # clips of a machine
+TRAIN, TEST = 4, 2  # clips of a machine
 MACHINES = 30
 ODD_FILES = (b"not \xff UTF-8.wav", b"ends.wav ", b"ends.wav.", b"no sound", b"%2e%2e%2fx.wav", b"x" * 251 + b".wav")
 

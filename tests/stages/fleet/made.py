@@ -20,7 +20,7 @@ def detector(root: Path, seed: int = 0) -> Output:
     vectors = np.random.default_rng(seed).standard_normal((len(MACHINES) * CLIPS, DIM), np.float32)
     rows = [
         {"machine_type": machine, "section": "00", "clip_id": f"{machine}/{number:02d}.wav", "domain": "source"}
-        | {"content_hash": f"{seed} {number}", "role": "bank", "score": None}
+        | {"content_hash": f"{seed} {number}", "twins": [], "role": "bank", "score": None}
         for machine in MACHINES
         for number in range(CLIPS)
     ]
