@@ -46,7 +46,6 @@ def connected(cpus: int | None = None) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", _REPORT_SECONDS)
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", _PLACING_SECONDS)
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it puts lines of its own among the command's
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = cluster()
     if address:

@@ -146,14 +146,6 @@ from ray_asd.engine import connection, cutting, shards
 from ray_asd.engine.receipts import Done
 from ray_asd.engine.progress import silent
 
-@ray.remote(num_cpus=0, max_restarts=1)
-class Holder:
-    def __init__(self, held):
-        self.held = held
-
-    def size(self):
-        return len(self.held)
-
 class Work:
     def __call__(self, rows, attempt, name):
         return Done([attempt.put(name, b"x")], {"rows": rows.num_rows})
@@ -162,7 +154,6 @@ try:
     with connection.connected(cpus=1):
         print(os.environ["RAY_AUTH_TOKEN_PATH"])
         print(oct(pathlib.Path(os.environ["RAY_AUTH_TOKEN_PATH"]).stat().st_mode & 0o777))
-        assert ray.get(Holder.remote(b"x" * 2_000_000).size.remote()) == 2_000_000  # of which Ray would warn
         parts, attempt = cutting.rows(pa.table({"number": range(20)}), 3), Attempt(sys.argv[1])
         print(shards.run("t", Work, parts, attempt, worker=Worker(), progress=silent).counts)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -193,7 +184,7 @@ def test_a_local_ray_of_one_cpu(tmp_path: Path) -> None:
     assert not Path(token).exists()
     assert not (tmp_path / ".ray").exists()
     assert counts == "{'rows': 20}"
-    assert "core_worker" not in done.stderr
+    assert not [line for line in done.stderr.splitlines() if line.startswith("[")], "Ray puts no lines of its own there"
     assert len(list((tmp_path / "out").iterdir())) == 7
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]

@@ -220,9 +220,9 @@ def changed(detector: Output, path: str, before: bytes, after: bytes) -> Output:
 
 def test_another_format_is_refused_by_name(three: list[Output], tmp_path: Path) -> None:
     other = changed(
-        copied(three[0], tmp_path / "copy"), "detector.json", b'"format_version": 1', b'"format_version": 9'
+        copied(three[0], tmp_path / "copy"), "detector.json", b'"format_version": 2', b'"format_version": 9'
     )
-    refusal = r"detector.json: detector format 9; allowed: 1; enrol it anew$"
+    refusal = r"detector.json: detector format 9; allowed: 2; enrol it anew$"
     with pytest.raises(UserError, match=refusal):
         release.check(other)
     place = str(tmp_path / "registry")
