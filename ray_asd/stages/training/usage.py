@@ -24,6 +24,7 @@ Features = Literal["spectral", "log-mel"]
 SPECTRAL: Features = "spectral"
 LOG_MEL: Features = "log-mel"
 FEATURES: tuple[Features, ...] = (SPECTRAL, LOG_MEL)
+_FORMERLY = {"floor": LOG_MEL}  # as scripts say that were written for the first version
 _BASELINE_SCORING = {"autoencoder": "autoencoder", "mobilenet": "mobilenet_class"}  # what of the scoring each heeds
 
 Method = Literal["backbone", "autoencoder", "mobilenet"] | Features
@@ -175,6 +176,7 @@ def use(model: str, recipe: str | None = None, overrides: tuple[str, ...] = ()) 
     Raises:
         UserError: there is no such model or recipe, or an override is not about its use.
     """
+    model = _FORMERLY.get(model, model)
     for name in FEATURES:
         if name == model:
             base = config.load(recipe) if recipe else None
@@ -198,6 +200,7 @@ def use_together(models: Sequence[str], recipe: str | None, overrides: tuple[str
         UserError: see ``use``.
     """
     heard, others = _apart(overrides)
+    models = [_FORMERLY.get(model, model) for model in models]
     found = [use(model, recipe, overrides if model in FEATURES else others) for model in models]
     if heard and not any(model in FEATURES for model in models):
         raise UserError(f"--set {heard[0]}: a model hears what it was trained on; allowed: with spectral or log-mel")

@@ -181,3 +181,9 @@ def test_workers_of_a_cluster_need_not_reach_the_hub(
     assert card(model)["checkpoint"]["source"] == "someone/hubert"
     assert model.marker.config["checkpoint"] == {"repository": "someone/hubert", "commit": commit}
     assert store.folders(model.uri) == [model.marker.attempt]  # the copies are gone
+
+
+def test_the_naive_baseline_goes_by_its_former_name_too() -> None:
+    channel = ("audio.channel=1",)
+    assert usage.use("floor") == usage.use(usage.LOG_MEL)
+    assert usage.use_together(["floor"], None, channel) == usage.use_together([usage.LOG_MEL], None, channel)
