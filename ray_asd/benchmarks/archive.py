@@ -4,7 +4,7 @@
     python -m ray_asd.benchmarks.archive scaling
 
 Short recordings and a tiny random backbone, so that what is measured is everything but the model. Every run has a
-process and a Ray of its own; what it made before (ingest, training, the bank) comes before the clock.
+process and a Ray of its own; what it made before (ingest, the model, the bank) comes before the clock.
 """
 
 import json
@@ -39,14 +39,8 @@ from ray_asd.stages.training.usage import planned
 from ray_asd.tables import Folder
 
 RATE = 16_000  # Hz
-HEALTHY = 64  # clips to train on and to compare with
-SETTINGS = (
-    "training.steps=2",
-    "training.batch_size=4",
-    "training.workers=1",
-    "transformer_pooling=null",
-    "scoring.backend=paper",
-)
+HEALTHY = 64  # clips to compare with
+SETTINGS = ("training=null", "augmentation=null", "transformer_pooling=null", "scoring.backend=paper")
 _MIB = 1 << 20
 
 
@@ -113,7 +107,7 @@ def scaling(clips: int, seconds: float, counts: tuple[int, ...]) -> None:
 
 
 def write(folder: Path, clips: int, seconds: float) -> None:
-    """An archive of noise: ``HEALTHY`` training clips and so many test clips of one machine."""
+    """An archive of noise: ``HEALTHY`` healthy clips and so many test clips of one machine."""
     random = np.random.default_rng(0)
     for split, count in (("train", HEALTHY), ("test", clips)):
         for number in range(count):
