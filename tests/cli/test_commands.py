@@ -1,21 +1,19 @@
 """The command line: its help, the whole flow at toy size, what a rerun and a changed setting cost, every refusal."""
 
-import io
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import huggingface_hub.constants
 import pytest
 
+from commands import Run, run
 from ray_asd import __version__, build, cli, report, store
 from ray_asd.build import archive
 from ray_asd.errors import StageError
@@ -31,35 +29,6 @@ SETTINGS = {
     "embedding.dim": "32",
 }
 TINY = ["--recipe", "tiny", *(part for key, value in SETTINGS.items() for part in ("--set", f"{key}={value}"))]
-
-
-@dataclass(frozen=True)
-class Run:
-    """How one call of the command line ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.out.splitlines()[-1])
-        return found
-
-    @property
-    def complaint(self) -> str:
-        """The one line of an error, which is all there is on stderr."""
-        assert self.err.startswith("ray-asd: ")
-        assert self.err.count("\n") == 1
-        return self.err.strip()
-
-
-def run(*arguments: str) -> Run:
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        cli.main(list(arguments))
-    assert isinstance(ended.value.code, int)
-    return Run(ended.value.code, out.getvalue(), err.getvalue())
 
 
 def done(*arguments: str) -> Run:

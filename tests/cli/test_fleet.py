@@ -1,43 +1,20 @@
 """Releases by command: the gate, what is told, and what scores say of the version that gave them."""
 
-import io
 import json
 import shutil
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ray_asd import build, cli, store
+from commands import Run, run
+from ray_asd import build, store
 from ray_asd.build import Output
 from ray_asd.data import simulate
 from ray_asd.stages.fleet import registry
 from ray_asd.tables import Folder
 from stages import chain
-
-
-@dataclass(frozen=True)
-class Run:
-    """How one call of the command line ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.out.splitlines()[-1])
-        return found
-
-
-def run(*arguments: str) -> Run:
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        cli.main(list(arguments))
-    assert isinstance(ended.value.code, int)
-    return Run(ended.value.code, out.getvalue(), err.getvalue())
 
 
 @dataclass(frozen=True)
