@@ -82,10 +82,16 @@ def read_listing(source: Source) -> Listing:
 def _check_text(uri: str) -> None:
     """
     Raises:
-        UserError: the file is a recording or another kind of archive.
+        UserError: the file is a recording, another kind of archive, or none that can be read.
     """
-    with store.open_read(uri) as file:
-        what = formats.no_text(file.read(formats.START))
+    try:
+        with store.open_read(uri) as file:
+            what = formats.no_text(file.read(formats.START))
+    except OSError as error:
+        if store.is_to_blame(error):
+            raise
+        allowed = "allowed: a folder, a zip file or a CSV file that may be read"
+        raise UserError(f"{uri}: {error.strerror or error}; {allowed}") from error
     if what:
         raise UserError(
             f"{uri} is {what}; allowed: a folder of recordings, a zip file of them or a CSV file naming them"
