@@ -66,6 +66,7 @@ def sweep(
             planned.run(show)
         compared = planned.compared()
         failures = [report.Failure(row.cell.system, row.cell.recipe.seed, error) for row, error in planned.failed]
+        store.tag_outputs(place)
         pages = report.pages(report.runs(planned.metrics, []), place, report.Options(), Progress())
         written = report.write(planned.metrics, compared, failures, place, pages)
         result.outputs = written.files | ({"comparison": compared.uri} if compared else {})

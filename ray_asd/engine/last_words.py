@@ -22,7 +22,8 @@ def last_words() -> str:
     if not ray.is_initialized():
         return ""
     job = ray.get_runtime_context().get_job_id()
-    asked = [_of_node.options(scheduling_strategy=_on(node["NodeID"])).remote(job) for node in ray.nodes()]
+    alive = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    asked = [_of_node.options(scheduling_strategy=_on(node)).remote(job) for node in alive]
     heard, late = ray.wait(asked, num_returns=len(asked), timeout=_PATIENCE_SECONDS)
     for task in late:
         ray.cancel(task, force=True)

@@ -150,6 +150,7 @@ def test_a_failed_cell_is_told_after_the_table_of_the_others(
     assert summary["error"].startswith(f"1 of 2 cells failed, the first one is {failed}")
     assert summary["counts"]["failed"] == 1
     assert f"| {SYSTEMS[-1]} " in err
+    assert store.holds_outputs(str(tmp_path / "report")), "no ingest of a folder above takes it for recordings"
     text = (tmp_path / "report" / "report.md").read_text()
     assert "## Cells that failed" in text
     assert "/no/such/folder: no config.json" in text
