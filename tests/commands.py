@@ -1,9 +1,11 @@
-"""The command line, called in the process of the tests."""
+"""The command line and other programs, called in the process of the tests."""
 
+import importlib.util
 import io
 import json
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,3 +40,13 @@ def run(*arguments: str) -> Run:
         cli.main(list(arguments))
     assert isinstance(ended.value.code, int)
     return Run(ended.value.code, out.getvalue(), err.getvalue())
+
+
+def module_at(path: Path) -> Any:
+    """What a program that is no package's defines."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

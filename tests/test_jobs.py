@@ -1,7 +1,6 @@
 """What ``ray job submit`` starts, and ``jobs/submit.py`` against a Ray head of its own, with dashboard and token."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import runpy
@@ -25,6 +24,7 @@ from ray.job_submission import JobDetails
 
 import fault_proxy
 import processes
+from commands import module_at
 from ray_asd import cli, store
 from ray_asd.data import simulate
 from ray_asd.errors import Retryable
@@ -229,12 +229,7 @@ def test_a_dashboard_that_is_away_for_a_while_is_asked_again(head: Head) -> None
 @pytest.fixture
 def submit() -> Any:
     """The module ``jobs/submit.py``."""
-    spec = importlib.util.spec_from_file_location("submit", JOBS / "submit.py")
-    assert spec is not None
-    assert spec.loader is not None
-    submit = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(submit)
-    return submit
+    return module_at(JOBS / "submit.py")
 
 
 def test_a_job_that_did_all_ends_with_0(submit: Any) -> None:

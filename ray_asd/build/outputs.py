@@ -105,12 +105,14 @@ class Output:
             raise StageError(f"{self.file_uri(path)}: its content is not what was committed")
         return data
 
-    def table(self, folder: str, schema: pa.Schema | None = None) -> pa.Table:
-        """The committed Parquet files below ``folder`` as one table; empty with ``schema`` when there are none."""
+    def table(self, folder: str, schema: pa.Schema | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """The committed Parquet files below ``folder`` as one table, or some of its columns; empty with ``schema`` when
+        there are none."""
         with ThreadPoolExecutor(_READERS) as pool:
-            parts = list(pool.map(self.part, (file.path for file in self.files(folder))))
+            parts = list(pool.map(lambda file: self.part(file.path, columns), self.files(folder)))
         if not parts and schema is not None:
-            return schema.empty_table()
+            empty = schema.empty_table()
+            return empty.select(list(columns)) if columns else empty
         return pa.concat_tables(parts)
 
     def part(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:

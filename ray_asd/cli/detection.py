@@ -241,7 +241,7 @@ def _gate(scores: Output, allowed: int | None) -> str | None:
 def _check_submission(clips: Output, folder: str) -> None:
     from ray_asd.scoring import submission
 
-    rows = clips.table(Folder.CLIPS, tables.CLIPS)
+    rows = clips.table(Folder.CLIPS, tables.CLIPS, [*submission.NAMED, "split"])
     submission.check(rows.filter(pc.equal(rows["split"], "test")), folder, _year(clips))
 
 

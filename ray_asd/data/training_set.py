@@ -47,6 +47,19 @@ def held_out(clips: pa.Table, fraction: float, seed: int) -> list[str]:
     return sorted(kept_back)
 
 
+def check_conditions(rows: pa.Table) -> None:
+    """
+    Raises:
+        UserError: a training clip (clip_id, condition) has no condition.
+    """
+    unknown = rows.filter(pc.is_null(rows["condition"])).column("clip_id").to_pylist()
+    if unknown:
+        raise UserError(
+            f"{len(unknown)} of {rows.num_rows} training clips have no condition, the first one is {min(unknown)}; "
+            "allowed: a known condition for each"
+        )
+
+
 class TrainingSet:
     """The clips of one or more ``augment`` outputs, less the contents held out and all variants of them.
 
@@ -66,12 +79,7 @@ class TrainingSet:
         rows = rows.filter(pc.invert(pc.is_in(rows["content_hash"], pa.array(held_out, pa.string()))))
         if not rows.num_rows:
             raise UserError(f"no clips to train on: {len(held_out)} held out of {len(origin)}")
-        unknown = rows.filter(pc.is_null(rows["condition"])).column("clip_id").to_pylist()
-        if unknown:
-            raise UserError(
-                f"{len(unknown)} of {rows.num_rows} training clips have no condition, the first one is {min(unknown)}; "
-                "allowed: a known condition for each"
-            )
+        check_conditions(rows)
         self.rows = _once(rows)
         self._outputs = outputs
         self._columns = {name: self.rows.column(name).to_pylist() for name in ("origin", "shard", "offset", "length")}

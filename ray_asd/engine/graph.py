@@ -83,7 +83,7 @@ class Engine:
             UserError: the ``check`` of one of them.
         """
         planned = steps.plan(step, self.root, self._find)
-        steps.check(planned)
+        steps.check(entry for entry in planned if entry.uri not in self.nodes)
         for entry in planned:
             state: State = "done" if entry.done else "waiting"
             self.nodes.setdefault(entry.uri, Node(entry, state, entry.done))

@@ -27,8 +27,8 @@ _SUBMISSION = pa.schema(
         for name in ("clip_id", "machine_type", "section", "domain", "split", "label", "score", "decision")
     ]
 )
-_NAMED = ["clip_id", "machine_type", "section", "domain"]
-_WRITTEN = [*_NAMED, "score", "decision"]
+NAMED = ["clip_id", "machine_type", "section", "domain"]
+_WRITTEN = [*NAMED, "score", "decision"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def check(clips: pa.Table, folder: str, protocol: str = "dcase2023") -> None:
         UserError, Retryable: as ``write`` raises, or nothing can be put in ``folder``.
     """
     store.check_writable(store.absolute(folder))
-    _by_file(clips.select(_NAMED), protocol)
+    _by_file(clips.select(NAMED), protocol)
 
 
 def write(scores: pa.Table, folder: str, protocol: str = "dcase2023") -> Written:
@@ -109,12 +109,7 @@ class Judged:
     protocol: str
 
 
-def read(scores_dir: str, truth_dir: str) -> dict[str, pa.Table]:
-    """The systems of ``judged``."""
-    return judged(scores_dir, truth_dir).systems
-
-
-def judged(scores_dir: str, truth_dir: str) -> Judged:
+def read(scores_dir: str, truth_dir: str) -> Judged:
     """Every system below ``scores_dir``, judged by the ground truth at ``truth_dir`` (see ``ground_truth``).
 
     A system is a folder that holds anomaly_score files; its name is the path below ``scores_dir``, or that folder's

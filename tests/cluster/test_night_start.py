@@ -1,6 +1,5 @@
 """The CronJob's program against a server that keeps objects as Kubernetes does."""
 
-import importlib.util
 import json
 import threading
 from collections.abc import Iterator
@@ -11,18 +10,14 @@ from typing import Any
 import pytest
 import requests
 
+from commands import module_at
 from manifests import CLUSTER, built, check
 
 PATH = "/apis/ray.io/v1/namespaces/ray-asd"
 
 
 def load() -> Any:
-    spec = importlib.util.spec_from_file_location("start", CLUSTER / "kubernetes/overlays/nightly-cronjob/start.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(CLUSTER / "kubernetes/overlays/nightly-cronjob/start.py")
 
 
 class Server(ThreadingHTTPServer):

@@ -16,7 +16,7 @@ SCHEMA = pa.schema([tables.SCORES.field(name) for name in COLUMNS])
 
 @pytest.fixture(scope="module")
 def official():
-    return submission.read(str(OFFICIAL / "scores"), str(OFFICIAL))["scores"]
+    return submission.read(str(OFFICIAL / "scores"), str(OFFICIAL)).systems["scores"]
 
 
 def made_up(seed, domains=True, levels=6):

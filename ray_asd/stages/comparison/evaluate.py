@@ -96,7 +96,7 @@ def submission_step(scores_dir: str, truth_dir: str, protocol: str = "auto") -> 
         UserError: no such protocol, or the folders are not as the official evaluator's, or do not fit each other.
     """
     _config(protocol)
-    judged = submission.judged(scores_dir, truth_dir)
+    judged = submission.read(scores_dir, truth_dir)
     systems = judged.systems
     if protocol == "auto" and judged.protocol != "dcase2023":
         protocol = judged.protocol

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ray_asd import tables
 from ray_asd.build import Output
 from ray_asd.config import Augmentation, Backend
+from ray_asd.data import training_set
 from ray_asd.data.recordings import Channel
 from ray_asd.errors import UserError
 from ray_asd.tables import Folder
@@ -32,12 +34,7 @@ def conditions(clips: Output, augmentation: Augmentation | None) -> None:
         UserError: a training clip has no condition, or all of them, and their variants, have the same.
     """
     rows = _rows(clips, ["train"], "clip_id", "machine_type", "section", "attributes", "condition")
-    unknown = rows.filter(pc.is_null(rows["condition"]))["clip_id"].to_pylist()
-    if unknown:
-        raise UserError(
-            f"{len(unknown)} of {rows.num_rows} training clips have no condition, the first one is {min(unknown)}; "
-            "allowed: a known condition for each"
-        )
+    training_set.check_conditions(rows)
     found = set(rows["condition"].to_pylist())
     if len(found) == 1 and augmentation:
         from ray_asd.data import augment  # and scipy with it
@@ -74,7 +71,5 @@ def neighbours(clips: Output, settings: Backend, splits: Sequence[str]) -> None:
 
 
 def _rows(clips: Output, splits: Sequence[str], *columns: str) -> pa.Table:
-    names = list(dict.fromkeys(["split", *columns]))
-    parts = [clips.part(file.path, names) for file in clips.files(Folder.CLIPS)]
-    table = pa.concat_tables(parts) if parts else pa.table({name: pa.array([], pa.string()) for name in names})
+    table = clips.table(Folder.CLIPS, tables.CLIPS, ["split", *columns])
     return table.filter(pc.is_in(table["split"], pa.array(splits)))

@@ -118,8 +118,7 @@ class Used:
         held_out = frozenset(card.held_out)
         if self.trained_on is not None:
             clips = self.trained_on
-            parts = [clips.part(file.path, ["content_hash", "split"]) for file in clips.files(Folder.CLIPS)]
-            rows = pa.concat_tables(parts).filter(pc.field("split") == "train")
+            rows = clips.table(Folder.CLIPS, columns=["content_hash", "split"]).filter(pc.field("split") == "train")
             return Provenance(held_out, frozenset(rows["content_hash"].to_pylist()) - held_out)
         assert isinstance(self.home, Output)
         listed = self.home.files(f"{self.folder}/{Folder.TRAINED}") if self.folder else []
