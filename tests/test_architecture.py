@@ -46,3 +46,9 @@ def test_each_room_says_in_few_lines_what_it_is_for() -> None:
     del lengths["benchmarks"]  # its figures stand there
     assert max(lengths.values()) <= 60
     assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 250
+
+
+def test_no_two_test_modules_share_a_name() -> None:
+    """Pytest imports them by it."""
+    names = [path.name for path in (REPOSITORY / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
