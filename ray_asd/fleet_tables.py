@@ -2,10 +2,23 @@
 
     SCORES --summary--> NIGHTS --decide--> DECISIONS --follow--> ALERTS
 
+    CLIPS --summary--> SOUNDS --drift--> DRIFT
+
 A machine is what ``MACHINE`` names; a data set that knows no ``machine_id`` has one for each machine type and section.
 """
 
 import pyarrow as pa
+
+
+class Folder:
+    """Where the output of a night holds each of them, beside CLIPS, REJECTS, SCORES and UNSCORED."""
+
+    NIGHTS = "nights"
+    DECISIONS = "decisions"
+    ALERTS = "alerts"
+    SOUNDS = "sounds"
+    DRIFT = "drift"
+
 
 MACHINE = ("machine_type", "section", "machine_id")
 
@@ -62,3 +75,29 @@ ALERTS = pa.schema(
 )
 """One row per alert: not a night's alarm but all of them of one machine, until somebody resolves it. ``count`` is the
 number of its ``nights``; ``severity`` its highest statistic, ``p_value`` its lowest."""
+
+SOUNDS = pa.schema(
+    [
+        *_MACHINE,
+        pa.field("night", pa.date32(), nullable=False),
+        *(pa.field(name, pa.int64(), nullable=False) for name in ("clips", "unscored", "repeated")),
+        pa.field("sample_rate", pa.int32()),
+        *(pa.field(name, pa.float64()) for name in ("seconds", "level", "clipped")),
+    ]
+)
+"""One row per machine and night: what its recordings are like, whatever a detector says of them. ``repeated`` of them
+have the content of another one, ``unscored`` could not be scored. ``sample_rate`` is the commonest one in Hz;
+``seconds`` and ``level`` (RMS, dB of full scale) are medians, ``clipped`` the mean share of samples at full scale."""
+
+DRIFT = pa.schema(
+    [
+        *(field.with_nullable(True) for field in _MACHINE),
+        pa.field("night", pa.date32(), nullable=False),
+        pa.field("what", pa.string(), nullable=False),
+        *(pa.field(name, pa.float64()) for name in ("before", "now", "p_value")),
+        pa.field("detail", pa.string(), nullable=False),
+        pa.field("advice", pa.string(), nullable=False),
+    ]
+)
+"""One row per notice that something other than a machine's condition has changed; without machine it is of the whole
+fleet. ``what`` is a key of ``reasons.DRIFTED``; ``before`` and ``now`` are the figures that differ."""

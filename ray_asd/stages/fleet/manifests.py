@@ -1,0 +1,109 @@
+"""The nights of a fleet: which output counts for each, and how it came to.
+
+FLEET/nights/2026-11-25/000002.json   the second revision of that night; the newest entry counts (``store.ledger``)
+      night/2026-11-25-<digest>/      the output that it names, a stage's like any other
+      latest.json                     the newest revision of the newest night, for readers that know no dates
+"""
+
+import uuid
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ray_asd import build, store
+from ray_asd.build import Output
+from ray_asd.errors import StageError
+from ray_asd.store import ledger
+
+NIGHTS, LATEST = "nights", "latest.json"
+_READERS = 16
+
+
+class Night(BaseModel):
+    """A revision of a night. ``output`` is the place of its tables below the fleet's folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format: Literal[1] = 1
+    id: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    night: date
+    revision: int
+    why: Literal["night", "late", "rescore"]
+    when: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    detector: str
+    version: str | None
+    output: str
+    counts: dict[str, int]
+    shadow: dict[str, str] = {}  # SCORES of other versions, by version; they alert nobody
+
+
+def folder_of(fleet: str, night: date) -> str:
+    """Where the revisions of a night stand."""
+    return store.join(fleet, NIGHTS, night.isoformat())
+
+
+def dates(fleet: str) -> list[date]:
+    """The nights that were begun, oldest first; not all of them need have a revision."""
+    found = []
+    for name in store.folders(store.join(fleet, NIGHTS)):
+        try:
+            found.append(date.fromisoformat(name))
+        except ValueError:  # nobody's night
+            continue
+    return sorted(found)
+
+
+def newest(fleet: str, night: date) -> Night | None:
+    """The revision that counts; None where there is none.
+
+    Raises:
+        StageError: its entry is damaged.
+    """
+    folder = folder_of(fleet, night)
+    number = ledger.newest(folder)
+    return _night(folder, number) if number else None
+
+
+def _night(folder: str, number: int) -> Night:
+    said: dict[str, Any] = ledger.entry(folder, number)
+    try:
+        return Night.model_validate(said)
+    except ValidationError as error:
+        mistake = error.errors(include_url=False)[0]
+        where = "".join(f"{part}: " for part in mistake["loc"])
+        raise StageError(
+            f"{ledger.path(folder, number)} is no night of this format: {where}{mistake['msg']}"
+        ) from error
+
+
+def all_newest(fleet: str, nights: Iterable[date]) -> list[Night]:
+    """The revisions that count of these nights, without those that have none."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        return [night for night in pool.map(lambda day: newest(fleet, day), nights) if night]
+
+
+def output(fleet: str, night: Night) -> Output:
+    """The tables of a revision."""
+    return build.resolve(store.join(fleet, night.output), "night")
+
+
+def append(fleet: str, night: Night) -> bool:
+    """Whether ``night`` became the revision of its number; then it is told to readers of ``LATEST`` as well."""
+    if not ledger.append(folder_of(fleet, night.night), night.revision, night.model_dump(mode="json")):
+        return False
+    tell_latest(fleet)
+    return True
+
+
+def tell_latest(fleet: str) -> None:
+    """Write ``LATEST``, until what was written is what there is: of two nights that end at once each looks again."""
+    told: Night | None = None
+    while (last := _last(fleet)) and last != told:
+        store.write(store.join(fleet, LATEST), last.model_dump_json(indent=1).encode())
+        told = last
+
+
+def _last(fleet: str) -> Night | None:
+    return next((night for day in reversed(dates(fleet)) if (night := newest(fleet, day))), None)
