@@ -34,6 +34,8 @@ _USUAL: dict[str, Any] = {
 }
 """What a config.json means that does not say it."""
 _LARGEST = 1 << 20  # of any of these
+_PROBABILITIES = ("hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "layerdrop")
+_ACTIVATIONS = ("hidden_act", "feat_extract_activation")
 _REBUILD = "torch._utils _rebuild_tensor_v2"
 _PLAIN = ("torch", "torch._utils", "torch.storage", "collections", "numpy.core.multiarray", "_codecs")  # their modules
 _INTEGERS = {"BININT", "BININT1", "BININT2", "LONG1", "INT"}
@@ -187,6 +189,11 @@ def needed(config: Mapping[str, Any], where: str) -> dict[str, tuple[int, ...]]:
         each = value if isinstance(_USUAL[name], tuple) and isinstance(value, (list, tuple)) else [value]
         if not each or any(type(size) is not int or not 0 < size <= _LARGEST for size in each):
             raise UserError(f"{where}: {name} is {value!r}; allowed: whole numbers from 1 to {_LARGEST}")
+    for name, value in config.items():
+        if name in _PROBABILITIES and (type(value) not in (int, float) or not 0 <= value <= 1):
+            raise UserError(f"{where}: {name} is {value!r}; allowed: a probability from 0 to 1")
+        if name in _ACTIVATIONS and not isinstance(value, str):
+            raise UserError(f"{where}: {name} is {value!r}; allowed: a name, such as 'gelu'")
     channels, kernels, hidden = sizes["conv_dim"], sizes["conv_kernel"], sizes["hidden_size"]
     if not len(channels) == len(kernels) == len(sizes["conv_stride"]):
         raise UserError(

@@ -19,6 +19,8 @@ from ray_asd.scoring.protocols import CHOICES, EPSILON, PROTOCOLS, combined, har
 from ray_asd.scoring.protocols import Floats as Floats  # for those who read sections
 
 MAX_FPR = 0.1  # of the pAUC
+READ = ("clip_id", "content_hash", "machine_type", "section", "domain", "label", "score", "decision")
+"""Columns of SCORES that figures are made of."""
 
 Bools = NDArray[np.bool_]
 
@@ -72,6 +74,19 @@ def sections(scores: pa.Table, protocol: str = "auto") -> list[Section]:
         if isinstance(section, NotLabelled):
             raise section
     return [section for section in found if isinstance(section, Section)]
+
+
+def check(scores: pa.Table, protocol: str = "auto") -> list[Section]:
+    """The sections that can be judged, at least one.
+
+    Raises:
+        UserError: see :func:`sections`; or there is none.
+    """
+    found = _sections(scores, protocol)
+    judged = [section for section in found if isinstance(section, Section)]
+    if not judged:
+        raise UserError("; ".join(map(str, found)))
+    return judged
 
 
 def unjudged(scores: pa.Table) -> list[str]:
@@ -138,10 +153,7 @@ def evaluate(scores: pa.Table, system: str, seed: int | None = None, protocol: s
     Raises:
         UserError: see :func:`sections`; or no section can be judged.
     """
-    found = _sections(scores, protocol)
-    judged = [section for section in found if isinstance(section, Section)]
-    if not judged:
-        raise UserError("; ".join(map(str, found)))
+    judged = check(scores, protocol)
     rows = [{"system": system, "seed": seed, **_figures(section)} for section in judged]
     return pa.Table.from_pylist(rows, schema=tables.METRICS)
 

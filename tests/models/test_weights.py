@@ -153,6 +153,9 @@ def test_weights_that_do_not_fit_are_named(found: dict[str, Tensor], message: st
         ({"num_hidden_layers": True}, "num_hidden_layers is True"),
         ({"intermediate_size": None}, "intermediate_size is None"),
         ({"num_attention_heads": 7}, "num_attention_heads is 7; allowed: a divisor of hidden_size, 768"),
+        ({"hidden_dropout": None}, "hidden_dropout is None; allowed: a probability from 0 to 1"),
+        ({"layerdrop": 10}, "layerdrop is 10; allowed: a probability"),
+        ({"hidden_act": None}, "hidden_act is None; allowed: a name, such as 'gelu'"),
     ],
 )
 def test_a_config_that_describes_no_model_is_refused(config: dict[str, object], message: str) -> None:

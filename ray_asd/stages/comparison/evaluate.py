@@ -22,16 +22,13 @@ from ray_asd.scoring import bootstrap, comparison, metrics, official, protocols,
 from ray_asd.scoring.copies import counted
 from ray_asd.stages.comparison import baselines
 from ray_asd.stages.training.usage import Features
-from ray_asd.tables import Folder
+from ray_asd.tables import SCORES, Folder
 
 CODE_VERSION = 6
 RESAMPLES = 1000
 _CLIP_GB = 25e-6  # of memory; how often each resample holds the clip takes 8e-6
 LEVEL = 0.95
-_SCORES, _BASELINE = (
-    "scores_",
-    "baseline_",
-)  # first parts of the names of SCORES among the inputs
+_SCORES, _BASELINE = "scores_", "baseline_"  # first parts of the names of SCORES among the inputs
 
 
 def step(
@@ -73,7 +70,18 @@ def planned(
         units=num_clips,
         worker=worker(num_clips),
         on_ray=False,
+        check=lambda: _check_labels(scores, protocol),
     )
+
+
+def _check_labels(scores: Sequence[Step | Output], protocol: str) -> None:
+    """
+    Raises:
+        UserError: no section of SCORES that are there already can be judged.
+    """
+    for output in scores:
+        if isinstance(output, Output):
+            metrics.check(output.table(Folder.SCORES, SCORES, metrics.READ), protocol)
 
 
 def worker(num_clips: int) -> Worker:
