@@ -44,8 +44,9 @@ def simulate(out: str, machines: str | None, workers: int, as_json: bool, **flee
 @click.argument("source", metavar="SRC")
 @out_option
 @click.option("--layout", default="auto", show_default=True, help=f"How files are named: auto, {', '.join(LAYOUTS)}.")
-@click.option("--machine-type", help="Of a flat folder.")
-@click.option("--split", type=click.Choice(tables.SPLITS), help="Where neither folder nor CSV says it.")
+@click.option("--pattern", metavar="P", help="Of paths: {machine_type}/{machine_id}/{recorded_at:%Y%m%dT%H%M%S}.wav")
+@click.option("--machine-type", help="Of a flat folder, or where the pattern does not say it.")
+@click.option("--split", type=click.Choice(tables.SPLITS), help="Where neither folder, CSV nor pattern says it.")
 @click.option("--truth", metavar="URI", help="Labels of anonymous clips: the organisers' list or evaluator folder.")
 @click.option("--attributes", metavar="URI", help="A folder with the attributes that file names hide.")
 @click.option("--dataset", help="First part of every clip_id; the source's own name by default.")

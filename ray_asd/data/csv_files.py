@@ -6,14 +6,14 @@ import io
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import chain, groupby
 from operator import itemgetter
 from typing import IO
 
 import pyarrow as pa
 
-from ray_asd.data.layouts import HEALTHY_SPLITS, NO_ATTRIBUTE, ONLY_SECTION, ParsedClip, checked_split, clip_id
+from ray_asd.data.layouts import HEALTHY_SPLITS, NO_ATTRIBUTE, ONLY_SECTION, ParsedClip, checked_split, clip_id, in_utc
 from ray_asd.data.listed import LISTED, TOLD, told
 from ray_asd.data.spooled import Spooled
 from ray_asd.errors import UserError, unknown
@@ -177,7 +177,6 @@ def _instant(text: str | None, where: str) -> datetime | None:
     if text is None:
         return None
     try:
-        instant = datetime.fromisoformat(text)
-    except ValueError as error:
+        return in_utc(datetime.fromisoformat(text))
+    except (ValueError, OverflowError) as error:
         raise UserError(f"{where}: recorded_at {text!r}; allowed: ISO 8601, such as 2026-01-31T06:00:00Z") from error
-    return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from urllib.parse import unquote
 
 from ray_asd.data.years import FORMS, LAYOUTS
@@ -110,6 +110,15 @@ def parse(
     section = found.get("section") or ONLY_SECTION
     machine_id, domain = found.get("machine_id"), found.get("domain")
     return ParsedClip(machine_type, section, machine_id, domain, split, label, dict(attributes))
+
+
+def in_utc(instant: datetime) -> datetime:
+    """``instant``, which is in UTC unless it states an offset.
+
+    Raises:
+        OverflowError: it lies before the first year or after the last.
+    """
+    return instant.astimezone(UTC) if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
 def attributes_in(name: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from ray_asd.data.detection import Recognised
 from ray_asd.data.ingested import reject, unread
 from ray_asd.data.listed import FILES, LISTED, REFUSED, Version, entries, told
 from ray_asd.data.names import Misnamed, Names
+from ray_asd.data.patterns import Pattern
 from ray_asd.data.source import Source
 from ray_asd.data.spooled import Spooled
 from ray_asd.data.years import LAYOUTS
@@ -53,10 +54,9 @@ def read_listing(source: Source) -> Listing:
     """List ``source``, a folder, a zip file or a CSV file, and read its names and CSV files, but no audio.
 
     Raises:
-        UserError: nothing is there, no layout fits or two do, or a CSV file is malformed.
+        UserError: nothing is there, no layout fits or two do, or a CSV file or pattern is malformed.
     """
-    if source.layout not in ("auto", *LAYOUTS):
-        raise unknown("layout", source.layout, ["auto", *LAYOUTS])
+    pattern = _pattern(source)
     if not store.exists(source.uri):
         raise UserError(f"{source.uri}: nothing is there; allowed: a folder, a zip file or a CSV file, local or s3://")
     if not store.is_folder(source.uri) and not zips.is_archive(source.uri):
@@ -70,13 +70,29 @@ def read_listing(source: Source) -> Listing:
         files.add(path=file.path, uri=file.uri, version=file.entry.version, size=file.entry.size)
     version.add(*entries(refused.rows()))
     recognised = _layout(source, files, refused)
-    names = Names(source, recognised.layout, files)
+    names = Names(source, recognised.layout, pattern, files)
     version.add(*names.entries)
     rejected = Spooled(tables.REJECTS)
     for table in refused.tables():
         rejected.write(table.select(tables.REJECTS.names))
     clips = _named(source, files, names, rejected)
     return Listing(recognised.layout, recognised.why, str(version), clips.in_order("clip_id"), rejected)
+
+
+def _pattern(source: Source) -> Pattern | None:
+    """
+    Raises:
+        UserError: there is no such layout, or its pattern is missing, malformed or one too many.
+    """
+    if source.layout not in ("auto", *LAYOUTS):
+        raise unknown("layout", source.layout, ["auto", *LAYOUTS])
+    if source.pattern is None:
+        if source.layout == "pattern":
+            raise UserError("layout pattern lacks one; allowed: --pattern such as {machine_type}/{machine_id}/*.wav")
+        return None
+    if source.layout not in ("auto", "pattern"):
+        raise UserError(f"layout {source.layout} with a pattern; allowed: one of them")
+    return Pattern(source.pattern, source.machine_type, source.split)
 
 
 def _check_text(uri: str) -> None:
@@ -158,7 +174,9 @@ def _members(archive: store.Entry, uri: str, refused: Spooled, above: str = "") 
 
 
 def _layout(source: Source, files: Spooled, refused: Spooled) -> Recognised:
-    if source.layout == "auto":
+    if source.pattern is not None:
+        recognised = Recognised("pattern", f"pattern: {source.pattern}")
+    elif source.layout == "auto":
         first = next(iter(refused.rows()), None)
         beside = f"others refused, the first {first['uri']}: {first['detail']}" if first else ""
         paths = (path for table in files.tables() for path in table["path"].to_pylist())
@@ -171,8 +189,9 @@ def _layout(source: Source, files: Spooled, refused: Spooled) -> Recognised:
 
 
 def _read_csv(source: Source) -> Listing:
-    if source.layout not in ("auto", "csv"):
-        raise UserError(f"{source.uri} is a file; layout {source.layout} takes a folder")
+    if source.pattern is not None or source.layout not in ("auto", "csv"):
+        layout = "pattern" if source.pattern is not None else source.layout
+        raise UserError(f"{source.uri} is a file; layout {layout} takes a folder")
     name, folder = store.name(source.uri), store.parent(source.uri)
     version, listed, rejected = Version(), Spooled(LISTED), Spooled(tables.REJECTS)
     with tempfile.TemporaryFile() as copy:

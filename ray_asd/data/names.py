@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from ray_asd import store
 from ray_asd.data import csv_files, layouts, recordings, truth, zips
 from ray_asd.data.layouts import ParsedClip
+from ray_asd.data.patterns import Pattern
 from ray_asd.data.source import Source
 from ray_asd.data.spooled import Spooled
 from ray_asd.data.years import LAYOUTS
@@ -29,15 +30,15 @@ class Misnamed:
 
 
 class Names:
-    """What can be told of the recordings of ``source`` among all its ``files``, rows of FILES."""
+    """What can be told of the recordings of ``source`` among all its ``files``, rows of FILES, by layout or pattern."""
 
-    def __init__(self, source: Source, layout: str, files: Spooled) -> None:
-        self._source, self._layout = source, layout
+    def __init__(self, source: Source, layout: str, pattern: Pattern | None, files: Spooled) -> None:
+        self._source, self._layout, self._pattern = source, layout, pattern
         self._attributes = _attributes(files)
         self._labels = truth.read_labels(source.truth, layout) if source.truth else None
         self._overlay = truth.read_attributes(source.attributes) if source.attributes else None
         self._firsts = _firsts(files)
-        self._renamed = self._machines_with_named_copies(files)
+        self._renamed = set() if pattern else self._machines_with_named_copies(files)
         self._held_out = self._moved_to_the_test(files) if LAYOUTS[layout].holds_out else {}
 
     @property
@@ -53,8 +54,8 @@ class Names:
         if layouts.is_sidecar(path):
             return None
         clip = self._parse(path)
-        if clip is None:
-            why = f"layout {self._layout} does not know such a path"
+        if not isinstance(clip, ParsedClip):
+            why = clip or f"layout {self._layout} does not know such a path"
             if layouts.is_other_audio(path):
                 why = f"recordings are known by names that end with {' or '.join(layouts.ENDINGS)}"
             return Misnamed("name_fits_no_layout", why)
@@ -66,8 +67,10 @@ class Names:
         clip = clip if told is None else replace(clip, attributes=dict(told))
         return truth.joined(path, clip, self._labels, self._overlay)
 
-    def _parse(self, path: str) -> ParsedClip | None:
+    def _parse(self, path: str) -> ParsedClip | str | None:
         path = layouts.collapsed(path)
+        if self._pattern:
+            return self._pattern.read(path)
         return layouts.parse(self._layout, path, None, self._source.machine_type, self._source.split)
 
     def _machines_with_named_copies(self, files: Spooled) -> set[str]:
@@ -81,7 +84,8 @@ class Names:
             by_machine.add(machine=_machine(row["path"]), path=row["path"])
         last: dict[str, str] = {}
         for machine, rows in groupby(by_machine.in_order("machine").rows(), itemgetter("machine")):
-            clips = {row["path"]: clip for row in rows if (clip := self._parse(row["path"]))}
+            parsed = ((row["path"], self._parse(row["path"])) for row in rows)
+            clips = {path: clip for path, clip in parsed if isinstance(clip, ParsedClip)}
             moved = layouts.held_out(self._layout, clips)
             last[machine] = max((path for path, clip in moved.items() if clip.split != clips[path].split), default="")
         return last

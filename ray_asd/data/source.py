@@ -12,8 +12,9 @@ class Source:
 
     uri: str
     layout: str = "auto"
-    machine_type: str | None = None  # of a flat folder
-    split: str | None = None  # where neither folder nor CSV says it
+    pattern: str | None = None  # of paths (``patterns``); the layout is then of that name
+    machine_type: str | None = None  # of a flat folder, or where the pattern does not say it
+    split: str | None = None  # where neither folder nor CSV nor pattern says it
     dataset: str | None = None  # first part of every clip_id; None: the source's own name
     truth: str | None = None  # labels of anonymous clips: the organisers' list, or their evaluator's folder
     attributes: str | None = None  # a folder with the attributes that names hide

@@ -1,4 +1,4 @@
-"""What tells the known data sets apart, as data: DCASE Task 2 of each year, MIMII, a flat folder, a CSV file.
+"""What tells the known data sets apart, as data: DCASE Task 2 of each year, MIMII, a flat folder, CSV files, own names.
 
 A form is a regular expression for a path relative to the source; its groups are fields of ``layouts.ParsedClip``, and
 ``attr_NAME`` is the attribute NAME. No path fits two forms of recognisable layouts. Numbers need four digits or more:
@@ -126,4 +126,5 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "flat": Layout(("flat",)),
     "csv": Layout(()),
+    "pattern": Layout(()),
 }

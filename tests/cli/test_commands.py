@@ -314,6 +314,7 @@ REFUSED = {
     ),
     "scheme": ("ingest gs://bucket/x --out {root}", "unknown scheme 'gs://'; allowed: s3://bucket/key, a local path"),
     "layout": ("ingest {fleet} --out {root} --layout dcase1999", "unknown layout 'dcase1999'; allowed: auto, "),
+    "pattern": ("ingest {fleet} --out {root} --pattern {{machine_id}}/*.mp3", "it ends like no recording; allowed: .w"),
     "no source": (
         "ingest {fleet}/none --out {root}",
         "/none: nothing is there; allowed: a folder, a zip file or a CSV file",

@@ -45,11 +45,11 @@ def step(source: Source, worker: Worker, progress: Progress, options: Options = 
     """The step that ingests ``source`` as it is now.
 
     Raises:
-        UserError: nothing is there, no layout fits or two do, or a CSV file is malformed.
+        UserError: nothing is there, no layout fits or two do, or a CSV file or pattern is malformed.
     """
     listing = read_listing(source)
     config: dict[str, Any] = {"layout": listing.layout, "machine_type": source.machine_type, "split": source.split}
-    config |= asdict(options)
+    config |= asdict(options) | ({"pattern": source.pattern} if source.pattern is not None else {})
     return Step(
         stage="ingest",
         name=source.name,

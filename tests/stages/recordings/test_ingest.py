@@ -254,6 +254,27 @@ def test_killed_and_submitted_again(tmp_path: Path) -> None:
     assert found[0][2]["rejects"] == -(-FILES // 9)
 
 
+@pytest.mark.usefixtures("ray_session")
+def test_machine_and_time_come_from_a_pattern_as_from_a_csv_file(tmp_path: Path) -> None:
+    source = put(tmp_path / "plant", {"pump/p1/20261125T010000.wav": sound(), "fan/f7/20261125T020000.wav": sound()})
+    lines = (
+        "uri,machine_type,machine_id,recorded_at,split",
+        "plant/pump/p1/20261125T010000.wav,pump,p1,2026-11-25T01:00Z,test",
+        "plant/fan/f7/20261125T020000.wav,fan,f7,2026-11-25T02:00Z,test",
+    )
+    listed = put(tmp_path / "csv", {"list.csv": "\n".join(lines).replace("plant/", f"{source}/").encode()})
+
+    def told(planned: Step) -> list[tuple[str, ...]]:
+        clips = rows(steps.ensure(planned, str(tmp_path / "root")))
+        return [tuple(str(row[name]) for name in ("machine_type", "machine_id", "recorded_at")) for row in clips]
+
+    full = told(step(source, pattern="{machine_type}/{machine_id}/{recorded_at:%Y%m%dT%H%M%S}.wav", split="test"))
+    assert full == [("fan", "f7", "2026-11-25 02:00:00+00:00"), ("pump", "p1", "2026-11-25 01:00:00+00:00")]
+    assert sorted(told(step(f"{listed}/list.csv"))) == full
+    timeless = told(step(source, pattern="{machine_type}/{machine_id}/*.wav", split="test"))
+    assert timeless == [(*machine, "None") for *machine, _ in full]
+
+
 def test_what_cannot_be_a_source(tmp_path: Path) -> None:
     flat = put(tmp_path / "flat", {"a.wav": sound()})
     listed = put(tmp_path / "csv", {"a.csv": b"uri,machine_type\na.wav,fan\n"})
