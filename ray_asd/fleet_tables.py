@@ -68,13 +68,15 @@ ALERTS = pa.schema(
         pa.field("count", pa.int64(), nullable=False),
         pa.field("nights", pa.list_(pa.date32()), nullable=False),
         *(pa.field(name, pa.float64(), nullable=False) for name in ("severity", "p_value")),
+        *(pa.field(name, pa.string()) for name in ("why", "clip_id")),
         pa.field("snoozed_until", pa.date32()),
         pa.field("changed_at", pa.timestamp("us", tz="UTC")),
         *(pa.field(name, pa.string()) for name in ("changed_by", "note")),
     ]
 )
 """One row per alert: not a night's alarm but all of them of one machine, until somebody resolves it. ``count`` is the
-number of its ``nights``; ``severity`` its highest statistic, ``p_value`` its lowest."""
+number of its ``nights``; ``severity`` its highest statistic, ``p_value`` its lowest. ``why`` says in a sentence what is
+heard in ``clip_id``, the clip of its worst night that sounds least healthy."""
 
 SOUNDS = pa.schema(
     [

@@ -11,7 +11,7 @@ SCHEMAS = {
     name: getattr(tables, name)
     for name in ("CLIPS", "REJECTS", "TRAINING_SET", "SCORES", "THRESHOLDS", "METRICS", "CELLS", "PAIRS")
 } | {"EMBEDDINGS": tables.embeddings(3)}
-SCHEMAS |= {name: getattr(fleet_tables, name) for name in ("NIGHTS", "DECISIONS", "ALERTS")}
+SCHEMAS |= {name: getattr(fleet_tables, name) for name in ("NIGHTS", "DECISIONS", "ALERTS", "SOUNDS", "DRIFT")}
 REJECT = {"uri": "s3://b/a.wav", "reason": "silent", "detail": "", "size_bytes": 44}
 
 

@@ -10,7 +10,7 @@ its decisions, changes nothing that should stay. An alert's id is its machine an
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any, Literal, get_args
@@ -24,10 +24,13 @@ State = Literal["open", "acknowledged", "snoozed", "resolved"]
 Verdict = Literal["real", "false", "maintenance"]
 STATES: tuple[State, ...] = get_args(State)  # most urgent first
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+_AS_THEY_ARE = ("severity", "p_value", "state", "verdict", "snoozed_until", "why", "clip_id")  # columns of ALERTS
 SUSPECT = 0.01  # p-value of a night that may be the first of an alert
 
 Machine = tuple[str, str, str | None]
 """Machine type, section and machine_id."""
+Why = tuple[str | None, str | None]
+"""What is heard in a sentence, and the clip_id of the clip that sounds least healthy."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class Change:
 class Alert:
     """What is wrong with a machine: the ``nights`` on which it alarmed, in order, and what became of it.
 
-    ``severity`` is its highest statistic, ``p_value`` its lowest. ``changed`` tells of the last change by anybody.
+    ``severity`` is its highest statistic, ``p_value`` its lowest; ``why`` and ``clip_id`` are of the worst night to
+    which anybody listened. ``changed`` tells of the last change by anybody.
     """
 
     alert_id: str
@@ -71,6 +75,8 @@ class Alert:
     verdict: Verdict | None = None
     snoozed_until: date | None = None
     changed: Change | None = None
+    why: str | None = None
+    clip_id: str | None = None
 
     @property
     def first_seen(self) -> date:
@@ -95,7 +101,10 @@ class _Alarm:
 
 
 def follow(
-    alerts: Iterable[Alert], decisions: Sequence[pa.Table], persistence: Persistence | None = None
+    alerts: Iterable[Alert],
+    decisions: Sequence[pa.Table],
+    persistence: Persistence | None = None,
+    why: Mapping[Machine, Why] | None = None,
 ) -> list[Alert]:
     """``alerts`` after the last night of ``decisions``, in order of severity.
 
@@ -103,8 +112,9 @@ def follow(
         alerts: after the night before.
         decisions: DECISIONS of each of the last nights, oldest first: as many as it takes for ``persistence.n`` on
             which a machine was judged; those before are looked at no more.
+        why: what was heard of machines in the last night, as far as anybody listened.
     """
-    persistence = persistence or Persistence()
+    persistence, why = persistence or Persistence(), why or {}
     of_machine: dict[Machine, list[Alert]] = {}
     for alert in alerts:
         of_machine.setdefault(alert.machine, []).append(alert)
@@ -117,7 +127,8 @@ def follow(
         own[:] = [_awake(alert, tonight) for alert in own]
         alarms = judged.get(machine, [])
         if alarms and alarms[-1].night == tonight:
-            of_machine[machine] = _followed(own, machine, alarms, persistence)
+            heard = why.get(machine, (None, None))
+            of_machine[machine] = _followed(own, machine, alarms, persistence, heard)
     return in_order(alert for own in of_machine.values() for alert in own)
 
 
@@ -138,12 +149,14 @@ def _awake(alert: Alert, tonight: date) -> Alert:
     return alert
 
 
-def _followed(own: list[Alert], machine: Machine, alarms: list[_Alarm], persistence: Persistence) -> list[Alert]:
+def _followed(
+    own: list[Alert], machine: Machine, alarms: list[_Alarm], persistence: Persistence, why: Why
+) -> list[Alert]:
     """A machine's alerts after a night on which it was judged, the last of ``alarms``."""
     now = alarms[-1]
     going_on = next((alert for alert in own if alert.state != "resolved"), None)
     if going_on:
-        return [_seen(alert, now) if alert is going_on else alert for alert in own]
+        return [_seen(alert, now, why) if alert is going_on else alert for alert in own]
     if any(now.night in alert.nights for alert in own):
         return own  # resolved after this night, which is followed once more
     resolved = [alert.changed.when.date() for alert in own if alert.changed]
@@ -151,21 +164,26 @@ def _followed(own: list[Alert], machine: Machine, alarms: list[_Alarm], persiste
     counted = [one for one in alarms[-persistence.n :] if one.alarm and one.night > since]
     if not now.alarm or len(counted) < persistence.m:
         return own
-    return [*own, _begun(machine, counted)]
+    return [*own, _begun(machine, counted, why)]
 
 
-def _begun(machine: Machine, alarms: list[_Alarm]) -> Alert:
+def _begun(machine: Machine, alarms: list[_Alarm], why: Why) -> Alert:
     first = alarms[0].night
     digest = hashlib.sha256(json.dumps([*machine, first.isoformat()]).encode()).hexdigest()
     severity, p_value = max(one.statistic for one in alarms), min(one.p_value for one in alarms)
-    return Alert(f"{first:%Y%m%d}-{digest[:10]}", machine, tuple(one.night for one in alarms), severity, p_value)
+    nights = tuple(one.night for one in alarms)
+    alert = Alert(f"{first:%Y%m%d}-{digest[:10]}", machine, nights, severity, p_value)
+    return replace(alert, why=why[0], clip_id=why[1])
 
 
-def _seen(alert: Alert, now: _Alarm) -> Alert:
+def _seen(alert: Alert, now: _Alarm, why: Why) -> Alert:
     """An unresolved alert after a night of its machine, which may have been followed before, with another decision."""
     if now.alarm:
         nights = tuple(sorted({*alert.nights, now.night}))
         severity, p_value = max(alert.severity, now.statistic), min(alert.p_value, now.p_value)
+        is_worst = now.statistic == severity
+        if any(why) and (is_worst or alert.clip_id is None):
+            alert = replace(alert, why=why[0], clip_id=why[1])
         return replace(alert, nights=nights, severity=severity, p_value=p_value)
     nights = tuple(night for night in alert.nights if night != now.night)
     return replace(alert, nights=nights) if nights else alert
@@ -255,8 +273,7 @@ def _row(alert: Alert) -> dict[str, Any]:
         **dict(zip(MACHINE, alert.machine, strict=True)),
         **{name: getattr(alert, name) for name in ("state", "verdict", "first_seen", "last_seen", "count", "severity")},
         "nights": list(alert.nights),
-        "p_value": alert.p_value,
-        "snoozed_until": alert.snoozed_until,
+        **{name: getattr(alert, name) for name in ("p_value", "why", "clip_id", "snoozed_until")},
         "changed_at": changed.when if changed else None,
         "changed_by": changed.who if changed else None,
         "note": changed.note if changed else None,
@@ -271,7 +288,7 @@ def from_table(table: pa.Table) -> list[Alert]:
             machine=(row["machine_type"], row["section"], row["machine_id"]),
             nights=tuple(row["nights"]),
             changed=Change(row["changed_by"], row["changed_at"], row["note"]) if row["changed_by"] else None,
-            **{name: row[name] for name in ("severity", "p_value", "state", "verdict", "snoozed_until")},
+            **{name: row[name] for name in _AS_THEY_ARE},
         )
         for row in table.to_pylist()
     ]

@@ -8,12 +8,15 @@ So state and history are one, and no process can change the one without the othe
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from ray_asd.errors import StageError
 from ray_asd.store.uri import create, files, join, read
 
 _READERS = 16
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def path(folder: str, number: int) -> str:
@@ -48,6 +51,29 @@ def entries(folder: str) -> list[dict[str, Any]]:
     """What all entries say, oldest first."""
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(lambda number: entry(folder, number), range(1, newest(folder) + 1)))
+
+
+def entry_as(model: type[Model], folder: str, number: int) -> Model:
+    """An entry, in the format that it was written in.
+
+    Raises:
+        StageError: it is not there, or in another format.
+    """
+    return _as(model, entry(folder, number), path(folder, number))
+
+
+def entries_as(model: type[Model], folder: str) -> list[Model]:
+    """All entries in their format, oldest first."""
+    return [_as(model, said, path(folder, number)) for number, said in enumerate(entries(folder), start=1)]
+
+
+def _as(model: type[Model], said: dict[str, Any], place: str) -> Model:
+    try:
+        return model.model_validate(said)
+    except ValidationError as error:
+        mistake = error.errors(include_url=False)[0]
+        where = "".join(f"{part}: " for part in mistake["loc"])
+        raise StageError(f"{place} is no entry of this format: {where}{mistake['msg']}") from error
 
 
 def append(folder: str, number: int, said: Mapping[str, Any]) -> bool:

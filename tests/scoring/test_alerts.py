@@ -1,5 +1,6 @@
 """Alerts from their first night to somebody's verdict."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
@@ -36,13 +37,17 @@ def decided(number, **alarms):
     return pa.Table.from_pylist(rows, DECISIONS)
 
 
-def followed(values, persistence=None, before=(), first=0):
-    """Alerts after so many nights of one machine, by the statistic of each; None where it was not judged."""
+def followed(values, persistence=None, before=(), first=0, heard=()):
+    """Alerts after so many nights of one machine, by the statistic of each; None where it was not judged.
+
+    ``heard`` says what was in each night.
+    """
     persistence = persistence or Persistence()
     tables = [decided(first + number, fan=value) for number, value in enumerate(values)]
     found = list(before)
     for number in range(len(tables)):
-        found = alerts.follow(found, tables[: number + 1], persistence)
+        why = {FAN: heard[number]} if number < len(heard) and heard[number] else None
+        found = alerts.follow(found, tables[: number + 1], persistence, why)
     return found
 
 
@@ -88,6 +93,25 @@ def test_late_recordings_take_a_night_back_or_add_one():
     assert alerts.follow(changed, [decided(2, fan=6)])[0].nights == (day(1), day(2), day(3))
     (begun,) = followed([4], Persistence(1, 1))
     assert alerts.follow([begun], [decided(0, fan=0)]) == [begun], "what was told is not untold"
+
+
+def test_why_is_that_of_the_worst_night_listened_to():
+    tone, hiss = ("a tone near 3.1 kHz", "a.wav"), ("a hiss", "b.wav")
+
+    def why(*nights):
+        (alert,) = followed([one[0] for one in nights], heard=[one[1] for one in nights])
+        return alert.why, alert.clip_id
+
+    assert why((4, hiss), (4, tone)) == tone, "when it was begun"
+    assert why((4, None), (4, None), (5, tone)) == tone
+    assert why((4, None), (4, tone), (3.5, hiss)) == tone
+    assert why((4, None), (4, tone), (5, hiss)) == hiss
+    assert why((4, None), (4, tone), (5, None)) == tone
+    assert why((5, None), (4, None), (3.5, hiss)) == hiss, "better than nothing"
+    assert why((4, None), (4, (None, "a.wav"))) == (None, "a.wav")
+    (alert,) = followed([4, 5, 4], heard=[None, tone, hiss])
+    again = alerts.follow([alert], [decided(1, fan=5), decided(2, fan=4)], why={FAN: hiss})
+    assert again == [alert]
 
 
 def test_what_people_do_with_it():
@@ -179,6 +203,7 @@ def test_as_a_table_and_back():
     first, second = (alert for machine in ("fan", "pump") for alert in alerts.follow([], [
         decided(0, **{machine: 4}), decided(1, **{machine: 5})
     ]))  # fmt: skip
+    first = replace(first, why="a tone near 3.1 kHz", clip_id="plant/fan/a.wav")
     given = [first, alerts.snooze(second, day(9), by(3, "ann", "known")), alerts.resolve(first, "false", by(4))]
     table = alerts.to_table(given)
     assert table.schema == ALERTS

@@ -9,13 +9,12 @@ import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ray_asd import build, store
 from ray_asd.build import Output
-from ray_asd.errors import StageError
 from ray_asd.store import ledger
 
 NIGHTS, LATEST = "nights", "latest.json"
@@ -63,19 +62,7 @@ def newest(fleet: str, night: date) -> Night | None:
     """
     folder = folder_of(fleet, night)
     number = ledger.newest(folder)
-    return _night(folder, number) if number else None
-
-
-def _night(folder: str, number: int) -> Night:
-    said: dict[str, Any] = ledger.entry(folder, number)
-    try:
-        return Night.model_validate(said)
-    except ValidationError as error:
-        mistake = error.errors(include_url=False)[0]
-        where = "".join(f"{part}: " for part in mistake["loc"])
-        raise StageError(
-            f"{ledger.path(folder, number)} is no night of this format: {where}{mistake['msg']}"
-        ) from error
+    return ledger.entry_as(Night, folder, number) if number else None
 
 
 def all_newest(fleet: str, nights: Iterable[date]) -> list[Night]:

@@ -149,22 +149,14 @@ def versions(registry: str) -> list[Version]:
 
 def history(registry: str) -> list[Change]:
     """Every change of what is current, oldest first."""
-    folder = store.join(registry, HISTORY)
-    return [_change(folder, number, said) for number, said in enumerate(ledger.entries(folder), start=1)]
+    return ledger.entries_as(Change, store.join(registry, HISTORY))
 
 
 def newest(registry: str) -> Change | None:
     """The last change; None where nothing has become current yet."""
     folder = store.join(registry, HISTORY)
     number = ledger.newest(folder)
-    return _change(folder, number, ledger.entry(folder, number)) if number else None
-
-
-def _change(folder: str, number: int, said: dict[str, Any]) -> Change:
-    try:
-        return Change.model_validate(said)
-    except ValidationError as error:
-        raise StageError(f"{ledger.path(folder, number)} is no entry of this format: {_mistake(error)}") from error
+    return ledger.entry_as(Change, folder, number) if number else None
 
 
 def _mistake(error: ValidationError) -> str:
