@@ -1,6 +1,6 @@
 """The command line: parse, call one stage, say what was written. No logic of the method lives here.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 done but more files rejected than allowed.
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 done, but a gate tripped, 75 try again.
 """
 
 import sys
@@ -9,9 +9,9 @@ from pathlib import Path
 from ray_asd.cli.app import cli
 from ray_asd.cli.console import run
 
-from ray_asd.cli import demo, data, training, detection, results, fleet, upkeep  # isort: skip
+from ray_asd.cli import demo, data, training, detection, results, fleet, nightly, upkeep  # isort: skip
 
-__all__ = ["cli", "data", "demo", "detection", "fleet", "job", "main", "results", "training", "upkeep"]
+__all__ = ["cli", "data", "demo", "detection", "fleet", "job", "main", "nightly", "results", "training", "upkeep"]
 
 
 def main(arguments: list[str] | None = None) -> None:

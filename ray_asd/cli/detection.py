@@ -164,7 +164,7 @@ def score(
     root = store.absolute(root)
     with summary("score", None if dry_run else root, as_json) as result:
         queries = build.resolve(clips, "ingest")
-        allowed = _most(max_unscored, queries.marker.counts.get("test", 0))
+        allowed = most_unscored(max_unscored, queries.marker.counts.get("test", 0))
         made: Step | Output
         if detector:
             made, resources = _given(detector, models, **options)
@@ -211,7 +211,7 @@ def _first_enrolled(
     return stage.step(members, healthy, Progress()), usage.leading(members).usage.resources
 
 
-def _most(text: str | None, total: int) -> int | None:
+def most_unscored(text: str | None, total: int) -> int | None:
     """How many clips may go unscored: a number, or a share of ``total`` in percent."""
     if text is None:
         return None

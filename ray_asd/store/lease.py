@@ -98,9 +98,46 @@ def take(folder: str, finished: Callable[[], bool], poll_seconds: float = 1.0) -
     return None
 
 
+def claim(folder: str, tell: Callable[[str], None], poll_seconds: float = 1.0) -> Lease | None:
+    """The lease on ``folder``, for work that nobody need wait for; None where another process is at it, which is told.
+
+    Whether a holder is alive shows when it renews its lease. One that does not within ``STALE_SECONDS``, or is dead on
+    this very machine, is told of and loses it.
+    """
+    owner = uuid.uuid4().hex
+    watched: tuple[int, dict[str, Any] | None, float] = 0, None, 0.0
+    while True:
+        token = _newest(folder)
+        holder = _read(folder, token)
+        over = ""
+        if holder is not None and not holder["released"]:
+            who = f"{folder} is held by process {holder['pid']} on {holder['machine'].split()[0]}"
+            if _is_dead(holder):
+                over = f"{who}, which is gone; taken over"
+            elif watched[0] != token:
+                watched = token, holder, time.monotonic()
+                tell(f"{who}; waiting at most {STALE_SECONDS:g} s to see whether that is alive")
+            elif watched[1] != holder:
+                tell(f"{who}, which is at work; nothing is left to do here")
+                return None
+            elif time.monotonic() - watched[2] > STALE_SECONDS:
+                over = f"{who}, which has not renewed it for {STALE_SECONDS:g} s; taken over"
+            if not over:
+                time.sleep(poll_seconds)
+                continue
+        fence = Fence(folder, token + 1)
+        if store.create(_path(fence), _content(owner, 0, released=False)):
+            if over:
+                tell(over)
+            return Lease(folder, fence.token, owner)
+
+
 def _is_free(holder: dict[str, Any]) -> bool:
-    dead = holder["machine"] == _machine() and _process_start(holder["pid"]) != holder["process_start"]
-    return bool(holder["released"] or dead)
+    return bool(holder["released"] or _is_dead(holder))
+
+
+def _is_dead(holder: dict[str, Any]) -> bool:
+    return bool(holder["machine"] == _machine() and _process_start(holder["pid"]) != holder["process_start"])
 
 
 def _process_start(pid: int) -> str:

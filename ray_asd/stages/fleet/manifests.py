@@ -17,25 +17,34 @@ from ray_asd import build, store
 from ray_asd.build import Output
 from ray_asd.store import ledger
 
+Why = Literal["night", "late", "rescore", "shadow"]
+
 NIGHTS, LATEST = "nights", "latest.json"
 _READERS = 16
 
 
 class Night(BaseModel):
-    """A revision of a night. ``output`` is the place of its tables below the fleet's folder."""
+    """A revision of a night. All places but the detector's are below the fleet's folder: ``output`` of its tables,
+    ``sources`` of the ingest that was looked at of each source, ``recordings`` and ``scores`` of what each revision
+    added. ``timeless`` is the one of these whose recordings without a time were taken, where all nights share a source.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
     id: str = Field(default_factory=lambda: uuid.uuid4().hex)
     night: date
     revision: int
-    why: Literal["night", "late", "rescore"]
+    why: Why
     when: datetime = Field(default_factory=lambda: datetime.now(UTC))
     detector: str
     version: str | None
     output: str
     counts: dict[str, int]
-    shadow: dict[str, str] = {}  # SCORES of other versions, by version; they alert nobody
+    sources: dict[str, str] = {}
+    timeless: str | None = None
+    recordings: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
+    shadow: dict[str, tuple[str, ...]] = {}  # SCORES of other versions, by version; they alert nobody
 
 
 def folder_of(fleet: str, night: date) -> str:

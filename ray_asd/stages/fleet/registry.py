@@ -240,10 +240,10 @@ def current(registry: str) -> Output:
 
 def names_version(uri: str) -> bool:
     """Whether that is a registry, or a version of one."""
-    return is_registry(_parts(store.absolute(uri))[0])
+    return is_registry(parts(store.absolute(uri))[0])
 
 
-def _parts(uri: str) -> tuple[str, str]:
+def parts(uri: str) -> tuple[str, str]:
     """The registry and the version that ``uri`` may name; without one, itself and nothing."""
     folder = store.parent(uri)
     place, _, name = uri.rpartition("@")
@@ -260,7 +260,7 @@ def detector(uri: str) -> Output:
         StageError: a released version is damaged.
     """
     uri = store.absolute(uri)
-    place, name = _parts(uri)
+    place, name = parts(uri)
     if name and is_registry(place):
         return found(place, name)
     if build.find(uri):

@@ -1,0 +1,152 @@
+"""A revision of a night: its recordings scored, its tables made, its alerts followed, its manifest written last."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cached_property
+
+from ray_asd import build, store
+from ray_asd.build import Output
+from ray_asd.config import Resources
+from ray_asd.engine.progress import Progress
+from ray_asd.engine.session import Bring
+from ray_asd.errors import Retryable, StageError, UserError
+from ray_asd.scoring.alerts import Persistence
+from ray_asd.stages.detection import detector as detectors
+from ray_asd.stages.detection import score
+from ray_asd.stages.fleet import manifests, naming, night, registry
+from ray_asd.stages.fleet.manifests import Night, Why
+from ray_asd.stages.fleet.night import Rate
+
+PAST = 60  # nights that a night is compared with
+RECENT = 14  # nights that alerts are followed over, and in which a machine must have been heard to be missed
+_READERS = 16
+
+Tell = Callable[[str], None]
+"""What a person is told on the way, in one line."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """By what machines alarm, and when alarms are an alert."""
+
+    decisions: Rate = field(default_factory=Rate)
+    persistence: Persistence = field(default_factory=Persistence)
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A fleet's place, and the rules and versions by which its nights are made.
+
+    Args:
+        registry: a registry, a version of one, or an output of enroll.
+        shadow: versions of the registry that score beside it.
+    """
+
+    uri: str
+    registry: str
+    rules: Rules = field(default_factory=Rules)
+    shadow: tuple[str, ...] = ()
+    resources: Resources = field(default_factory=Resources)
+
+    @cached_property
+    def detector(self) -> Output:
+        """What scores nights that have no revision yet, whatever becomes current meanwhile."""
+        return registry.detector(self.registry)
+
+    @cached_property
+    def shadows(self) -> dict[str, Output]:
+        """The detectors that score beside it, by version."""
+        return {name: registry.found(naming.registry_of(self.registry), name) for name in self.shadow}
+
+    def at(self, place: str) -> Output:
+        """The output that a manifest names.
+
+        Raises:
+            StageError: it was removed.
+        """
+        output = build.find(store.join(self.uri, place))
+        if output is None:
+            raise StageError(f"{store.join(self.uri, place)} is named by a night, but was removed")
+        return output
+
+    def place(self, output: Output) -> str:
+        """What manifests call it."""
+        return output.uri.removeprefix(f"{self.uri}/")
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a revision is of: all recordings of the night so far, and the ingests that were looked at for it."""
+
+    recordings: Sequence[Output]
+    sources: Mapping[str, str]
+    timeless: str | None
+
+
+class Revisions:
+    """Makes them, one after the other, with what ``bring`` brings."""
+
+    def __init__(self, fleet: Fleet, bring: Bring, progress: Progress, tell: Tell) -> None:
+        self.fleet, self._bring, self._progress, self._tell = fleet, bring, progress, tell
+
+    def make(self, day: date, last: Night | None, content: Content, detector: Output, why: Why) -> Night | None:
+        """The revision after ``last``; None where another process was faster."""
+        scores = self._scores(detector, content.recordings)
+        past = self._past(day)
+        step = night.step(day, content.recordings, scores, detector, past, self.fleet.rules.decisions)
+        tables = self._bring(step)
+        made = Night(
+            night=day,
+            revision=last.revision + 1 if last else 1,
+            why=why,
+            detector=detector.uri,
+            version=detectors.version(detector),
+            output=self.fleet.place(tables),
+            counts=tables.marker.counts,
+            sources=dict(content.sources),
+            timeless=content.timeless,
+            recordings=tuple(map(self.fleet.place, content.recordings)),
+            scores=tuple(map(self.fleet.place, scores)),
+            shadow={**(last.shadow if last else {}), **self._beside(content.recordings)},
+        )
+        return made if manifests.append(self.fleet.uri, made) else None
+
+    def add_shadows(self, last: Night) -> Night | None:
+        """A revision that differs from ``last`` by the SCORES of other versions alone."""
+        shadow = {**last.shadow, **self._beside([self.fleet.at(place) for place in last.recordings])}
+        if shadow == last.shadow:
+            return None
+        told = last.model_dump(exclude={"id", "when", "revision", "why", "shadow"})
+        made = Night(revision=last.revision + 1, why="shadow", shadow=shadow, **told)
+        return made if manifests.append(self.fleet.uri, made) else None
+
+    def _scores(self, detector: Output, recordings: Sequence[Output]) -> list[Output]:
+        steps = (
+            score.step(detector, one, self.fleet.resources, self._progress)
+            for one in recordings
+            if one.marker.counts.get("test")
+        )
+        return [self._bring(step) for step in steps]
+
+    def _beside(self, recordings: Sequence[Output]) -> dict[str, tuple[str, ...]]:
+        """SCORES of the shadows; one that fails is told of, and the night goes on."""
+        found = {}
+        for name, detector in self.fleet.shadows.items():
+            try:
+                found[name] = tuple(map(self.fleet.place, self._scores(detector, recordings)))
+            except Retryable:
+                raise
+            except (StageError, UserError) as error:
+                self._tell(f"shadow {name}: {error}")
+        return found
+
+    def _past(self, day: date) -> night.Past:
+        fleet, rules = self.fleet.uri, self.fleet.rules
+        before = [one for one in manifests.dates(fleet) if one < day][-PAST:]
+        with ThreadPoolExecutor(_READERS) as pool:
+            known = list(manifests.all_newest(fleet, before))
+            outputs = list(pool.map(lambda one: manifests.output(fleet, one), known))
+        nights = [(one.night, output) for one, output in zip(known, outputs, strict=True)]
+        return night.Past(nights, (), rules.persistence.n, RECENT)
