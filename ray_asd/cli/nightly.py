@@ -1,12 +1,12 @@
 """The night: a fleet's new recordings scored under what is current, by machine; and whether that has happened."""
 
-from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ray_asd import reasons, store
+from ray_asd.cli import nights
 from ray_asd.cli.app import command, dry_run_option, existing, json_option, out_option, resources, set_option
 from ray_asd.cli.console import Progress, Result, planned, summary
 from ray_asd.cli.detection import most_unscored
@@ -14,18 +14,18 @@ from ray_asd.data.years import LAYOUTS
 from ray_asd.errors import UserError
 
 if TYPE_CHECKING:
-    from ray_asd.stages.fleet.manifests import Night
-    from ray_asd.stages.fleet.nightly import Ended, Watch
+    from ray_asd.stages.fleet.nightly import Watch
     from ray_asd.stages.fleet.revisions import Fleet
 
-_MOST_TOLD = 10  # machines by name
+_LOOKED_AT = 10  # nights before one that is missing
 
 
 @command("nightly --registry s3://plant/registry --source 's3://plant/in/{night:%Y-%m-%d}' --out s3://plant/fleet")
 @click.option("--registry", metavar="URI", help="What scores: a registry's current version, or REGISTRY@v3.")
 @click.option("--source", metavar="URI", help="Where recordings arrive; each night's own place by {night:%Y-%m-%d}.")
 @click.option("--layout", default="auto", show_default=True, help=f"How files are named: auto, {', '.join(LAYOUTS)}.")
-@click.option("--machine-type", help="Of a flat folder.")
+@click.option("--pattern", metavar="P", help="Of paths: {machine_type}/{machine_id}/{recorded_at:%Y%m%dT%H%M%S}.wav")
+@click.option("--machine-type", help="Of a flat folder, or where the pattern does not say it.")
 @click.option("--dataset", help="First part of every clip_id; by default the source's own name.")
 @click.option(
     "--accept", type=click.Choice(reasons.ACCEPTABLE), multiple=True, help="Take what is rejected for this reason."
@@ -82,12 +82,12 @@ def _night(result: Result, root: str, dry_run: bool, **options: Any) -> None:
         _plan(fleet, watch, asked)
         return
     ended = stage.run(fleet, watch, asked, Progress(), _say)
-    for line in _told(fleet, asked, ended):
+    for line in nights.told(fleet, asked, ended):
         _say(line)
     if ended.night:
-        _note(result, fleet, ended.night)
+        nights.note(result, fleet, ended.night)
         result.reused = ended.reused
-        result.gate = _gate(ended.night, fleet, **options)
+        result.gate = nights.gate(ended.night, fleet, **options)
 
 
 def _fleet(
@@ -122,6 +122,7 @@ def _watch(
     root: str,
     source: str | None,
     layout: str,
+    pattern: str | None,
     machine_type: str | None,
     dataset: str | None,
     accept: tuple[str, ...],
@@ -138,7 +139,7 @@ def _watch(
     place = store.absolute(source)
     if place == root:
         raise UserError(f"--out {root} is SOURCE itself; allowed: any other place, also one below it")
-    given = Source(place, layout, machine_type, split="test", dataset=dataset)
+    given = Source(place, layout, pattern, machine_type, split="test", dataset=dataset)
     return Watch(Arrivals(given), _calendar(**options), look_back, Options(accept=tuple(sorted(set(accept)))))
 
 
@@ -197,12 +198,12 @@ def _check(result: Result, root: str, asked: str | None, max_silent: int | None,
     known = manifests.dates(existing(root))
     last = manifests.newest(root, day)
     if last is None:
-        before = manifests.all_newest(root, [one for one in known if one < day][-_MOST_TOLD:])
+        before = manifests.all_newest(root, [one for one in known if one < day][-_LOOKED_AT:])
         since = f"the last one is {before[-1].night}" if before else "there is none before it either"
         result.gate = f"night {day} was not scored: {since}"
         return
     result.outputs, result.counts = {"night": store.join(root, last.output)}, last.counts
-    for line in _missed(root, last):
+    for line in nights.missed(root, last):
         _say(line)
     if last.counts["silent"] > (max_silent or 0):
         result.gate = f"night {day}: {last.counts['silent']} machines were not heard"
@@ -221,82 +222,3 @@ def _compare(result: Result, root: str, version: str) -> None:
 
 def _say(line: str) -> None:
     click.echo(line, err=True)
-
-
-def _told(fleet: "Fleet", asked: date, ended: "Ended") -> Iterator[str]:
-    """What a run made, and what somebody should know of the night."""
-    for one in ended.others:
-        yield f"night {one.night}: revision {one.revision}, {one.counts['clips']} clips with the late ones"
-    last = ended.night
-    if last is None:
-        return
-    counts = last.counts
-    yield (
-        f"night {asked}: revision {last.revision} by {last.version or last.detector}: {counts['scored']} of "
-        f"{counts['clips']} clips scored, {counts['alarms']} of {counts['machines']} machines alarm"
-    )
-    from ray_asd.stages.fleet import manifests
-
-    found = manifests.output(fleet.uri, last).marker.summary
-    yield found["could_alarm"]
-    for what, of_machines in (
-        ("unknown", found["unknown"]),
-        ("learning", found["learning"]),
-        ("repeated", found["repeated"]),
-    ):
-        yield from _lines(what, of_machines)
-    yield from _missed(fleet.uri, last)
-
-
-def _missed(root: str, last: "Night") -> Iterator[str]:
-    from ray_asd.stages.fleet import manifests
-
-    silent = manifests.output(root, last).marker.summary["silent"]
-    yield from _lines("silent", {machine: f"last heard on {night}" for machine, night in silent.items()})
-
-
-def _lines(what: str, of_machines: dict[str, Any]) -> Iterator[str]:
-    names: Sequence[str] = list(of_machines)
-    for name in names[:_MOST_TOLD]:
-        yield f"{what}: {name}: {of_machines[name]}"
-    if len(names) > _MOST_TOLD:
-        yield f"{what}: {len(names) - _MOST_TOLD} more"
-
-
-def _note(result: Result, fleet: "Fleet", last: "Night") -> None:
-    from ray_asd.stages.fleet import manifests
-    from ray_asd.store import ledger
-
-    folder = manifests.folder_of(fleet.uri, last.night)
-    result.outputs = {
-        "night": store.join(fleet.uri, last.output),
-        "manifest": ledger.path(folder, last.revision),
-        "latest": store.join(fleet.uri, manifests.LATEST),
-    }
-    result.counts = last.counts
-
-
-def _gate(
-    last: "Night",
-    fleet: "Fleet",
-    max_unscored: str | None,
-    max_rejects: int | None,
-    max_silent: int | None,
-    **others: Any,
-) -> str | None:
-    """Why the night is not good enough to act on, where it is not."""
-    counts, which = last.counts, f"night {last.night}"
-    allowed = most_unscored(max_unscored, counts["clips"])
-    if not counts["clips"]:
-        rejected = f"; {counts['rejects']} files were rejected" if counts.get("rejects") else ""
-        return f"{which} has no recordings{rejected}"
-    if not counts["scored"]:
-        why = sorted(name.removeprefix("unscored_") for name in counts if name.startswith("unscored_"))
-        return f"{which}: none of {counts['clips']} clips could be scored: {', '.join(why)}; UNSCORED says why"
-    if allowed is not None and counts["unscored"] > allowed:
-        return f"{which}: {counts['unscored']} clips could not be scored; --max-unscored allows {allowed}"
-    if max_rejects is not None and counts.get("rejects", 0) > max_rejects:
-        return f"{which}: {counts['rejects']} files were rejected; --max-rejects allows {max_rejects}"
-    if max_silent is not None and counts["silent"] > max_silent:
-        return f"{which}: {counts['silent']} machines were not heard; --max-silent allows {max_silent}"
-    return None

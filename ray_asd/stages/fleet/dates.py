@@ -127,9 +127,9 @@ class Arrivals:
         """The place of ``night``; clips are named by all of its URI that differs from night to night."""
         if not self.by_night:
             return self.source
-        first = self.source.uri[: _NIGHT.search(self.source.uri).start()].count("/")  # type: ignore[union-attr]
-        uri = self._uri(night)
-        own = "/".join(uri.split("/")[first:])
+        uri, place = self._uri(night), _NIGHT.search(self.source.uri)
+        first = self.source.uri[: place.start()].count("/") if place else 0
+        own = re.sub(r"(?i)\.(csv|zip)$", "", "/".join(uri.split("/")[first:]))
         return replace(self.source, uri=uri, dataset="/".join(filter(None, [self.source.dataset, own])))
 
     def places(self, nights: Sequence[date]) -> list[tuple[Source, date | None]]:

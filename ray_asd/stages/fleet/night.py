@@ -113,18 +113,18 @@ def _work(attempt: Attempt, inputs: Mapping[str, Output], night: date, past: Pas
     calibration = inputs[_DETECTOR].table(Folder.CALIBRATION, tables.CALIBRATION)
     before = [output for _, output in past.nights]
     means = joined(before, fleet_tables.Folder.NIGHTS, fleet_tables.NIGHTS)
-    suspects = [_decided(output) for output in before[-past.suspects :]]
-    decisions = nights.decide(
+    suspects = [decisions(output) for output in before[-past.suspects :]]
+    decided = nights.decide(
         scores, night, alerts.healthy(means, past.alerts, suspects), calibration, nights.Settings(**asdict(settings))
     )
     sounds = hearing.sounds(clips, unscored, copies, night)
     heard = joined(before[-past.heard :], fleet_tables.Folder.SOUNDS, fleet_tables.SOUNDS)
     own = fleet_tables.Folder
-    made = {own.NIGHTS: nights.summary(scores, night), own.DECISIONS: decisions, own.SOUNDS: sounds}
+    made = {own.NIGHTS: nights.summary(scores, night), own.DECISIONS: decided, own.SOUNDS: sounds}
     files += [attempt.put_table(f"{folder}/00000.parquet", table) for folder, table in made.items()]
-    told = hearing.told(sounds, heard, unscored, decisions)
+    told = hearing.told(sounds, heard, unscored, decided)
     return Outcome(
-        files, _counts(recordings, scored, told, decisions), told | {"could_alarm": nights.could_alarm(decisions)}
+        files, _counts(recordings, scored, told, decided), told | {"could_alarm": nights.could_alarm(decided)}
     )
 
 
@@ -136,7 +136,8 @@ def joined(outputs: Sequence[Output], folder: str, schema: pa.Schema, columns: S
     return pa.concat_tables([empty.select(list(columns)) if columns else empty, *found])
 
 
-def _decided(output: Output) -> pa.Table:
+def decisions(output: Output) -> pa.Table:
+    """DECISIONS of a night."""
     return output.table(fleet_tables.Folder.DECISIONS, fleet_tables.DECISIONS)
 
 
@@ -168,7 +169,7 @@ def _path(number: int, file: File) -> str:
 
 
 def _counts(
-    recordings: Sequence[Output], scored: Sequence[Output], told: Mapping[str, Any], decisions: pa.Table
+    recordings: Sequence[Output], scored: Sequence[Output], told: Mapping[str, Any], decided: pa.Table
 ) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for output in recordings:
@@ -176,12 +177,12 @@ def _counts(
     for output in scored:
         unscored = {name: value for name, value in output.marker.counts.items() if name.startswith("unscored")}
         counts.update({**unscored, "scored": output.marker.counts["clips"]})
-    alarms = sum(bool(alarm) for alarm in decisions["alarm"].to_pylist())
+    alarms = sum(bool(alarm) for alarm in decided["alarm"].to_pylist())
     return {
         **dict.fromkeys(("clips", "scored", "unscored"), 0),
         **counts,
         **{name: value for name, value in recordings[-1].marker.counts.items() if name.startswith("reject")},
-        "machines": len(decisions),
+        "machines": len(decided),
         "alarms": alarms,
         "repeated": sum(told["repeated"].values()),
         **{name: len(told[name]) for name in ("silent", "unknown", "learning")},

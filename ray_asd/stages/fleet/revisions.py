@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cached_property
 
@@ -12,10 +12,10 @@ from ray_asd.config import Resources
 from ray_asd.engine.progress import Progress
 from ray_asd.engine.session import Bring
 from ray_asd.errors import Retryable, StageError, UserError
-from ray_asd.scoring.alerts import Persistence
+from ray_asd.scoring.alerts import Alert, Persistence
 from ray_asd.stages.detection import detector as detectors
 from ray_asd.stages.detection import score
-from ray_asd.stages.fleet import manifests, naming, night, registry
+from ray_asd.stages.fleet import alerting, manifests, naming, night, registry
 from ray_asd.stages.fleet.manifests import Night, Why
 from ray_asd.stages.fleet.night import Rate
 
@@ -111,7 +111,11 @@ class Revisions:
             scores=tuple(map(self.fleet.place, scores)),
             shadow={**(last.shadow if last else {}), **self._beside(content.recordings)},
         )
-        return made if manifests.append(self.fleet.uri, made) else None
+        self.follow(day, tables)
+        if manifests.append(self.fleet.uri, made):
+            return made
+        self.follow(day)  # what alerts come of is what the faster one found
+        return None
 
     def add_shadows(self, last: Night) -> Night | None:
         """A revision that differs from ``last`` by the SCORES of other versions alone."""
@@ -149,4 +153,28 @@ class Revisions:
             known = list(manifests.all_newest(fleet, before))
             outputs = list(pool.map(lambda one: manifests.output(fleet, one), known))
         nights = [(one.night, output) for one, output in zip(known, outputs, strict=True)]
-        return night.Past(nights, (), rules.persistence.n, RECENT)
+        alerts = _as_before(alerting.current(fleet), day, rules.persistence)
+        return night.Past(nights, alerts, rules.persistence.n, RECENT)
+
+    def follow(self, day: date, tables: Output | None = None) -> None:
+        """Bring alerts to what ``day`` says, and the later nights whose alerts its alarms may be part of.
+
+        ``tables`` are what it is about to be; without them its newest revision counts.
+        """
+        fleet = self.fleet.uri
+        days = manifests.dates(fleet)
+        later = [one for one in days if one > day][:RECENT]
+        window = [*[one for one in days if one < day][-RECENT:], day, *later]
+        found = {one.night: manifests.output(fleet, one) for one in manifests.all_newest(fleet, window)}
+        found |= {day: tables} if tables else {}
+        decided = {one: night.decisions(found[one]) for one in sorted(found)}
+        for one in (day, *later):
+            if one in decided:
+                last = [decided[each] for each in decided if each <= one][-RECENT:]
+                alerting.follow_night(fleet, last, self.fleet.rules.persistence)
+
+
+def _as_before(alerts: Sequence[Alert], day: date, persistence: Persistence) -> list[Alert]:
+    """Alerts without what ``day`` and later nights added: a night is decided on once more as it was at first."""
+    shorter = (replace(alert, nights=tuple(one for one in alert.nights if one < day)) for alert in alerts)
+    return [alert for alert in shorter if alert.count >= persistence.m]

@@ -3,7 +3,7 @@
 import csv
 import io
 import wave
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -88,11 +88,11 @@ class Recorders:
         return store.join(self.place, "{night:%Y-%m-%d}.csv")
 
 
-def healthy(folder: Path, root: str, types: Iterable[str] = TYPES, clips: int = 24) -> Output:
-    """CLIPS to enrol."""
+def healthy(folder: Path, root: str, clips: Mapping[str, int] = {"fan": 24, "pump": 24}) -> Output:
+    """CLIPS to enrol, so many of each machine type."""
     rows = []
-    for kind in types:
-        for number in range(clips):
+    for kind, count in clips.items():
+        for number in range(count):
             (folder / f"{kind}{number}.wav").write_bytes(sound(10_000 + number, kind))
             rows.append(f"{kind}{number}.wav,{kind},train")
     (folder / "healthy.csv").write_text("\n".join(["uri,machine_type,split", *rows]))

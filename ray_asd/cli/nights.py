@@ -1,0 +1,97 @@
+"""What is told of a night: what was made, what somebody should know of it, and why it is not good enough to act on."""
+
+from collections.abc import Iterator
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from ray_asd import store
+from ray_asd.cli.console import Result
+from ray_asd.cli.detection import most_unscored
+
+if TYPE_CHECKING:
+    from ray_asd.stages.fleet.manifests import Night
+    from ray_asd.stages.fleet.nightly import Ended
+    from ray_asd.stages.fleet.revisions import Fleet
+
+_MOST_TOLD = 10  # machines by name
+
+
+def told(fleet: "Fleet", asked: date, ended: "Ended") -> Iterator[str]:
+    """What a run made, and what somebody should know of the night."""
+    for one in ended.others:
+        yield f"night {one.night}: revision {one.revision}, {one.counts['clips']} clips with the late ones"
+    last = ended.night
+    if last is None:
+        return
+    counts = last.counts
+    yield (
+        f"night {asked}: revision {last.revision} by {last.version or last.detector}: {counts['scored']} of "
+        f"{counts['clips']} clips scored, {counts['alarms']} of {counts['machines']} machines alarm"
+    )
+    from ray_asd.stages.fleet import manifests
+
+    found = manifests.output(fleet.uri, last).marker.summary
+    yield found["could_alarm"]
+    for what, of_machines in (
+        ("unknown", found["unknown"]),
+        ("learning", found["learning"]),
+        ("repeated", found["repeated"]),
+    ):
+        yield from _lines(what, of_machines)
+    yield from missed(fleet.uri, last)
+
+
+def missed(root: str, last: "Night") -> Iterator[str]:
+    """The machines that were not heard."""
+    from ray_asd.stages.fleet import manifests
+
+    silent = manifests.output(root, last).marker.summary["silent"]
+    yield from _lines("silent", {machine: f"last heard on {night}" for machine, night in silent.items()})
+
+
+def _lines(what: str, of_machines: dict[str, Any]) -> Iterator[str]:
+    names = list(of_machines)
+    for name in names[:_MOST_TOLD]:
+        yield f"{what}: {name}: {of_machines[name]}"
+    if len(names) > _MOST_TOLD:
+        yield f"{what}: {len(names) - _MOST_TOLD} more"
+
+
+def note(result: Result, fleet: "Fleet", last: "Night") -> None:
+    """Where the night is, and its counts."""
+    from ray_asd.stages.fleet import manifests
+    from ray_asd.store import ledger
+
+    folder = manifests.folder_of(fleet.uri, last.night)
+    result.outputs = {
+        "night": store.join(fleet.uri, last.output),
+        "manifest": ledger.path(folder, last.revision),
+        "latest": store.join(fleet.uri, manifests.LATEST),
+    }
+    result.counts = last.counts
+
+
+def gate(
+    last: "Night",
+    fleet: "Fleet",
+    max_unscored: str | None,
+    max_rejects: int | None,
+    max_silent: int | None,
+    **others: Any,
+) -> str | None:
+    """Why the night is not good enough to act on, where it is not."""
+    counts, which = last.counts, f"night {last.night}"
+    allowed = most_unscored(max_unscored, counts["clips"])
+    if not counts["clips"]:
+        rejected = f"; {counts['rejects']} files were rejected" if counts.get("rejects") else ""
+        return f"{which} has no recordings{rejected}"
+    if not counts["scored"]:
+        why = sorted(name.removeprefix("unscored_") for name in counts if name.startswith("unscored_"))
+        return f"{which}: none of {counts['clips']} clips could be scored: {', '.join(why)}; UNSCORED says why"
+    if allowed is not None and counts["unscored"] > allowed:
+        return f"{which}: {counts['unscored']} clips could not be scored; --max-unscored allows {allowed}"
+    if max_rejects is not None and counts.get("rejects", 0) > max_rejects:
+        return f"{which}: {counts['rejects']} files were rejected; --max-rejects allows {max_rejects}"
+    if max_silent is not None and counts["silent"] > max_silent:
+        return f"{which}: {counts['silent']} machines were not heard; --max-silent allows {max_silent}"
+    return None
