@@ -9,9 +9,22 @@ from pathlib import Path
 from ray_asd.cli.app import cli
 from ray_asd.cli.console import run
 
-from ray_asd.cli import demo, data, training, detection, results, fleet, nightly, upkeep  # isort: skip
+from ray_asd.cli import demo, simulation, data, training, detection, results, fleet, nightly, upkeep  # isort: skip
 
-__all__ = ["cli", "data", "demo", "detection", "fleet", "job", "main", "nightly", "results", "training", "upkeep"]
+__all__ = [
+    "cli",
+    "data",
+    "demo",
+    "detection",
+    "fleet",
+    "job",
+    "main",
+    "nightly",
+    "results",
+    "simulation",
+    "training",
+    "upkeep",
+]
 
 
 def main(arguments: list[str] | None = None) -> None:

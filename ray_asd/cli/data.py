@@ -1,4 +1,4 @@
-"""Recordings: simulate a fleet, or take in one's own."""
+"""Recordings: take in one's own."""
 
 from collections import Counter
 from typing import Any
@@ -11,33 +11,6 @@ from ray_asd.cli.app import command, dry_run_option, json_option, out_option, re
 from ray_asd.cli.console import Progress, bring, summary
 from ray_asd.data.years import LAYOUTS
 from ray_asd.errors import UserError
-
-
-@command("simulate fleet --machines fan,valve --train 100 --test 20")
-@click.argument("out")
-@click.option("--machines", metavar="A,B", help="Comma-separated machine types; all seven by default.")
-@click.option("--train", "train_source", default=990, show_default=True, help="Source training clips per machine.")
-@click.option("--train-target", default=10, show_default=True, help="Target training clips per machine.")
-@click.option("--test", default=50, show_default=True, help="Test clips per machine, domain and label.")
-@click.option("--seconds", default=10.0, show_default=True, help="Length of a clip.")
-@click.option("--severity", default=1.0, show_default=True, help="Of the faults: 0 healthy, 1 nominal.")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--workers", default=1, show_default=True, help="Processes.")
-@json_option
-def simulate(out: str, machines: str | None, workers: int, as_json: bool, **fleet: Any) -> None:
-    """Write a data set of simulated machines in the DCASE 2023 layout to OUT (a local path or s3://)."""
-    from ray_asd.data import simulate as simulation
-
-    with summary("simulate", None, as_json) as result:
-        if machines:
-            fleet["machines"] = tuple(name.strip() for name in machines.split(","))
-        progress = Progress()
-        out = store.absolute(out)
-        store.check_writable(out)
-        count = simulation.write(
-            simulation.Fleet(**fleet), out, workers, lambda done, total: progress("simulate", done, total)
-        )
-        result.outputs, result.counts = {"dataset": out}, {"clips": count}
 
 
 @command("ingest fleet --out runs")

@@ -9,11 +9,12 @@ import json
 import math
 import multiprocessing
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from ray_asd.tables import DOMAINS, LABELS
 GENERATOR_VERSION = 1  # raised when the same fleet no longer gives the same bytes
 MARKER = "fleet.json"  # written last: what lies beside it is complete
 SHORTEST = 1.0  # s
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -140,15 +142,14 @@ def write(fleet: Fleet, out: str, workers: int = 1, progress: Callable[[int, int
         UserError: ``out`` holds something else.
         StageError: a worker process died.
     """
-    if workers < 1:
-        raise UserError(f"workers {workers}: allowed: 1 or more")
     out = store.absolute(out)
     recordings = plan(fleet)
     tables = {f"{machine}/attributes_00.csv": _attributes(recordings, machine) for machine in fleet.machines}
     description = _description(fleet)
-    if _stands(out, description, {recording.path for recording in recordings} | set(tables)):
+    if stands(out, MARKER, description, {recording.path for recording in recordings} | set(tables)):
         return len(recordings)
-    for done, _ in enumerate(_save_all(recordings, fleet.seconds, out, workers), 1):
+    save = partial(_save, seconds=fleet.seconds, out=out)
+    for done, _ in enumerate(in_processes(save, recordings, out, workers), 1):
         if progress:
             progress(done, len(recordings))
     for path, table in tables.items():
@@ -164,9 +165,13 @@ def _description(fleet: Fleet) -> bytes:
     return json.dumps(settings, indent=2).encode()
 
 
-def _stands(out: str, description: bytes, ours: set[str]) -> bool:
-    """Whether this very fleet lies in ``out``; an error when anything else does."""
-    marker = store.join(out, MARKER)
+def stands(out: str, name: str, description: bytes, ours: set[str]) -> bool:
+    """Whether the fleet of this description, in the file ``name``, lies in ``out``.
+
+    Raises:
+        UserError: anything else does.
+    """
+    marker = store.join(out, name)
     if store.exists(marker):
         if store.read(marker) != description:
             raise UserError(f"{marker} describes another fleet; allowed: the same settings, or another place")
@@ -179,14 +184,21 @@ def _stands(out: str, description: bytes, ours: set[str]) -> bool:
     return False
 
 
-def _save_all(recordings: list[Recording], seconds: float, out: str, workers: int) -> Iterator[None]:
-    save = partial(_save, seconds=seconds, out=out)
+def in_processes(save: Callable[[Item], None], items: Sequence[Item], out: str, workers: int) -> Iterator[None]:
+    """Each of ``items`` saved below ``out``, in order.
+
+    Raises:
+        UserError: no such number of processes.
+        StageError: one of them died.
+    """
+    if workers < 1:
+        raise UserError(f"workers {workers}: allowed: 1 or more")
     if workers == 1:
-        yield from map(save, recordings)
+        yield from map(save, items)
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         try:
-            yield from pool.map(save, recordings, chunksize=16)
+            yield from pool.map(save, items, chunksize=16)
         except BrokenProcessPool as error:
             raise StageError(f"a process that wrote to {out} died; run the same command again") from error
 

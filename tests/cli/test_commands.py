@@ -370,6 +370,15 @@ REFUSED = {
     "method": ("{train} --set method=forest", "method: 'forest': Input should be 'backbone', 'autoencoder' or"),
     "machine": ("simulate {root} --machines fan,pump", "unknown machine"),
     "negative": ("simulate {root} --train -5", "-5"),
+    "units": ("simulate {root} --units 0", "units 0: allowed: 1 to 100000"),
+    "plant and data set": (
+        "simulate {root} --units 3 --train 5",
+        "--train is a setting of a data set without --units; allowed here: --units, --nights, ",
+    ),
+    "data set and plant": (
+        "simulate {root} --enrol-nights 3",
+        "--enrol-nights is a setting of a plant, with --units; a",
+    ),
     "short": ("simulate {root} --seconds 0", "0"),
     "seed": ("demo --out {root} --seed -1", "seed: -1"),
     "no root": ("ls {root}", "/root: no such folder; allowed: a ROOT that earlier commands wrote to"),
