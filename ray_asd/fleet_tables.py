@@ -2,7 +2,7 @@
 
     SCORES --summary--> NIGHTS --decide--> DECISIONS --follow--> ALERTS
 
-    CLIPS --summary--> SOUNDS --drift--> DRIFT
+    CLIPS --summary--> SOUNDS --drift--> DRIFT          DECISIONS, CLIPS --explain--> WHY
 
 A machine is what ``MACHINE`` names; a data set that knows no ``machine_id`` has one for each machine type and section.
 """
@@ -18,6 +18,7 @@ class Folder:
     ALERTS = "alerts"
     SOUNDS = "sounds"
     DRIFT = "drift"
+    WHY = "why"  # beside CLIPS of what was listened to
 
 
 MACHINE = ("machine_type", "section", "machine_id")
@@ -103,3 +104,16 @@ DRIFT = pa.schema(
 )
 """One row per notice that something other than a machine's condition has changed; without machine it is of the whole
 fleet. ``what`` is a key of ``reasons.DRIFTED``; ``before`` and ``now`` are the figures that differ."""
+
+WHY = pa.schema(
+    [
+        *_MACHINE,
+        pa.field("night", pa.date32(), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("clip_id", "content_hash", "sentence", "kind")),
+        *(pa.field(name, pa.float64()) for name in ("low", "high", "decibels", "begin", "end")),
+        pa.field("normals", pa.list_(pa.string()), nullable=False),
+    ]
+)
+"""One row per machine that alarms in a night: what is heard in its clip that sounds least healthy, in a sentence, the
+band in Hz and by how many dB (null where none stands out), and from when to when in s. ``normals`` are the contents of
+the healthy recordings that it was held against, its nearest first."""
