@@ -36,6 +36,7 @@ class Node:
     name: str
     process: "subprocess.Popen[bytes]"
     log: Path
+    metrics: str  # where Prometheus reads them
 
 
 @click.command()
@@ -66,6 +67,7 @@ def local(workers: int, cpus: int, port: int, dashboard_port: int) -> None:
         _wait(nodes, lambda: _seen(dashboard, token) == len(nodes))
         click.echo(f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={environment['RAY_AUTH_TOKEN_PATH']}")
         click.echo(f"export RAY_API_SERVER_ADDRESS={dashboard}  # for jobs/submit.py and `ray job`")
+        click.echo(f"# Prometheus reads {' '.join(f'http://{node.metrics}/metrics' for node in nodes)}")
         _wait(nodes, lambda: False, seconds=float("inf"))
 
 
@@ -85,7 +87,9 @@ def _node(
 ) -> Iterator[Node]:
     """A node for the block. It ends by SIGTERM to itself alone: ``ray stop`` would end every Ray of this machine."""
     # A folder of its own: in a shared one a node removes the working directory that another has unpacked.
+    metrics = _free_port()
     own = {"dashboard-agent-listen-port": str(_free_port()), "temp-dir": str(folder / name)}
+    own |= {"metrics-export-port": str(metrics)}
     options = {"node-ip-address": HOST, **ANY_PORT, **own, **options}
     command = [RAY, "start", "--block", "--disable-usage-stats", *arguments]
     command += [f"--{option}={value}" for option, value in options.items()]
@@ -95,7 +99,7 @@ def _node(
             command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            yield Node(name, process, log)
+            yield Node(name, process, log, f"{HOST}:{metrics}")
         finally:
             process.terminate()
             try:

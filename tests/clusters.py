@@ -4,11 +4,13 @@ Run as a program it is that process: it takes what the cluster is made of as JSO
 the cluster with its standard input.
 """
 
+import ctypes
 import json
 import os
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import processes
 
+_PR_SET_CHILD_SUBREAPER = 36  # sys/prctl.h
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # then all take 127.0.0.1 for their own address
 
 
@@ -54,7 +57,7 @@ class Cluster:
 
     def kill(self) -> None:
         """The head and all nodes, without warning."""
-        processes.kill(processes.below(self._program.pid, b""))
+        _kill_all(self._program.pid)
         self._program.kill()
 
     def _answer(self) -> str:
@@ -126,9 +129,17 @@ def _autoscaler(most: int, address: str) -> dict[str, Any]:
     }
 
 
+def _kill_all(program: int) -> None:
+    """Everything below the program, which adopts what those that die leave, such as the nodes of an autoscaler."""
+    while begun := [pid for pid in processes.below(program, b"") if pid != program and processes.is_alive(pid)]:
+        processes.kill(begun)
+        time.sleep(0.05)
+
+
 def main() -> None:
     from ray.cluster_utils import Cluster as Nodes
 
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     asked = json.loads(sys.argv[1])
     (port,) = processes.free_ports(1)
     address = f"127.0.0.1:{port}"
@@ -145,9 +156,8 @@ def main() -> None:
     for line in sys.stdin:
         started.remove_node(nodes[int(line)], allow_graceful=False)
         print(f"removed {line}", end="", flush=True)  # noqa: T201
-    begun = processes.below(os.getpid(), b"")  # those of nodes that came later too, of which the cluster knows nothing
     started.shutdown()
-    processes.kill(begun)
+    _kill_all(os.getpid())  # also what came later, of which the cluster knows nothing
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ class Record:
 
     def __init__(self, root: str, what: str, moment: Literal["begun", "failed"] = "begun") -> None:
         now = datetime.now(UTC)
-        self.uri = store.join(root, STATUS, f"{store.file_name(what)}-{now:%Y%m%dT%H%M%S.%f}.json")
+        self.name = f"{store.file_name(what)}-{now:%Y%m%dT%H%M%S.%f}"
+        self.uri = store.join(root, STATUS, f"{self.name}.json")
         self._about = {"host": socket.gethostname(), "pid": os.getpid(), moment: f"{now:%Y-%m-%dT%H:%M:%SZ}"}
 
     def write(self, told: Mapping[str, Any], error: BaseException | None = None) -> None:

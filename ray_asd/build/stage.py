@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_asd import store
+from ray_asd.build import events
 from ray_asd.build.outputs import MARKER, File, Held, Marker, Output, Source, digest_of, find
 from ray_asd.errors import StageError
 from ray_asd.store import lease
@@ -119,12 +120,13 @@ def run(
         UserError: the store below ``root`` has no conditional writes.
     """
     folder = key.folder(root)
-    done = find(folder)
-    if done:
+    if done := find(folder):
         return done
     store.check_conditional_writes(root)
     started_at, begun = datetime.now(UTC), time.monotonic()
     attempt = Attempt(store.join(folder, PARTS)) if resumable else new_attempt(folder, fence)
+    about = {"stage": key.stage, "output": folder, "attempt": store.name(attempt.uri)}
+    events.say("stage begun", **about, units=units)
     try:
         outcome = work(attempt)
     except StageError:
@@ -133,7 +135,14 @@ def run(
             raise
         store.remove(store.join(folder, PARTS, RECEIPTS))
         return done
-    marker = Marker(
+    marker = _marker(key, attempt, outcome, units, started_at, time.monotonic() - begun)
+    output = commit(folder, marker)
+    events.say("stage done", **about, seconds=marker.seconds, counts=marker.counts, by_another=output.reused)
+    return output
+
+
+def _marker(key: Key, attempt: Attempt, outcome: Outcome, units: int, started_at: datetime, seconds: float) -> Marker:
+    return Marker(
         format=1,
         stage=key.stage,
         name=key.name,
@@ -150,9 +159,8 @@ def run(
         held=outcome.held,
         versions=versions(),
         started_at=started_at,
-        seconds=round(time.monotonic() - begun - outcome.held.waited, 3),
+        seconds=round(seconds - outcome.held.waited, 3),
     )
-    return commit(folder, marker)
 
 
 def new_attempt(folder: str, fence: lease.Fence | None = None) -> Attempt:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from ray_asd import store
-from ray_asd.build import Output, records, steps
+from ray_asd.build import Output, events, records, steps
 from ray_asd.build.steps import Step
 from ray_asd.engine import where
 from ray_asd.errors import STOPPED, Retryable, StageError, UserError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ray_asd.build.estimates import Estimate
 
 FAILED, REFUSED, GATE, TRY_AGAIN = 1, 2, 3, 75  # exit codes; the last one is sysexits' EX_TEMPFAIL
+_LOGGED = ("status", "exit_code", "seconds", "counts", "error")  # of what is told at the end
 _LINE_SECONDS = 5.0  # between progress lines where stderr is no terminal
 
 
@@ -118,7 +120,7 @@ def summary(command: str, root: str | None, as_json: bool) -> Iterator[Result]:
     """
     run = _Run(command, root, as_json)
     try:
-        with _sigterm_raises():
+        with _sigterm_raises(), events.kept(run.log):
             yield run.result
     except BrokenPipeError:  # whoever read it has gone, which click knows
         raise
@@ -143,6 +145,7 @@ class _Run:
         self.record = records.Record(root or "", command)
         self._command, self._root, self._as_json = command, root, as_json
         self._begun = time.monotonic()
+        self.log = events.Log(root or "", self.record.name, command=command, host=socket.gethostname(), pid=os.getpid())
         self._keep("running")
 
     def end(self, status: str, code: int = 0, problem: str | None = None, error: BaseException | None = None) -> None:
@@ -167,6 +170,8 @@ class _Run:
         try:
             if status not in ("running", "refused") or store.is_folder(self._root):
                 self.record.write(told or self._so_far(status), error)
+                if told:
+                    self.log.end(**{name: told[name] for name in _LOGGED if name in told})
         except (UserError, StageError, OSError) as unkept:
             unforeseen = error and not isinstance(error, (UserError, StageError, OSError, KeyboardInterrupt))
             if status in ("done", "gate") or unforeseen:  # else one line says already what went wrong

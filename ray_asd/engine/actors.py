@@ -15,15 +15,13 @@ from typing import Any, Self
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import RayTaskError
-from ray.util.metrics import Counter, Gauge, Histogram
 
 from ray_asd.config import Worker
-from ray_asd.engine import placement
+from ray_asd.engine import placement, telemetry
 from ray_asd.engine.shards import Service
 
 RESTARTS = 3  # of an actor, and of a question that it left without an answer
 _AT_ONCE = 32  # calls that an actor takes in; one of them is worked on, the others are its queue
-_LATENCY_SECONDS = [0.001, 0.01, 0.1, 1.0, 10.0]  # borders of the histogram's bins
 
 Answer = Callable[..., Any]
 """What an actor holds: called with a batch and what belongs to it, one call at a time."""
@@ -38,14 +36,7 @@ class Holder:
         self._about = about | {"pid": os.getpid()}
         self._working, self._counting = threading.Lock(), threading.Lock()
         self._waiting = self._answered = 0
-        name = f"ray_asd_{about['name']}"
-        self._queries = Counter(f"{name}_queries", "Queries answered", tag_keys=("shard",))
-        self._queue = Gauge(f"{name}_queue", "Calls that wait for their turn", tag_keys=("shard",))
-        self._latency = Histogram(
-            f"{name}_seconds", "Of a call, its wait included", boundaries=_LATENCY_SECONDS, tag_keys=("shard",)
-        )
-        for metric in (self._queries, self._queue, self._latency):
-            metric.set_default_tags({"shard": str(about["shard"])})
+        self._tags = {"holds": about["name"], "shard": str(about["shard"])}
 
     @ray.method(concurrency_group="ask")  # type: ignore[untyped-decorator]
     def ask(self, batch: Any, *arguments: Any) -> Any:
@@ -55,8 +46,8 @@ class Holder:
             self._count(waiting=-1)
             answer = self._answer(batch, *arguments)
         self._count(answered=len(batch))
-        self._queries.inc(len(batch))
-        self._latency.observe(time.monotonic() - begun)
+        telemetry.tell("asd_queries", len(batch), **self._tags)
+        telemetry.tell("asd_query_seconds", time.monotonic() - begun, **self._tags)
         return answer
 
     @ray.method(concurrency_group="health")  # type: ignore[untyped-decorator]
@@ -68,14 +59,14 @@ class Holder:
         with self._counting:
             self._waiting += waiting
             self._answered += answered
-            self._queue.set(self._waiting)
+            telemetry.tell("asd_queue", self._waiting, **self._tags)
 
 
 class Holders(Service):
     """One actor for each of ``parts``, ``replicas`` times, up while the block runs; travels to who asks them.
 
     Args:
-        name: of what they hold, as in ``ray_asd_NAME_queries``.
+        name: of what they hold, as the figures of ``telemetry`` say it.
         parts: what each is made of, by the shard's name.
     """
 

@@ -15,6 +15,7 @@ from ray.experimental.internal_kv import _internal_kv_del, _internal_kv_get, _in
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 
 from ray_asd.build import Outcome
+from ray_asd.engine import telemetry
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import StageError
 
@@ -129,6 +130,7 @@ def watch(
         if point and point != shown:
             shown = point
             measured = (f"{name} {value:.3f}" for name, value in point.items() if name not in _NOT_SHOWN)
+            telemetry.reached(what, int(point["step"]), steps)
             progress("  ".join([what, *measured]), int(point["step"]), steps)
 
 

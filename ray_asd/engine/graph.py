@@ -15,7 +15,7 @@ from functools import cache
 from typing import Literal
 
 from ray_asd import build, store
-from ray_asd.build import Output, records, steps
+from ray_asd.build import Output, events, records, steps
 from ray_asd.build.steps import Planned, Step
 from ray_asd.engine import patience, where
 from ray_asd.errors import STOPPED, Retryable, StageError, Unplaced, UserError
@@ -209,7 +209,11 @@ class Engine:
         if node.done > before:
             node.tries, node.reached[node.task] = 1, node.done
         node.not_before = time.monotonic() + patience.before_another_try(node.tries)
-        return node.tries < _most_tries(error) and not self._stopped
+        if node.tries >= _most_tries(error) or self._stopped:
+            return False
+        step = node.planned.step
+        events.say("stage tried again", stage=step.stage, output=node.planned.uri, tries=node.tries, error=str(error))
+        return True
 
     def _fail(self, node: Node, error: Exception) -> None:
         node.state, node.retryable = "failed", isinstance(error, Retryable)
@@ -217,6 +221,7 @@ class Engine:
             str(error) if isinstance(error, (StageError, UserError, OSError)) else f"{type(error).__name__}: {error}"
         )
         step = node.planned.step
+        events.say("stage failed", stage=step.stage, output=node.planned.uri, tries=node.tries, error=node.error)
         record = records.Record(self.root, f"failed-{step.stage}-{step.name}", "failed")
         try:
             record.write({"step": node.planned.uri, "tries": node.tries, "error": node.error}, error)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ray_asd import store
 from ray_asd.build import RECEIPTS, Attempt, File, Held
-from ray_asd.engine import cutting
+from ray_asd.engine import cutting, telemetry
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import Retryable, StageError, UserError, kind
 
@@ -78,12 +78,16 @@ class Sum:
             receipts = pool.map(lambda number: _read(place(attempt, f"{self.names[number]}.json")), done)
             for number, receipt in zip(done, receipts, strict=True):
                 if receipt is not None:
-                    self.add(number, receipt)
+                    self._take(number, receipt)
 
     def add(self, number: int, done: dict[str, Any]) -> None:
         """Raises what the work raised."""
         if "error" in done:
             raise _CARRIED[done["error"]](done["message"])
+        telemetry.counted(self._what, done["counts"])
+        self._take(number, done)
+
+    def _take(self, number: int, done: dict[str, Any]) -> None:
         del self._missing[number]
         self._left -= self._sizes[number]
         self._files += [File(**file) for file in done["files"]]
@@ -96,6 +100,7 @@ class Sum:
         return Done(self._files, dict(self._counts), held)
 
     def _show(self) -> None:
+        telemetry.reached(self._what, self._total - self._left, self._total)
         self._progress(self._what, self._total - self._left, self._total)
 
 

@@ -27,7 +27,7 @@ import ray.data
 from ray_asd import store
 from ray_asd.build import MARKER, Attempt, Held
 from ray_asd.config import Worker
-from ray_asd.engine import placement, receipts
+from ray_asd.engine import placement, receipts, telemetry
 from ray_asd.engine.one_line import first_line, told
 from ray_asd.engine.progress import Progress
 from ray_asd.engine.receipts import Done
@@ -108,6 +108,7 @@ class _ShardWorker:
             result = receipts.as_json(done)
             if self.attempt.is_shared:
                 self._note(f"{name}.json", result.encode())
+            telemetry.tell("asd_cache_bytes", store.cache_bytes())
             return number, result, True
         except (UserError, StageError) as error:  # carried back as data: Ray would wrap and repeat it
             return number, receipts.failed(error), False

@@ -7,8 +7,9 @@ from types import MappingProxyType
 
 import ray
 
+from ray_asd.build import events
 from ray_asd.config import Worker
-from ray_asd.engine import connection, nodes, patience, placement
+from ray_asd.engine import connection, nodes, patience, placement, telemetry
 from ray_asd.engine.placement import Grant
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import STOPPED, Retryable, Unplaced
@@ -29,7 +30,7 @@ class Waiting:
         self._what, self._progress = what, progress
         self._worker, self._needs = worker, placement.needs(worker)
         self._wanted = f"{count} x ({placement.amounts(self._needs)})"
-        self._since = self._said = time.monotonic()
+        self._began = self._since = self._said = time.monotonic()
         self._most = 60.0 * patience.minutes()
         self._shown = (0, 1)
 
@@ -53,13 +54,15 @@ class Waiting:
 
     def begin(self) -> None:
         """It waits no more."""
+        if not self.is_over:
+            self._tell(0.0)
         _at_work.add(self)
 
     def again(self) -> None:
         """It has lost its place, if it had one."""
         if self.is_over:
             _at_work.discard(self)
-            self._since = time.monotonic()
+            self._began = self._since = time.monotonic()
 
     def look(self) -> None:
         """Say what it waits for, once a minute.
@@ -71,13 +74,20 @@ class Waiting:
         now = time.monotonic()
         if connection.stop_requested():
             raise Retryable(STOPPED)
+        self._tell(now - self._began)
         if _at_work:
             self._since = now
         if now - self._since >= self._most:
             raise Unplaced(f"{self._what}: waited {self._most / 60:g} minutes for {self._wanted}; {self._free()}")
         if now - self._said >= _SAID_SECONDS:
             self._said = now
-            self._progress(f"{self._what}  waits for {self._wanted}, {self._free()}", *self._shown)
+            free = self._free()
+            self._progress(f"{self._what}  waits for {self._wanted}, {free}", *self._shown)
+            events.say("waiting", what=self._what, wanted=self._wanted, free=free, seconds=round(now - self._began, 1))
+
+    def _tell(self, seconds: float) -> None:
+        stage, _, name = self._what.partition(" ")
+        telemetry.tell("asd_waiting_seconds", seconds, stage=stage, name=name)
 
     def _free(self) -> str:
         free = ray.available_resources()

@@ -9,7 +9,7 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, Result, RunConfig, ScalingConfig, TrainingFailedError
 
 from ray_asd import store
-from ray_asd.build import Attempt, Outcome
+from ray_asd.build import Attempt, Outcome, events
 from ray_asd.config import Worker
 from ray_asd.engine import connection, patience, placement, training_state
 from ray_asd.engine.board import Board, Left, watch
@@ -72,6 +72,7 @@ class _Groups:
                     break
                 self._fence.check()
                 before, reached = reached, training_state.steps(self._fence)
+                events.say("workers failed", what=self._what, attempt=number, step=reached, error=str(error))
                 failures = 1 if reached > before else failures + 1
                 if isinstance(error, UserError) or failures > MAX_FAILURES:
                     raise error

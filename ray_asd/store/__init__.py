@@ -1,6 +1,6 @@
 """Files and objects, local or in an object store: places, conditional writes, local copies, leases."""
 
-from ray_asd.store.cache import CACHE_VARIABLE, fetch
+from ray_asd.store.cache import CACHE_VARIABLE, cache_bytes, fetch
 from ray_asd.store.conditional import check_conditional_writes, check_writable
 from ray_asd.store.environment import is_to_blame
 from ray_asd.store.names import file_name, is_file_name
@@ -35,6 +35,7 @@ __all__ = [
     "Entry",
     "absolute",
     "arrow",
+    "cache_bytes",
     "check_conditional_writes",
     "check_writable",
     "create",

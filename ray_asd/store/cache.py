@@ -35,13 +35,23 @@ def fetch(uri: str, digest: str) -> Path:
     if not is_remote(uri):
         return Path(uri)
     bound = _bound()
-    copy = Path(os.environ.get(CACHE_VARIABLE, Path.home() / ".cache" / "ray_asd")) / digest
+    copy = _folder() / digest
     with watched(str(copy)), _lock(copy):
         if copy.exists():
             os.utime(copy)
         else:
             _get(uri, digest, copy, bound)
     return copy
+
+
+def cache_bytes() -> int:
+    """How much the copies on this machine take."""
+    folder = _folder()
+    return sum(size for _, size, _ in _copies(folder)) if folder.is_dir() else 0
+
+
+def _folder() -> Path:
+    return Path(os.environ.get(CACHE_VARIABLE, Path.home() / ".cache" / "ray_asd"))
 
 
 def _bound() -> float:
@@ -78,17 +88,23 @@ def _get(uri: str, digest: str, copy: Path, bound: float) -> None:
 
 def _make_room(folder: Path, bound: float) -> None:
     """Delete the copies that were asked for longest ago until all together have no more than ``bound`` bytes."""
-    found = []
-    for copy in filter(Path.is_file, folder.iterdir()):
-        with suppress(FileNotFoundError):  # another process makes room as well
-            status = copy.stat()
-            found.append((status.st_mtime, status.st_size, copy))
+    found = _copies(folder)
     total = sum(size for _, size, _ in found)
     for _, size, copy in sorted(found):
         if total <= bound:
             return
         if _deleted(copy):
             total -= size
+
+
+def _copies(folder: Path) -> list[tuple[float, int, Path]]:
+    """When each was last asked for, its size and its place."""
+    found = []
+    for copy in filter(Path.is_file, folder.iterdir()):
+        with suppress(FileNotFoundError):  # another process makes room
+            status = copy.stat()
+            found.append((status.st_mtime, status.st_size, copy))
+    return found
 
 
 def _deleted(copy: Path) -> bool:

@@ -66,6 +66,12 @@ def test_every_end_has_its_code_its_line_and_its_summary(
         assert record.items() >= (told | {"seconds": seconds, "exit_code": code}).items()
         assert record["pid"] == os.getpid()
         assert ("traceback" in record) == (error is not None)
+        (log,) = store.files(f"{root}/events")
+        assert log == kept[0].replace(".json", ".jsonl")
+        begun, ended = [json.loads(line) for line in store.read(f"{root}/events/{log}").splitlines()]
+        assert (begun["event"], begun["command"], begun["run"]) == ("run begun", "try", log.removesuffix(".jsonl"))
+        assert ended.items() >= {"event": "run ended", "exit_code": code, "status": status}.items()
+    assert store.is_folder(f"{root}/events") == bool(kept)
 
 
 def test_a_person_reads_places_and_counts(capsys: pytest.CaptureFixture[str]) -> None:

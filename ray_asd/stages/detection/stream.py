@@ -49,7 +49,7 @@ class Clips:
         if failed:
             files.append(attempt.put_table(f"{Folder.UNSCORED}/{name}.parquet", unscored(rows, failed)))
         counts = Counter(f"unscored_{why.reason}" for why in failed.values())
-        counts |= Counter(clips=len(scored), unscored=len(failed))
+        counts |= Counter(clips=len(scored), unscored=len(failed), audio_seconds=_seconds(rows))
         if scored:
             counts |= Counter(
                 decided=len(table) - table["decision"].null_count,
@@ -94,3 +94,9 @@ class Clips:
             nearest = nearest or compared
             found.append(compared.scores)
         return self.judge(chosen, found, nearest), int(nearest.left_out.sum()) if nearest else 0
+
+
+def _seconds(rows: pa.Table) -> int:
+    """How long the recordings of CLIPS are together."""
+    found = pc.sum(pc.divide(pc.cast(rows["num_samples"], pa.float64()), rows["sample_rate"])).as_py()
+    return round(found or 0)
