@@ -5,13 +5,16 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 import processes
+from ray_asd.engine import telemetry
 
 ROOT = Path(__file__).parents[2]
 LOCAL = [sys.executable, str(ROOT / "cluster/local.py")]
@@ -27,11 +30,14 @@ def cluster(clean: dict[str, str]) -> Iterator[tuple["subprocess.Popen[str]", di
     """Its process, what it says to export, and the head's port."""
     port, dashboard = processes.free_ports(2)
     command = [*LOCAL, "--port", str(port), "--dashboard-port", str(dashboard)]
-    with subprocess.Popen(command, env=clean, stdout=subprocess.PIPE, text=True) as program:
+    often = {"RAY_metrics_report_interval_ms": "200"}
+    with subprocess.Popen(command, env=clean | often, stdout=subprocess.PIPE, text=True) as program:
         try:
             assert program.stdout
             said = [program.stdout.readline().partition("#")[0].split()[1:] for _ in range(2)]
-            yield program, dict(word.split("=", 1) for line in said for word in line), port
+            exported = dict(word.split("=", 1) for line in said for word in line)
+            exported["METRICS"] = program.stdout.readline().partition("reads ")[2]
+            yield program, exported, port
         finally:
             program.terminate()
             program.wait()
@@ -58,9 +64,14 @@ def test_a_job_runs_on_its_workers_and_strangers_are_turned_away(
 
     fleet = ["--machines", "fan", "--train", "2", "--train-target", "1", "--test", "1", "--seconds", "1"]
     job("simulate", str(tmp_path / "fleet"), *fleet)
-    counts = job("ingest", str(tmp_path / "fleet"), "--out", str(tmp_path / "runs"))["counts"]
+    with ThreadPoolExecutor(1) as pool:
+        ingest = pool.submit(job, "ingest", str(tmp_path / "fleet"), "--out", str(tmp_path / "runs"))
+        seen = scraped(exported["METRICS"].split(), lambda seen: ("asd_clips", "ingest") in seen and ingest.done())
+    assert seen.keys() >= {("asd_left", "ingest"), ("asd_cache_bytes", None)}
+    counts = ingest.result()["counts"]
     assert isinstance(counts, dict)
-    assert counts["clips"] > 0
+    assert counts["clips"] == seen["asd_clips", "ingest"] > 0
+    assert {name for name, _ in seen} <= telemetry.FIGURES.keys()
 
     nodes = processes.below(program.pid, b"raylet/raylet")
     assert len(nodes) >= 3
@@ -68,6 +79,24 @@ def test_a_job_runs_on_its_workers_and_strangers_are_turned_away(
     assert program.wait(60) == 0
     assert not any(map(processes.is_alive, nodes))
     assert not Path(exported["RAY_AUTH_TOKEN_PATH"]).exists()
+
+
+def scraped(
+    endpoints: list[str], is_enough: Callable[[dict[tuple[str, str | None], float]], bool]
+) -> dict[tuple[str, str | None], float]:
+    """The last value of each of our figures, by name and stage, read as Prometheus does while a job runs."""
+    seen: dict[tuple[str, str | None], float] = {}
+
+    def look() -> bool:
+        for endpoint in endpoints:
+            for family in text_string_to_metric_families(requests.get(endpoint, timeout=60).text):
+                if family.name.startswith("ray_asd_"):
+                    name = family.name.removeprefix("ray_").removesuffix("_total")
+                    seen.update({(name, sample.labels.get("stage")): sample.value for sample in family.samples})
+        return is_enough(seen)
+
+    processes.wait_for(look)
+    return seen
 
 
 def is_open(host: str, port: int) -> bool:
