@@ -1,5 +1,9 @@
 """What can go wrong, by who can mend it. The command line turns each into one line and an exit code."""
 
+import re
+
+_CREDENTIALS = re.compile(r"(\w+://)[^\s/@\"',]*:[^\s@\"',]*@")  # of a URL; a key of AWS may hold slashes
+
 
 class UserError(Exception):
     """A wrong value, setting or place. The message names the wrong value and the allowed ones. Exit code 2."""
@@ -47,6 +51,11 @@ def unknown(what: str, value: object, allowed: object) -> UserError:
     """The error for a name that is not one of a known set, e.g. ``unknown("layout", "dcase1999", LAYOUTS)``."""
     names = ", ".join(str(name) for name in allowed)  # type: ignore[attr-defined]
     return UserError(f"unknown {what} {str(value)!r}; allowed: {names}")
+
+
+def redacted(text: str) -> str:
+    """``text`` without the credentials in its URLs, such as ``s3://KEY:SECRET@bucket``."""
+    return _CREDENTIALS.sub(r"\1***@", text)
 
 
 def kind(error: UserError | StageError) -> type[UserError | StageError]:

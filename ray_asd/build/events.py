@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from ray_asd import store
-from ray_asd.errors import StageError, UserError
+from ray_asd.errors import StageError, UserError, redacted
 
 EVENTS = "events"
 _SECONDS = 5.0
@@ -49,7 +49,7 @@ class Log:
 
     def _line(self, event: str, about: dict[str, object]) -> str:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        return json.dumps({"time": now, "run": self._run, "event": event} | about)
+        return redacted(json.dumps({"time": now, "run": self._run, "event": event} | about))
 
     def _write(self) -> None:
         self._written = time.monotonic()

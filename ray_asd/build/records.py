@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from ray_asd import store
+from ray_asd.errors import redacted
 
 STATUS = "status"
 
@@ -32,4 +33,4 @@ class Record:
             UserError, StageError: as ``store.write``.
         """
         traced = {"traceback": "".join(traceback.format_exception(error))} if error else {}
-        store.write(self.uri, json.dumps({**told, **self._about, **traced}, indent=1).encode())
+        store.write(self.uri, redacted(json.dumps({**told, **self._about, **traced}, indent=1)).encode())

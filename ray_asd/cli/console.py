@@ -21,7 +21,7 @@ from ray_asd import store
 from ray_asd.build import Output, events, records, steps
 from ray_asd.build.steps import Step
 from ray_asd.engine import where
-from ray_asd.errors import STOPPED, Retryable, StageError, UserError
+from ray_asd.errors import STOPPED, Retryable, StageError, UserError, redacted
 
 if TYPE_CHECKING:
     from ray_asd.build.estimates import Estimate
@@ -66,7 +66,7 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
     given = sys.argv[1:] if arguments is None else arguments
     begun = time.monotonic()
     try:
-        _check_text(given)
+        _check_arguments(given)
         code = command.main(given, prog_name=name, standalone_mode=False)
     except (click.ClickException, click.Abort, UserError, StageError, OSError, KeyboardInterrupt) as error:
         problem, code = _problem(error)
@@ -78,12 +78,16 @@ def run(command: click.Command, name: str, arguments: list[str] | None = None) -
     sys.exit(code or 0)
 
 
-def _check_text(arguments: Sequence[str]) -> None:
+def _check_arguments(arguments: Sequence[str]) -> None:
     """
     Raises:
-        UserError: an argument is not text, whose bytes no table and no other process could be given.
+        UserError: an argument is not text, whose bytes no table and no other process could be given; or it holds
+            credentials, which others could read in the list of processes and in a job's metadata.
     """
     for argument in arguments:
+        if redacted(argument) != argument:
+            allowed = "allowed: s3://BUCKET/KEY, and credentials from a role or the environment"
+            raise UserError(f"an argument is a URL with credentials in it: {redacted(argument)}; {allowed}")
         try:
             argument.encode()
         except UnicodeEncodeError as error:
@@ -94,6 +98,11 @@ def _check_text(arguments: Sequence[str]) -> None:
 
 def _problem(error: BaseException) -> tuple[str, int]:
     """What went wrong in one line, and the exit code for it."""
+    said, code = _said(error)
+    return redacted(said), code
+
+
+def _said(error: BaseException) -> tuple[str, int]:
     if isinstance(error, click.ClickException):
         return error.format_message(), REFUSED
     if isinstance(error, UserError):
@@ -108,7 +117,7 @@ def _problem(error: BaseException) -> tuple[str, int]:
 
 def complain(message: str, code: int) -> int:
     """Print one line on stderr; returns ``code``."""
-    click.echo(f"ray-asd: {' '.join(message.split())}", err=True)
+    click.echo(f"ray-asd: {redacted(' '.join(message.split()))}", err=True)
     return code
 
 
@@ -130,8 +139,8 @@ def summary(command: str, root: str | None, as_json: bool) -> Iterator[Result]:
     except Exception as error:  # noqa: BLE001 - told and kept, or shown, with its traceback
         where = f"; {run.record.uri} has the traceback" if root else ""
         if not root:
-            traceback.print_exception(error)
-        run.end("failed", FAILED, f"{type(error).__name__}: {error}{where}", error)
+            _show_traceback(error)
+        run.end("failed", FAILED, redacted(f"{type(error).__name__}: {error}{where}"), error)
     if run.result.gate:
         run.end("gate", GATE, run.result.gate)
     run.end("done")
@@ -176,8 +185,12 @@ class _Run:
             unforeseen = error and not isinstance(error, (UserError, StageError, OSError, KeyboardInterrupt))
             if status in ("done", "gate") or unforeseen:  # else one line says already what went wrong
                 complain(f"{self.record.uri} could not be written: {unkept}", 0)
-            if unforeseen:
-                traceback.print_exception(error)
+            if error and unforeseen:
+                _show_traceback(error)
+
+
+def _show_traceback(error: BaseException) -> None:
+    click.echo(redacted("".join(traceback.format_exception(error))), err=True, nl=False)
 
 
 def _told(command: str, status: str, result: Result, seconds: float) -> dict[str, Any]:
