@@ -48,7 +48,7 @@ def absolute(uri: str) -> str:
     """``uri`` without a trailing slash; a local path made absolute, since workers have another working directory.
 
     Raises:
-        UserError: the scheme is neither a local path nor ``s3://``; or the path is relative to a folder that is gone.
+        UserError: neither a local path nor ``s3://``, a bucket that cannot be, or relative to a folder that is gone.
     """
     scheme, separator, _ = uri.partition("://")
     if separator and scheme != "s3":
@@ -56,22 +56,14 @@ def absolute(uri: str) -> str:
     if not uri or uri.rstrip("/") == "s3:":
         raise UserError(f"{uri!r} names no place; allowed: s3://bucket/key or a local path")
     if separator:
-        _check_bucket(uri)
+        bucket = uri.removeprefix("s3://").partition("/")[0]
+        if ":" in bucket and not bucket.startswith("arn:"):  # it may hold a secret, so it is not repeated
+            raise UserError("an S3 URI has a colon in its bucket's name; allowed: s3://BUCKET/KEY without credentials")
         return uri.rstrip("/")
     try:
         return os.path.abspath(os.path.expanduser(uri))
     except FileNotFoundError as error:
         raise UserError(f"{uri}: the working directory is gone; allowed: an absolute path") from error
-
-
-def _check_bucket(uri: str) -> None:
-    """
-    Raises:
-        UserError: what stands in a bucket's place is none; it may hold a secret, so it is not repeated.
-    """
-    bucket = uri.removeprefix("s3://").partition("/")[0]
-    if ":" in bucket and not bucket.startswith("arn:"):
-        raise UserError("an S3 URI has a colon in its bucket's name; allowed: s3://BUCKET/KEY without credentials")
 
 
 def join(uri: str, *parts: str) -> str:

@@ -96,10 +96,11 @@ def append(fleet: str, night: Night) -> bool:
 def tell_latest(fleet: str) -> None:
     """Write ``LATEST``, until what was written is what there is: of two nights that end at once each looks again."""
     told: Night | None = None
-    while (last := _last(fleet)) and last != told:
-        store.write(store.join(fleet, LATEST), last.model_dump_json(indent=1).encode())
-        told = last
+    while (newest_one := last(fleet)) and newest_one != told:
+        store.write(store.join(fleet, LATEST), newest_one.model_dump_json(indent=1).encode())
+        told = newest_one
 
 
-def _last(fleet: str) -> Night | None:
+def last(fleet: str) -> Night | None:
+    """The newest revision of the newest night; None before the first."""
     return next((night for day in reversed(dates(fleet)) if (night := newest(fleet, day))), None)

@@ -17,7 +17,7 @@ from ray_asd.build import Output
 from ray_asd.build.steps import Step
 from ray_asd.engine.progress import Progress, silent
 from ray_asd.engine.session import Bring, session
-from ray_asd.stages.fleet import manifests, recordings_of_night, registry
+from ray_asd.stages.fleet import figures, manifests, recordings_of_night, registry
 from ray_asd.stages.fleet.dates import DAY, Arrivals, Calendar
 from ray_asd.stages.fleet.manifests import Night
 from ray_asd.stages.fleet.recordings_of_night import Arrived
@@ -83,12 +83,14 @@ def run(fleet: Fleet, watch: Watch, asked: date, progress: Progress = silent, te
         stack.enter_context(held)
         _ = fleet.detector, fleet.shadows
         arrived = [(bring(step), day) for step, day in steps]
+        figures.tell(fleet.uri)
         revisions = Revisions(fleet, bring, progress, tell)
         made = {}
         for day in watch.days(asked):
             work = _Work(fleet, watch, asked, day, arrived)
             made[day] = _revised(work, revisions, bring, tell)
         last = manifests.newest(fleet.uri, asked)
+        figures.tell(fleet.uri)
     return Ended(last, made[asked] is None, [one for day, one in made.items() if one and day != asked])
 
 
