@@ -78,7 +78,7 @@ def test_a_job_runs_on_its_workers_and_strangers_are_turned_away(
     assert (refused.returncode, "Sentinel" in refused.stdout + refused.stderr) == (2, False)
     token = {"Authorization": f"Bearer {Path(exported['RAY_AUTH_TOKEN_PATH']).read_text()}"}
     jobs = requests.get(f"{dashboard}/api/jobs/", headers=token, timeout=60)
-    assert [str(job["entrypoint"]).split()[1] for job in jobs.json()] == ["jobs/ingest.py", "jobs/simulate.py"]
+    assert sorted(str(job["entrypoint"]).split()[1] for job in jobs.json()) == ["jobs/ingest.py", "jobs/simulate.py"]
     assert "Sentinel" not in jobs.text
 
     nodes = processes.below(program.pid, b"raylet/raylet")

@@ -38,6 +38,13 @@ def test_absolute_refuses_other_schemes(uri: str) -> None:
         store.absolute(uri)
 
 
+def test_absolute_refuses_a_bucket_that_may_be_a_secret() -> None:
+    with pytest.raises(UserError, match="^an S3 URI has a colon in its bucket's name; allowed: s3://BUCKET/KEY") as no:
+        store.absolute("s3://AKIA:Sentinel/1@bucket/key")
+    assert "Sentinel" not in str(no.value)
+    assert store.absolute("s3://arn:aws:s3:eu-central-1:1:accesspoint/plant/key").endswith("/key")
+
+
 @pytest.mark.parametrize("uri", ["", "s3://", "s3:///"])
 def test_absolute_refuses_what_names_no_place(uri: str) -> None:
     with pytest.raises(UserError, match="names no place; allowed: s3://bucket/key or a local path"):
