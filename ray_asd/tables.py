@@ -46,9 +46,7 @@ DOMAINS = ("source", "target")
 LABELS = ("normal", "anomaly")
 
 _CLIP_KEYS = [
-    pa.field("clip_id", pa.string(), nullable=False),
-    pa.field("machine_type", pa.string(), nullable=False),
-    pa.field("section", pa.string(), nullable=False),
+    *(pa.field(name, pa.string(), nullable=False) for name in ("clip_id", "machine_type", "section")),
     pa.field("domain", pa.string()),
     pa.field("split", pa.string(), nullable=False),
     pa.field("label", pa.string()),
@@ -71,6 +69,7 @@ CLIPS = pa.schema(
         pa.field("duplicate_of", pa.string()),
         pa.field("dead_channels", pa.list_(pa.int32())),
         pa.field("streamed", pa.bool_()),
+        *(pa.field(name, pa.float64()) for name in ("level", "clipped")),
         pa.field("pack", pa.string()),
         pa.field("pack_row", pa.int64()),
     ]
@@ -78,9 +77,13 @@ CLIPS = pa.schema(
 """One row per accepted recording. ``condition`` is the class trained on: machine type and attribute values.
 
 ``dead_channels`` (from 0) are constant throughout, null where none is. ``streamed`` is true where the file does not say
-how long it is, and was taken as it is (``--accept streamed``).
+how long it is, and was taken as it is (``--accept streamed``). ``level`` is the RMS of the other channels in dB of full
+scale, ``clipped`` the share of their samples at full scale; an ingest of an earlier version has measured neither.
 ``duplicate_of`` is the first clip_id with the same content. Of a packed recording the bytes stand in row ``pack_row``
 of the PACK at ``pack``; ``uri`` is where they came from."""
+
+OF_SOUND = ("dead_channels", "streamed", "level", "clipped")
+"""Columns of CLIPS that training has no use for."""
 
 PACK = pa.schema(
     [pa.field("clip_id", pa.string(), nullable=False), pa.field("recording", pa.large_binary(), nullable=False)]
@@ -89,9 +92,7 @@ PACK = pa.schema(
 
 REJECTS = pa.schema(
     [
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("detail", pa.string(), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("uri", "reason", "detail")),
         pa.field("size_bytes", pa.int64()),
     ]
 )
@@ -102,7 +103,7 @@ INSPECTED = pa.schema(
         *(pa.field(name, pa.string(), nullable=False) for name in ("uri", "version", "content_hash")),
         pa.field("size_bytes", pa.int64(), nullable=False),
         *(CLIPS.field(name).with_nullable(True) for name in ("sample_rate", "channels", "num_samples")),
-        *(CLIPS.field(name) for name in ("dead_channels", "streamed")),
+        *(CLIPS.field(name) for name in OF_SOUND),
         *(pa.field(name, pa.string()) for name in ("reason", "detail")),
     ]
 )
@@ -112,7 +113,7 @@ It holds as long as a listing says the same ``version`` (etag, modification time
 
 TRAINING_SET = pa.schema(
     [
-        *(field for field in CLIPS if field.name not in ("dead_channels", "streamed")),
+        *(field for field in CLIPS if field.name not in OF_SOUND),
         pa.field("parent_clip_id", pa.string()),
         pa.field("speed", pa.float64(), nullable=False),
         pa.field("mode", pa.string()),
@@ -198,10 +199,7 @@ SCORES = pa.schema(
 than 20 of them. ``version`` is the detector's in its registry; null where it was not released."""
 
 UNSCORED = pa.schema(
-    [
-        *(pa.field(name, pa.string(), nullable=False) for name in ("clip_id", "machine_type", "section")),
-        *(pa.field(name, pa.string(), nullable=False) for name in ("reason", "detail")),
-    ]
+    [pa.field(name, pa.string(), nullable=False) for name in ("clip_id", "machine_type", "section", "reason", "detail")]
 )
 """One row per clip that could not be embedded or scored; ``reason`` is a key of ``reasons.UNSCORED``."""
 
@@ -209,8 +207,7 @@ THRESHOLDS = pa.schema(
     [
         *(pa.field(name, pa.string(), nullable=False) for name in ("machine_type", "section")),
         pa.field("threshold", pa.float64()),
-        pa.field("method", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("method", "source")),
         pa.field("false_positive_rate", pa.float64()),
         pa.field("num_clips", pa.int64(), nullable=False),
         pa.field("num_above", pa.int64()),

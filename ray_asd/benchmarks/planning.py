@@ -139,7 +139,8 @@ def _place(source: str, number: int) -> str:
 def _known(attempt: Attempt, source: str, clips: int) -> Outcome:
     """INSPECTED of all recordings."""
     facts = {"version": "0.0", "size_bytes": len(_tone(0)), "sample_rate": SAMPLE_RATE, "channels": 1}
-    facts |= {"num_samples": SAMPLE_RATE, "reason": None, "detail": None, "dead_channels": None, "streamed": None}
+    facts |= {"num_samples": SAMPLE_RATE, "level": -20.0, "clipped": 0.0}
+    facts |= dict.fromkeys(("reason", "detail", "dead_channels", "streamed"))
     files: list[File] = []
     for folder in _linked(source, clips):
         for numbers in (folder[start : start + KNOWN] for start in range(0, len(folder), KNOWN)):

@@ -9,7 +9,7 @@ T: samples per channel, C: channels, B: samples per block.
 import hashlib
 import io
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,6 +24,7 @@ from ray_asd.config import SAMPLE_RATE
 from ray_asd.data import headers
 from ray_asd.data.headers import BadAudio as BadAudio  # where it is raised for everyone
 from ray_asd.data.headers import Header
+from ray_asd.data.loudness import Loudness
 from ray_asd.errors import UserError
 
 Waveform = npt.NDArray[np.float32]
@@ -65,7 +66,8 @@ DEFAULT_LIMITS = Limits()
 class AudioInfo:
     """What a sound recording is; ``num_samples`` is per channel, the names are libsndfile's.
 
-    ``dead_channels`` are constant throughout; ``streamed`` recordings do not say how long they are.
+    ``dead_channels`` are constant throughout; ``streamed`` recordings do not say how long they are. ``level`` is the
+    RMS of the others in dB of full scale, ``clipped`` the share of their samples that is there.
     """
 
     sample_rate: int
@@ -75,6 +77,8 @@ class AudioInfo:
     subtype: str
     dead_channels: tuple[int, ...] = ()
     streamed: bool = False
+    level: float | None = None
+    clipped: float | None = None
 
 
 def content_hash(data: bytes) -> str:
@@ -113,14 +117,15 @@ def inspect(data: bytes, limits: Limits = DEFAULT_LIMITS) -> AudioInfo:
         BadAudio: it is not what it says, breaks a limit, or holds no sound (every channel constant).
     """
     with _open(data, limits) as (file, header):
-        low = np.full(file.channels, np.inf, np.float32)
-        high = -low
-        for block in _blocks(file, header):
-            low, high = np.minimum(low, block.min(axis=0)), np.maximum(high, block.max(axis=0))
-        if np.array_equal(low, high):
-            raise BadAudio("silent", f"all {file.frames} samples of every channel equal {low.tolist()}")
-        dead = tuple(np.flatnonzero(low == high).tolist())
-        return AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype, dead, header.streamed)
+        loudness = Loudness(file.channels, header.bits, MAX_MAGNITUDE)
+        for _ in _blocks(file, header, loudness.add):
+            pass
+        found = loudness.found()
+        if found.dead.all():
+            raise BadAudio("silent", f"all {file.frames} samples of every channel equal {found.low.tolist()}")
+        dead = tuple(np.flatnonzero(found.dead).tolist())
+        kind = file.samplerate, file.channels, file.frames, file.format, file.subtype
+        return AudioInfo(*kind, dead, header.streamed, found.level, found.clipped)
 
 
 def decode(data: bytes, channel: int | Literal["mean"], limits: Limits = DEFAULT_LIMITS) -> Waveform:
@@ -133,7 +138,7 @@ def decode(data: bytes, channel: int | Literal["mean"], limits: Limits = DEFAULT
     with _open(data, limits) as (file, header):
         if channel != "mean" and channel not in range(file.channels):
             raise NoChannel(channel, file.channels)
-        blocks = _blocks(file, header)
+        blocks = _blocks(file, header, lambda block: float(np.abs(block).max()))
         mono = (block.mean(axis=1) if channel == "mean" else block[:, channel].copy() for block in blocks)
         return _resampled(mono, Fraction(SAMPLE_RATE, file.samplerate))
 
@@ -200,8 +205,8 @@ def _check_limits(header: Header, limits: Limits) -> None:
         raise BadAudio("too_long", f"{samples / rate:.1f} s; allowed: up to {limits.max_seconds:g} s")
 
 
-def _blocks(file: soundfile.SoundFile, header: Header) -> Iterator[Waveform]:
-    """All of ``file`` in order, as finite float32 [B, C]."""
+def _blocks(file: soundfile.SoundFile, header: Header, peak: Callable[[Waveform], float]) -> Iterator[Waveform]:
+    """All of ``file`` in order, as finite float32 [B, C]; ``peak`` is asked for the largest magnitude of each block."""
     heard = hashlib.md5(usedforsecurity=False)
     done = 0
     while done < file.frames:
@@ -209,7 +214,7 @@ def _blocks(file: soundfile.SoundFile, header: Header) -> Iterator[Waveform]:
         if header.md5:  # integers fill their 32 bits from the top, and are hashed without the rest
             heard.update(block.view(np.uint8).reshape(-1, 4)[:, 4 - header.bits // 8 :].tobytes())
             block = np.ldexp(block.astype(np.float32), -31)
-        if not np.abs(block).max() <= MAX_MAGNITUDE:
+        if not peak(block) <= MAX_MAGNITUDE:
             where = f"samples {done} to {done + len(block)}"
             raise BadAudio("not_finite", f"a NaN, or a magnitude beyond {MAX_MAGNITUDE:g}, in {where}")
         done += len(block)

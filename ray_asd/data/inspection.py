@@ -11,6 +11,7 @@ from ray_asd.data.headers import BadAudio
 from ray_asd.data.spooled import Spooled, joined
 
 FACTS = [name for name in tables.INSPECTED.names if name not in ("uri", "version")]
+_MEASURED = ("sample_rate", "channels", "num_samples", "level", "clipped")
 
 
 def inspect(recording: bytes) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def inspect(recording: bytes) -> dict[str, Any]:
     except BadAudio as error:
         return facts | {"reason": error.reason, "detail": error.detail}
     heard = {"dead_channels": list(info.dead_channels) or None, "streamed": info.streamed or None}
-    return facts | heard | {name: getattr(info, name) for name in ("sample_rate", "channels", "num_samples")}
+    return facts | {name: getattr(info, name) for name in _MEASURED} | heard
 
 
 def with_known(listed: Spooled, inspected: Spooled) -> Spooled:

@@ -3,6 +3,7 @@ import itertools
 import pickle
 import struct
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -60,7 +61,8 @@ def test_integers_are_scaled_by_their_full_scale(file_format: str, bits: int) ->
     integers = np.array([0, 1, -1, 5, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1] * 500)
     data = encode((integers << (32 - bits)).astype(np.int32), file_format=file_format, subtype=subtype)
     np.testing.assert_array_equal(audio.decode(data, 0), (integers / 2 ** (bits - 1)).astype(np.float32))
-    assert audio.inspect(data) == audio.AudioInfo(RATE, 1, 3000, file_format, subtype)
+    found = replace(audio.inspect(data), level=None, clipped=None)
+    assert found == audio.AudioInfo(RATE, 1, 3000, file_format, subtype)
 
 
 @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])

@@ -28,7 +28,7 @@ from ray_asd.stages.recordings import duplicates, earlier, second_look
 from ray_asd.stages.recordings.check import Check
 from ray_asd.tables import Folder
 
-CODE_VERSION = 4
+CODE_VERSION = 5
 _REJECTS_IN_FILE = 1 << 16
 
 
