@@ -103,7 +103,8 @@ DRIFT = pa.schema(
     ]
 )
 """One row per notice that something other than a machine's condition has changed; without machine it is of the whole
-fleet. ``what`` is a key of ``reasons.DRIFTED``; ``before`` and ``now`` are the figures that differ."""
+fleet. ``what`` is a key of ``reasons.DRIFTED``; ``before`` and ``now`` are the figures that differ: Hz, seconds, dB of
+full scale, shares, or of scores the standard deviations of CALIBRATION from its mean."""
 
 WHY = pa.schema(
     [

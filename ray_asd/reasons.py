@@ -1,4 +1,4 @@
-"""Why a recording is not taken, or a clip not scored: the words of REJECTS and UNSCORED, and what they mean."""
+"""Why a recording is not taken, a clip not scored, or a machine told of: the words of REJECTS, UNSCORED and DRIFT."""
 
 REJECTED = {
     "unreadable": "the object or file could not be read",
@@ -37,4 +37,16 @@ UNSCORED = {
     "no_vector": "its embedding is not finite, or has no direction to compare",
     "no_bank": "the detector holds nothing of its machine type and section",
     "learning": "the detector holds too few clips of its machine type and section to compare with",
+}
+
+DRIFTED = {
+    "sample_rate": "most recordings have another sample rate than those of earlier nights",
+    "length": "recordings are longer or shorter than on earlier nights",
+    "level": "recordings are louder or quieter than on earlier nights",
+    "clipped": "more samples are at full scale than on earlier nights: the recorder cannot hold what it hears",
+    "repeated": "recordings have the content of other ones of the same night",
+    "unscored": "more recordings could not be scored than on earlier nights",
+    "rejected": "more files were no recordings that are taken than on earlier nights",
+    "scores": "scores are higher or lower than on earlier nights, of machines that do not alarm",
+    "calibration": "scores are not what those of the healthy clips were that thresholds were made of",
 }
