@@ -39,7 +39,7 @@ class Loudness:
 
     def __init__(self, channels: int, bits: int, most: float) -> None:
         self._limit, self._most = min(_FULL_SCALE, 1 - 2.0 ** (1 - bits)), most
-        self._offset: _Floats | None = None  # taken off each channel
+        self._offset: npt.NDArray[np.floating] | None = None  # taken off each channel
         self._ones: _Floats = np.ones(0, np.float32)
         self._samples = 0
         self._full = np.zeros(channels, np.int64)

@@ -115,8 +115,8 @@ def _by_test(known: Series, alarms: Bools) -> Iterator[Row]:
         if one.is_of_scores:
             moved &= ~(alarms | told)
             told |= moved
-        for place in np.flatnonzero(moved):
-            row = _of_machine(one, int(place), bool(alarms[place]))
+        for place in np.flatnonzero(moved).tolist():
+            row = _of_machine(one, place, bool(alarms[place]))
             yield row | dict(zip(MACHINE, known.machines[place], strict=True))
 
 
@@ -165,7 +165,7 @@ def _all(
     if there >= MIN_FLEET and 2 * count > there:
         yield row(_median(before[found]), _median(now[found]), f" ({count} of {there} machines)", _OF_FLEET)
         return
-    for place in np.flatnonzero(found):
+    for place in np.flatnonzero(found).tolist():
         notice = row(float(before[place]), float(now[place]), "", advice)
         yield notice | dict(zip(MACHINE, known.machines[place], strict=True))
 

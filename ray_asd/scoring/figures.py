@@ -116,7 +116,7 @@ def _up_to(table: pa.Table, night: date) -> pa.Table:
 
 def _places(table: pa.Table, days: Sequence[date]) -> Ints:
     ordered = np.array(days, "datetime64[D]")
-    return np.searchsorted(ordered, table["night"].to_numpy().astype("datetime64[D]"))
+    return np.asarray(np.searchsorted(ordered, table["night"].to_numpy().astype("datetime64[D]")))
 
 
 def _floats(column: pa.ChunkedArray) -> Floats:
@@ -135,7 +135,7 @@ def _scores(nights: pa.Table, calibration: pa.Table, places: tuple[Ints, Ints], 
     total, weight = np.zeros(shape), np.zeros(shape)
     np.add.at(total, places, clips * np.nan_to_num(units))
     np.add.at(weight, places, clips)
-    return np.divide(total, weight, out=np.full(shape, np.nan), where=weight > 0)
+    return np.asarray(np.divide(total, weight, out=np.full(shape, np.nan), where=weight > 0))
 
 
 def _units(nights: pa.Table, calibration: pa.Table) -> tuple[Floats, Floats]:
