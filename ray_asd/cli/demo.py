@@ -3,22 +3,28 @@
 import click
 
 from ray_asd import report, store
-from ray_asd.cli.app import command, json_option, set_option
-from ray_asd.cli.console import Progress, summary
+from ray_asd.cli import nights
+from ray_asd.cli.app import command, json_option, resources, set_option
+from ray_asd.cli.console import Progress, Result, summary
+from ray_asd.data import units
 
 
 @command("demo --out ray_asd_demo")
 @click.option("--out", "root", metavar="DIR", default="ray_asd_demo", show_default=True, help="Where everything goes.")
+@click.option("--nightly", is_flag=True, help="Five nights of a small plant instead, one of whose machines fails.")
 @click.option("--seed", default=0, show_default=True, help="Of the fleet and of the training.")
 @set_option
 @json_option
-def demo(root: str, seed: int, overrides: tuple[str, ...], as_json: bool) -> None:
+def demo(root: str, nightly: bool, seed: int, overrides: tuple[str, ...], as_json: bool) -> None:
     """Run everything once on a simulated fleet: no download, no GPU, a few minutes."""
     from ray_asd.stages import demo as stage
 
     root = store.absolute(root)
     with summary("demo", root, as_json) as result:
         store.check_writable(root)
+        if nightly:
+            _nights(result, root, seed, overrides, as_json)
+            return
         outputs = stage.run(root, seed, overrides, Progress())
         metrics, place = [outputs["metrics"]], store.join(root, "report")
         pages = report.pages(report.runs(metrics, []), place, report.Options(), Progress())
@@ -30,3 +36,18 @@ def demo(root: str, seed: int, overrides: tuple[str, ...], as_json: bool) -> Non
         }
         result.reused = all(output.reused for output in outputs.values())
         click.echo(written.table, err=as_json)
+
+
+def _nights(result: Result, root: str, seed: int, overrides: tuple[str, ...], as_json: bool) -> None:
+    from ray_asd.stages import demo_nights as stage
+
+    progress, chosen = Progress(), resources(overrides, "no recipe is used")
+    plant, recordings = stage.plant(seed), stage.place(root, seed)
+    fleet = stage.prepare(root, seed, chosen, progress)
+    for day, ended in stage.nights(fleet, plant, recordings, progress):
+        for line in nights.told(fleet, day, ended):
+            click.echo(line, err=True)
+        if ended.night:
+            nights.note(result, fleet, ended.night)
+            result.reused = ended.reused
+    result.outputs |= {"recordings": recordings, "faults": store.join(recordings, units.FAULTS)}

@@ -26,7 +26,7 @@ _OPTIONS = {"train_source": "--train", "healthy": "--enrol-nights"}  # where a s
 @click.option("--faulty", type=float, help="Share of units that begin to fail on one of the nights; 0.1 by default.")
 @click.option("--growth", type=int, help="Nights from a fault's first to its worst; 4 by default.")
 @click.option("--seconds", type=float, help="Length of a clip; 10 by default, 2 of a plant.")
-@click.option("--severity", type=float, help="Of the faults: 0 healthy, 1 nominal, the default.")
+@click.option("--severity", type=float, help="Of the faults at their worst, 0 healthy; 1 by default, 3 of a plant.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--workers", default=1, show_default=True, help="Processes.")
 @json_option

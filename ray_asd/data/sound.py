@@ -132,12 +132,12 @@ def noise(samples: int, rng: np.random.Generator, low: float, high: float, slope
     return drawn.astype(np.float64)
 
 
-def record(sound: Array, place: Place, rng: np.random.Generator) -> NDArray[np.float32]:
+def record(sound: Array, place: Place, rng: np.random.Generator, varies: float = 1.0) -> NDArray[np.float32]:
     """What a microphone at ``place`` makes of ``sound`` [T] (RMS about 1): float32 [T] within [-1, 1].
 
-    Level, signal-to-noise ratio and the microphone's peak vary from clip to clip.
+    Level, signal-to-noise ratio and the microphone's peak vary from clip to clip; with ``varies`` 0 they stay.
     """
-    gain, level, shift = rng.uniform(-1, 1, 3)
+    gain, level, shift = varies * rng.uniform(-1, 1, 3)
     background = _background(len(sound), place, rng) * 10 ** ((0.7 * level - place.snr) / 20)
     heard = _microphone(sound + background, place, 1 + 0.02 * shift) * 10 ** (0.7 * float(gain) / 20)
     return np.clip(FULL_SCALE * heard, -1, 1).astype(np.float32)

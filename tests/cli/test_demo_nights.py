@@ -1,0 +1,35 @@
+"""``ray-asd demo --nightly``, of a plant that is smaller still."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from commands import run
+from ray_asd import store
+from ray_asd.stages import demo_nights
+from ray_asd.stages.fleet import manifests
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_nights_follow_each_other_and_a_rerun_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = demo_nights.plant
+    smaller = {"units": 2, "nights": 2, "clips": 2, "healthy": 3, "faulty": 0.5, "machines": ("fan",), "seconds": 1.0}
+    monkeypatch.setattr(demo_nights, "plant", lambda seed: replace(whole(seed), **smaller))
+    first = run("demo", "--nightly", "--out", str(tmp_path / "demo"), "--json")
+    assert first.code == 0, first.err
+    assert "night 2025-03-02: revision 1 by v1: 4 of 4 clips scored" in first.err
+    outputs = first.summary["outputs"]
+    assert len(store.read(outputs["faults"]).splitlines()) == 2
+    assert [str(day) for day in manifests.dates(store.parent(outputs["latest"]))] == ["2025-03-01", "2025-03-02"]
+    again = run("demo", "--nightly", "--out", str(tmp_path / "demo"), "--json")
+    assert (again.code, again.summary["reused"]) == (0, True)
+    assert again.summary["outputs"] == outputs
+    wrong = run("demo", "--nightly", "--out", str(tmp_path / "other"), "--set", "training.steps=3")
+    assert (wrong.code, wrong.complaint.split(": ", 1)[1][:28]) == (2, "--set training.steps=3: no r")
+
+
+def test_a_plant_has_enough_calibration_to_alarm_from_the_first_night_on() -> None:
+    plant = demo_nights.plant(0)
+    nights = plant.healthy // 3
+    assert plant.clips / (plant.units * nights * plant.clips + 1) <= 0.1 / plant.units
