@@ -28,7 +28,6 @@ from ray_asd.errors import Retryable, StageError, UserError, unknown
 
 JOBS = Path(__file__).resolve().parent
 POLL_SECONDS, LONGEST_WAIT_SECONDS = 0.5, 30.0
-PATIENCE_SECONDS = 300.0  # with a dashboard that does not answer while a job runs
 _NO_ANSWER = (ConnectionError, RuntimeError, RayError, requests.RequestException)
 _Answer = TypeVar("_Answer")
 _WORKING_DIR = "Uploaded, and what the job runs in: a folder that holds jobs/; by default this checkout."
@@ -45,22 +44,25 @@ _ENV = "Pass this environment variable on; repeatable. Whoever may see the clust
     "--python", default=sys.executable, help="The interpreter on the cluster; by default the path of this one."
 )
 @click.option("--env", "variables", multiple=True, help=_ENV)
+@click.option(
+    "--patience", type=click.FloatRange(0), default=300.0, show_default=True, help="Seconds with a silent dashboard."
+)
 @click.argument("name")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def submit(address: str | None, name: str, python: str, arguments: tuple[str, ...], **options: Any) -> int:
     """Run jobs/NAME.py with ARGUMENTS on a Ray cluster."""
     command = _command(python, name, arguments)
     environment = _environment(options["variables"])
-    client = _connected(address)
+    client, patience = _connected(address), float(options["patience"])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         job = _submitted(client, command, options["submission_id"], options["working_dir"], environment)
         click.echo(f"job {job}: {command}", err=True)
         try:
-            return _exit_code(_followed(client, job))
+            return _exit_code(_followed(client, job, patience))
         except KeyboardInterrupt:
-            _answer(job, lambda: client.stop_job(job))
-            return _exit_code(_ended(client, job))
+            _answer(job, lambda: client.stop_job(job), patience)
+            return _exit_code(_ended(client, job, patience))
     except _NO_ANSWER as error:
         raise StageError(str(error)) from error
 
@@ -105,7 +107,7 @@ def _submitted(
         raise
 
 
-def _followed(client: JobSubmissionClient, job: str) -> JobDetails:
+def _followed(client: JobSubmissionClient, job: str, patience: float) -> JobDetails:
     """Copy the job's output to stdout until it has ended."""
 
     async def copy() -> None:
@@ -116,26 +118,26 @@ def _followed(client: JobSubmissionClient, job: str) -> JobDetails:
         asyncio.run(copy())
     except (*_NO_ANSWER, aiohttp.ClientError, TimeoutError) as error:
         click.echo(f"lost the output of job {job} ({error}); waiting for its end", err=True)
-    return _ended(client, job)
+    return _ended(client, job, patience)
 
 
-def _ended(client: JobSubmissionClient, job: str) -> JobDetails:
+def _ended(client: JobSubmissionClient, job: str, patience: float) -> JobDetails:
     while True:
-        details = _answer(job, lambda: client.get_job_info(job))
+        details = _answer(job, lambda: client.get_job_info(job), patience)
         if details.status.is_terminal():
             return details
         time.sleep(POLL_SECONDS)
 
 
-def _answer(job: str, ask: Callable[[], _Answer]) -> _Answer:
+def _answer(job: str, ask: Callable[[], _Answer], patience: float) -> _Answer:
     """What the dashboard says, asked again for a while where it says nothing: the job goes on without it."""
     begun, wait = time.monotonic(), POLL_SECONDS
     while True:
         try:
             return ask()
         except _NO_ANSWER as error:
-            if time.monotonic() + wait > begun + PATIENCE_SECONDS:
-                lost = f"job {job}: the dashboard has not answered for {PATIENCE_SECONDS:g} s; the job may still run"
+            if time.monotonic() + wait > begun + patience:
+                lost = f"job {job}: the dashboard has not answered for {patience:g} s; the job may still run"
                 raise Retryable(f"{lost}: {error}") from error
         time.sleep(wait)
         wait = min(2 * wait, LONGEST_WAIT_SECONDS)

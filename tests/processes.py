@@ -1,6 +1,7 @@
 """The processes of these tests: those they started, to be killed or waited for; and what two of their own share."""
 
 import fcntl
+import ipaddress
 import os
 import signal
 import socket
@@ -39,6 +40,26 @@ def below(parent: int, title: bytes) -> dict[int, bytes]:
         return process == parent or (process in parents and is_below(parents[process]))
 
     return {process: line for process, line in found.items() if is_below(process)}
+
+
+def listening(process: int) -> set[tuple[str, int]]:
+    """Addresses and ports on which a process takes TCP connections."""
+    open_ports = {}
+    for family in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{family}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A":
+                address, _, port = local.partition(":")
+                words = [bytes.fromhex(address[start : start + 8])[::-1] for start in range(0, len(address), 8)]
+                open_ports[inode] = (str(ipaddress.ip_address(b"".join(words))), int(port, 16))
+    found = set()
+    with suppress(OSError):  # it ended meanwhile
+        for entry in Path(f"/proc/{process}/fd").iterdir():
+            with suppress(OSError):
+                inode = os.readlink(entry).removeprefix("socket:[").rstrip("]")
+                if inode in open_ports:
+                    found.add(open_ports[inode])
+    return found
 
 
 def is_alive(process: int) -> bool:

@@ -238,7 +238,6 @@ def test_a_job_that_did_all_ends_with_0(submit: Any) -> None:
 
 def test_a_dashboard_that_stays_away_is_given_up_for_now(submit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submit, "POLL_SECONDS", 0.01)
-    monkeypatch.setattr(submit, "PATIENCE_SECONDS", 0.1)
     asked = []
 
     def ask() -> None:
@@ -246,7 +245,7 @@ def test_a_dashboard_that_stays_away_is_given_up_for_now(submit: Any, monkeypatc
         requests.get("http://127.0.0.1:9")
 
     with pytest.raises(Retryable, match=r"^job a: the dashboard has not answered for 0.1 s; the job may still run: .*"):
-        submit._answer("a", ask)
+        submit._answer("a", ask, 0.1)
     assert len(asked) > 1
 
 

@@ -115,6 +115,8 @@ class _ShardWorker:
         except OSError as error:  # Ray would put words of its own where the file's name stood
             kind = Retryable if store.is_to_blame(error) else StageError
             return number, receipts.failed(kind(first_line(error))), False
+        except StopIteration as error:  # which Ray's own iterators would take for the end of all rows
+            raise RuntimeError("the work on a shard raised StopIteration") from error
 
 
 class _Kept:

@@ -69,6 +69,12 @@ class SpeechBackbone(nn.Module):
         self.min_samples = _samples(model.config, frames=1)
         self._freeze(config)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
     def forward(self, waveform: Tensor) -> tuple[Tensor, ...]:
         """[B, T] -> L + 1 hidden states [B, F, H]: the first layer's input, then each layer's output.
 

@@ -217,7 +217,7 @@ class ClipEmbedder(nn.Module):
 
     @property
     def _device(self) -> torch.device:
-        return next(self.parameters()).device
+        return self.embedder.backbone.device
 
 
 def build(recipe: Recipe, checkpoint: Checkpoint) -> ClipEmbedder:

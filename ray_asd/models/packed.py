@@ -28,8 +28,7 @@ def pack(backbone: SpeechBackbone, precision: str) -> "SpeechBackbone | Packed":
     """
     if not _is_covered(backbone.model.config):
         return backbone
-    device = next(backbone.parameters()).device
-    return Packed(backbone, torch.bfloat16 if precision == "bf16" and has_bf16(device) else torch.float32)
+    return Packed(backbone, torch.bfloat16 if precision == "bf16" and has_bf16(backbone.device) else torch.float32)
 
 
 def _is_covered(config: Any) -> bool:
@@ -49,6 +48,7 @@ class Packed(nn.Module):
 
     def __init__(self, backbone: SpeechBackbone, dtype: torch.dtype) -> None:
         super().__init__()
+        self.device = backbone.device
         self.normalize = backbone.normalize
         self.num_layers = backbone.num_layers
         self.hidden_size = backbone.hidden_size

@@ -1,20 +1,30 @@
 """The cluster on one machine: three nodes behind a token, a job through it, and nothing of it left."""
 
+import ipaddress
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 import processes
+from commands import run
+from ray_asd import build
+from ray_asd.build import Output
+from ray_asd.data import simulate
+from ray_asd.data.simulate import Fleet
 from ray_asd.engine import telemetry
+from ray_asd.tables import Folder
 
 ROOT = Path(__file__).parents[2]
 LOCAL = [sys.executable, str(ROOT / "cluster/local.py")]
@@ -43,50 +53,142 @@ def cluster(clean: dict[str, str]) -> Iterator[tuple["subprocess.Popen[str]", di
             program.wait()
 
 
-def test_a_job_runs_on_its_workers_and_strangers_are_turned_away(
+@dataclass(frozen=True)
+class Submitter:
+    """Jobs to a running cluster, as its user submits them."""
+
+    exported: dict[str, str]
+    clean: dict[str, str]
+
+    def __call__(self, *arguments: str, options: Sequence[str] = ()) -> "subprocess.Popen[str]":
+        command = [sys.executable, str(ROOT / "jobs/submit.py"), *options, "--", *arguments]
+        environment = self.clean | self.exported
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def ended(self, *arguments: str) -> dict[str, Any]:
+        """The summary of a job that ended well."""
+        out, err = self(*arguments, "--json").communicate(timeout=300)
+        assert out, err
+        summary: dict[str, Any] = json.loads(out.splitlines()[-1])
+        assert summary["status"] == "done", out + err
+        return summary
+
+    def asked(self, path: str, **headers: str) -> requests.Response:
+        return requests.get(f"{self.exported['RAY_API_SERVER_ADDRESS']}{path}", headers=headers, timeout=60)
+
+    @property
+    def token(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {Path(self.exported['RAY_AUTH_TOKEN_PATH']).read_text()}"}
+
+
+def test_from_recordings_to_a_night_by_jobs_alone_and_strangers_are_turned_away(
     cluster: tuple["subprocess.Popen[str]", dict[str, str], int], clean: dict[str, str], tmp_path: Path
 ) -> None:
+    """At last the head is lost while a job is followed, and nothing of the cluster is left."""
     program, exported, port = cluster
-    dashboard = exported["RAY_API_SERVER_ADDRESS"]
+    submit = Submitter(exported, clean)
     assert Path(exported["RAY_AUTH_TOKEN_PATH"]).stat().st_mode & 0o077 == 0
+    check_walls(submit, port)
+    tables = from_recordings_to_a_night(submit, tmp_path)
+    assert tables["night"].table(Folder.SCORES).num_rows == 4
+    check_no_secret_reaches_a_job(submit)
+    nodes = processes.below(program.pid, b"")
+    assert sum(b"raylet/raylet" in line.split(b"\0")[0] for line in nodes.values()) == 3
+    assert_as_the_guide_says(nodes)
+
+    recordings = ["--machines", "fan", "--train", "9000", "--test", "1"]
+    job = submit("simulate", str(tmp_path / "long"), *recordings, options=["--patience", "3"])
+    assert job.stderr
+    assert next(job.stderr).startswith("job ")
+    processes.kill(pid for pid, line in nodes.items() if b"gcs_server" in line or b"dashboard.py" in line)
+    assert job.wait(120) == 75
+    assert "the dashboard has not answered for 3 s; the job may still run" in job.stderr.read()
+    assert program.wait(60) == 1
+    processes.wait_for(lambda: not any(map(processes.is_alive, nodes)))
+    assert not Path(exported["RAY_AUTH_TOKEN_PATH"]).exists()
+
+
+def check_walls(submit: Submitter, port: int) -> None:
+    dashboard = submit.exported["RAY_API_SERVER_ADDRESS"]
     assert requests.post(f"{dashboard}/api/jobs/", json={"entrypoint": "true"}, timeout=60).status_code == 401
     own = socket.gethostbyname(socket.gethostname())
     if own != "127.0.0.1":
         assert not is_open(own, int(dashboard.rpartition(":")[2])), "the dashboard is on loopback"
-        assert is_open(own, port), "the GCS is on all interfaces: what the README warns of"
+        assert is_open(own, port), "the GCS is on all interfaces: what the guide warns of"
 
-    def job(*arguments: str) -> dict[str, object]:
-        command = [sys.executable, str(ROOT / "jobs/submit.py"), "--", *arguments, "--json"]
-        done = subprocess.run(command, env=clean | exported, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        summary: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-        return summary
 
-    fleet = ["--machines", "fan", "--train", "2", "--train-target", "1", "--test", "1", "--seconds", "1"]
-    job("simulate", str(tmp_path / "fleet"), *fleet)
+def from_recordings_to_a_night(submit: Submitter, folder: Path) -> dict[str, Output]:
+    """What the jobs made, by name. ``CLUSTER_JOBS`` (environment): also score and a sweep."""
+    healthy, root, registry = str(folder / "healthy"), str(folder / "runs"), str(folder / "registry")
+    simulate.write(Fleet(("fan",), train_source=22, train_target=2, test=1, seconds=1.0), healthy)
     with ThreadPoolExecutor(1) as pool:
-        ingest = pool.submit(job, "ingest", str(tmp_path / "fleet"), "--out", str(tmp_path / "runs"))
-        seen = scraped(exported["METRICS"].split(), lambda seen: ("asd_clips", "ingest") in seen and ingest.done())
+        ingest = pool.submit(submit.ended, "ingest", healthy, "--out", root)
+        endpoints = submit.exported["METRICS"].split()
+        seen = scraped(endpoints, lambda seen: ("asd_clips", "ingest") in seen and ingest.done())
     assert seen.keys() >= {("asd_left", "ingest"), ("asd_cache_bytes", None)}
-    counts = ingest.result()["counts"]
-    assert isinstance(counts, dict)
-    assert counts["clips"] == seen["asd_clips", "ingest"] > 0
     assert {name for name, _ in seen} <= telemetry.FIGURES.keys()
+    clips = ingest.result()["outputs"]["clips"]
+    assert seen["asd_clips", "ingest"] == ingest.result()["counts"]["clips"] == 28
+    detector = submit.ended("enroll", "--model", "spectral", "--clips", clips, "--out", root)["outputs"]["detector"]
+    assert run("release", "--detector", detector, "--to", registry).code == 0
+    (folder / "in").mkdir()
+    for number, path in enumerate(sorted(Path(healthy).glob("fan/test/*"))):
+        (folder / "in" / f"fan_7_20261125T0{number}0000.wav").write_bytes(path.read_bytes())
+    pattern = "{machine_type}_{machine_id}_{recorded_at:%Y%m%dT%H%M%S}.wav"
+    night = ["--registry", registry, "--source", str(folder / "in"), "--pattern", pattern, "--night", "2026-11-25"]
+    made = {"night": submit.ended("nightly", *night, "--out", str(folder / "fleet"))["outputs"]["night"]}
+    if os.environ.get("CLUSTER_JOBS"):
+        made["scores"] = submit.ended("score", "--detector", detector, "--clips", clips, "--out", root)["outputs"][
+            "scores"
+        ]
+        (folder / "grid.yaml").write_text("- {backbone: hubert, WS: false, SA: false, TFP: false}\n")
+        sweep = ["sweep", "--recipe", "tiny", "--grid", str(folder / "grid.yaml"), "--set", "training=null"]
+        submit.ended(*sweep, "--clips", clips, "--out", root)
+    found = {name: build.find(uri) for name, uri in made.items()}
+    return {name: output for name, output in found.items() if output}
 
-    wrong = [sys.executable, str(ROOT / "jobs/submit.py"), "--", "ingest", "s3://AKIA:Sentinel@plant/in", "--out", "x"]
-    refused = subprocess.run(wrong, env=clean | exported, capture_output=True, text=True, check=False)
-    assert (refused.returncode, "Sentinel" in refused.stdout + refused.stderr) == (2, False)
-    token = {"Authorization": f"Bearer {Path(exported['RAY_AUTH_TOKEN_PATH']).read_text()}"}
-    jobs = requests.get(f"{dashboard}/api/jobs/", headers=token, timeout=60)
-    assert sorted(str(job["entrypoint"]).split()[1] for job in jobs.json()) == ["jobs/ingest.py", "jobs/simulate.py"]
+
+def check_no_secret_reaches_a_job(submit: Submitter) -> None:
+    refused = submit("ingest", "s3://AKIA:Sentinel@plant/in", "--out", "x")
+    said = "".join(refused.communicate(timeout=60))
+    assert (refused.returncode, "Sentinel" in said) == (2, False)
+    jobs = submit.asked("/api/jobs/", **submit.token)
+    ran = {str(job["entrypoint"]).split()[1] for job in jobs.json()}
+    assert {f"jobs/{name}.py" for name in ("ingest", "enroll", "nightly")} <= ran
     assert "Sentinel" not in jobs.text
 
-    nodes = processes.below(program.pid, b"raylet/raylet")
-    assert len(nodes) >= 3
-    program.terminate()
-    assert program.wait(60) == 0
-    assert not any(map(processes.is_alive, nodes))
-    assert not Path(exported["RAY_AUTH_TOKEN_PATH"]).exists()
+
+KINDS = {
+    b"gcs_server": "gcs_server",
+    b"raylet/raylet": "raylet",
+    b"ray::DashboardAgent": "agent",
+    b"ray::RuntimeEnvAgent": "runtime environment agent",
+    b"dashboard/dashboard.py": "dashboard",
+    b"_private/monitor.py": "autoscaler",
+    b"ray.util.client.server": "Ray Client",
+    b"ray::": "worker",
+}
+"""Part of a command line, first match, and what the guide calls the process."""
+
+
+def assert_as_the_guide_says(nodes: dict[int, bytes]) -> None:
+    """Which interfaces each kind of process listens on."""
+    guide = (ROOT / "cluster/README.md").read_text()
+    section = guide.partition("**What Ray leaves open.**")[2].partition("**What stays.**")[0]
+    rows = re.findall(
+        r"^\| `?([^|`]+?)`? \| ([^|]+) \| [^|]+ \|$", section.partition("**What stays.**")[0], re.MULTILINE
+    )
+    words = {"all interfaces": "all", "the node's address": "node", "loopback": "loopback"}
+    told = {kind: {short for long, short in words.items() if long in where} for kind, where in rows}
+    assert told.keys() >= set(KINDS.values())
+    for process, line in nodes.items():
+        kind = next((KINDS[part] for part in KINDS if part in line), None)
+        for address, _ in processes.listening(process):
+            ip = ipaddress.ip_address(address)
+            ip = getattr(ip, "ipv4_mapped", None) or ip
+            where = "all" if ip.is_unspecified else "loopback" if ip.is_loopback else "node"
+            assert kind is not None, line
+            assert where in told[kind] or (where == "loopback" and "node" in told[kind]), (kind, address)
 
 
 def scraped(

@@ -116,6 +116,7 @@ def test_no_rows_need_no_ray(tmp_path: Path) -> None:
             StageError,
             r"^FileNotFoundError: \[Errno 2\] No such file: 'seven'$",
         ),
+        (StopIteration(), StageError, "^square: RuntimeError: the work on a shard raised StopIteration$"),
     ],
 )
 def test_errors_of_the_work(tmp_path: Path, error: Exception, expected: type[Exception], message: str) -> None:

@@ -77,4 +77,4 @@ def make_recipe(source: str = "random:tiny", family: str = "wavlm", **sections: 
     """A recipe for ``source``; ``backbone`` among the sections adds to the backbone's settings."""
     backbone = {"family": family, "source": source, **sections.pop("backbone", {})}  # type: ignore[dict-item]
     training = {"steps": 1, "batch_size": 2}
-    return Recipe.model_validate({"name": "test", "backbone": backbone, "training": training, **sections})
+    return Recipe.model_validate({"name": "test", "backbone": backbone, "training": training} | sections)

@@ -193,6 +193,16 @@ def test_another_batch_size_is_the_same_within_rounding(family: str) -> None:
     np.testing.assert_allclose(system.embed(clips), usual, atol=2e-6)
 
 
+@pytest.mark.parametrize("weighted_sum", [False, True])
+def test_a_frozen_backbone_embeds_the_same_once_it_is_packed(weighted_sum: bool) -> None:
+    """Without weighted sum nothing with parameters is left then."""
+    untrained = {"training": None, "augmentation": None, "embedding": {"pooling": "statistics"}}
+    system = tiny(backbone={"weighted_sum": weighted_sum}, **untrained)
+    usual = system.embed([noise(0.5)])
+    system.pack()
+    np.testing.assert_allclose(system.embed([noise(0.5)]), usual, atol=2e-6)
+
+
 def test_clips_of_a_stream_come_before_all_are_read() -> None:
     system, read = tiny(), itertools.count()
     system.pack()
