@@ -9,9 +9,10 @@ from pathlib import Path
 from ray_asd.cli.app import cli
 from ray_asd.cli.console import run
 
-from ray_asd.cli import demo, simulation, data, training, detection, results, fleet, nightly, upkeep  # isort: skip
+from ray_asd.cli import demo, simulation, data, training, detection, results, fleet, nightly, alerts, upkeep  # isort: skip
 
 __all__ = [
+    "alerts",
     "cli",
     "data",
     "demo",

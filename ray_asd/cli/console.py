@@ -38,6 +38,7 @@ class Result:
     outputs: dict[str, str] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     reused: bool = False
+    rows: Sequence[Mapping[str, Any]] | None = None  # what was asked for, for `--json` alone
     gate: str | None = None  # why the data is not good enough, where it is not
 
 
@@ -202,6 +203,7 @@ def _told(command: str, status: str, result: Result, seconds: float) -> dict[str
         "counts": dict(result.counts),
         "seconds": round(seconds, 3),
         "reused": result.reused,
+        **({} if result.rows is None else {"rows": list(result.rows)}),
     }
 
 

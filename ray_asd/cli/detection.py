@@ -113,7 +113,7 @@ def _extended(
     withdrawn = store.read(store.absolute(withdraw)).decode().split("\n") if withdraw else []
     return stage.extension(
         registry.detector(detector),
-        build.resolve(add, "ingest") if add else None,
+        build.resolve(add, "ingest", "feedback") if add else None,
         [clip_id.strip() for clip_id in withdrawn if clip_id.strip()],
         resources(overrides, _SCORES),
         Progress(),
