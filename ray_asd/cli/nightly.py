@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ray_asd.stages.fleet.nightly import Watch
     from ray_asd.stages.fleet.revisions import Fleet
 
+WEBHOOK_VARIABLE = "RAY_ASD_WEBHOOK"  # a URL that holds a key is no argument
 _LOOKED_AT = 10  # nights before one that is missing
 
 
@@ -43,6 +44,7 @@ _LOOKED_AT = 10  # nights before one that is missing
 @click.option("--rate", default=0.1, show_default=True, help="Share of false ones among alarms.")
 @click.option("--min-nights", default=10, show_default=True, help="A machine's own before they are its standard.")
 @click.option("--persistence", default="2/3", show_default=True, metavar="M/N", help="Alarms in nights for an alert.")
+@click.option("--webhook", metavar="URL", envvar=WEBHOOK_VARIABLE, help="Tell what becomes of alerts by HTTP POST.")
 @click.option("--max-unscored", metavar="N|P%", help="End with exit code 3 when more clips could not be scored.")
 @click.option("--max-rejects", type=click.IntRange(0), help="End with exit code 3 when more files are rejected.")
 @click.option("--max-silent", type=click.IntRange(0), help="End with exit code 3 when more machines were not heard.")
@@ -78,6 +80,7 @@ def _night(result: Result, root: str, dry_run: bool, **options: Any) -> None:
     fleet, watch = _fleet(root, **options), _watch(root, **options)
     asked = _asked(watch, options["asked"])
     most_unscored(options["max_unscored"], 0)
+    tell_events = nights.events(fleet, options["webhook"])
     if dry_run:
         _plan(fleet, watch, asked)
         return
@@ -88,6 +91,8 @@ def _night(result: Result, root: str, dry_run: bool, **options: Any) -> None:
         nights.note(result, fleet, ended.night)
         result.reused = ended.reused
         result.gate = nights.gate(ended.night, fleet, **options)
+        for line in tell_events(ended.night):
+            _say(line)
 
 
 def _fleet(

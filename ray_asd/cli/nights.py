@@ -1,6 +1,6 @@
 """What is told of a night: what was made, what somebody should know of it, and why it is not good enough to act on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,30 @@ def note(result: Result, fleet: "Fleet", last: "Night") -> None:
         "latest": store.join(fleet.uri, manifests.LATEST),
     }
     result.counts = last.counts
+
+
+def events(fleet: "Fleet", url: str | None) -> "Callable[[Night], Iterator[str]]":
+    """What sends the events of alerts to ``url``, once a night is done, and tells of it.
+
+    Raises:
+        UserError: that is no URL of HTTP, or there is no secret in the variable of that.
+    """
+    if not url:
+        return lambda last: iter(())
+    from ray_asd.stages.fleet import alerting, webhook
+
+    to, secret = webhook.receiver(url), webhook.secret()
+
+    def send(last: "Night") -> Iterator[str]:
+        page = store.join(fleet.uri, "pages", f"{last.night}.html")
+        shown = page if store.exists(page) else None
+        done = webhook.deliver(fleet.uri, url, secret, alerting.current(fleet.uri), shown)
+        if done.sent:
+            yield f"webhook: {done.sent} event(s) sent to {to.name}"
+        if done.failed or done.waiting:
+            yield f"webhook: {done.failed + done.waiting} event(s) are sent by the next run: {done.why}"
+
+    return send
 
 
 def gate(

@@ -123,7 +123,7 @@ def test_healthy_nights_are_seldom_told_of():
             found = fleet.told(number, calibration)
             assert all(row["machine_type"] for row in found), "no notice of the fleet"
             notices, nights = notices + len(found), nights + UNITS
-    assert notices / nights < 0.003
+    assert notices / nights < 0.002
 
 
 @pytest.mark.parametrize("step", [6, -6])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from commands import run
+from commands import Run, run
 from ray_asd import build, store
 from ray_asd.fleet_tables import DECISIONS
 from ray_asd.scoring.alerts import Persistence
@@ -13,8 +13,24 @@ from ray_asd.tables import Folder
 from stages import chain
 from stages.fleet import plant
 from stages.fleet.conftest import Releases
+from stages.fleet.test_webhook import no_proxy as no_proxy
+from stages.fleet.test_webhook import receiving
 
 UNITS = [("fan", "u1"), ("fan", "u2"), ("pump", "u3")]
+
+
+def nightly(place: str, releases: Releases, recorders: plant.Recorders, night: int, url: str) -> Run:
+    given = (
+        "--registry",
+        releases.place,
+        "--source",
+        recorders.source,
+        "--out",
+        place,
+        "--night",
+        str(plant.day(night)),
+    )
+    return run("nightly", *given, "--set", chain.ONE_WORKER, "--webhook", url, "--json")
 
 
 def alarms(*units: tuple[str, str]) -> pa.Table:
@@ -43,6 +59,12 @@ def test_what_was_no_fault_is_healthy_from_then_on(releases: Releases, tmp_path:
     false, real = alerting.follow_night(place, [decisions], Persistence(1, 1))
     if false.machine[2] != "u1":
         false, real = real, false
+    with receiving() as server:
+        done = nightly(place, releases, recorders, 0, server.url)
+        assert (done.code, done.summary["reused"]) == (0, True), done.err
+        assert f"webhook: 2 event(s) sent to http://127.0.0.1:{server.server_port}\n" in done.err
+        assert "hidden" not in done.err + done.out
+        assert sorted(server.ids) == sorted(f"{alert.alert_id}.opened" for alert in (false, real))
     for alert, verdict in ((false, "false"), (real, "real")):
         assert run("alerts", place, "resolve", alert.alert_id, "--verdict", verdict).code == 0
     refused = run("alerts", place, "feedback", real.alert_id)
@@ -68,7 +90,10 @@ def test_what_was_no_fault_is_healthy_from_then_on(releases: Releases, tmp_path:
     recorders.night(plant.day(1), UNITS, hours=(4, 5), u1=1.0)
     place_after = str(tmp_path / "after")
     plant.run(place_after, detector, recorders, plant.day(1))
-    plant.run(place, releases.place, recorders, plant.day(1))
+    with receiving(lambda handler, event: 410) as server:
+        done = nightly(place, releases, recorders, 1, server.url)
+        assert (done.code, done.summary["reused"]) == (0, False), done.err
+        assert "webhook: 2 event(s) are sent by the next run: " in done.err
 
     def highest(where: str) -> float:
         found = plant.tables(where, plant.day(1))[Folder.SCORES].to_pylist()
