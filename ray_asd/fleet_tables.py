@@ -7,6 +7,11 @@
 A machine is what ``MACHINE`` names; a data set that knows no ``machine_id`` has one for each machine type and section.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Literal
+
 import pyarrow as pa
 
 
@@ -118,3 +123,35 @@ WHY = pa.schema(
 """One row per machine that alarms in a night: what is heard in its clip that sounds least healthy, in a sentence, the
 band in Hz and by how many dB (null where none stands out), and from when to when in s. ``normals`` are the contents of
 the healthy recordings that it was held against, its nearest first."""
+
+
+@dataclass(frozen=True)
+class Morning:
+    """All that is told of a fleet after a night, by whoever tells it: tables, and what its manifest says.
+
+    ``decisions`` are those of ``days``, the dates up to this night, as far as they were ``scored``; ``why`` and its
+    ``clips`` are of the nights of alerts, heard on ``channel``. ``silent`` machines come with the night on which they
+    were heard last, ``told`` is what the night's summary says.
+    """
+
+    fleet: str
+    night: date
+    revision: int
+    made_at: datetime
+    version: str | None
+    detector: str
+    output: str
+    channel: int | Literal["mean"]
+    days: Sequence[date]
+    scored: frozenset[date]
+    counts: Mapping[str, int]
+    told: Mapping[str, Any]
+    silent: Mapping[tuple[str, str, str | None], date]
+    decisions: pa.Table
+    alerts: pa.Table
+    why: pa.Table
+    clips: pa.Table
+    sounds: pa.Table
+    drift: pa.Table
+    rejects: pa.Table
+    unscored: pa.Table

@@ -9,7 +9,8 @@ from pathlib import Path
 from ray_asd.cli.app import cli
 from ray_asd.cli.console import run
 
-from ray_asd.cli import demo, simulation, data, training, detection, results, fleet, nightly, alerts, upkeep  # isort: skip
+from ray_asd.cli import demo, simulation, data, training, detection, results  # isort: skip
+from ray_asd.cli import fleet, nightly, alerts, morning, upkeep  # isort: skip
 
 __all__ = [
     "alerts",
@@ -20,6 +21,7 @@ __all__ = [
     "fleet",
     "job",
     "main",
+    "morning",
     "nightly",
     "results",
     "simulation",

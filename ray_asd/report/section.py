@@ -22,7 +22,10 @@ class Chart:
 
 @dataclass(frozen=True)
 class Sound:
-    """A recording as the page shows it; images and audio are data URIs, None where there are none."""
+    """A recording as the page shows it; images and audio are data URIs, None where there are none.
+
+    ``mark`` is what of the image to look at: left, top, width and height in percent of it.
+    """
 
     clip_id: str
     uri: str
@@ -30,6 +33,7 @@ class Sound:
     audio: str | None
     missing: str | None  # why there is neither
     heading: str  # what it is: the clip itself, or its neighbour at a distance
+    mark: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,16 @@ _QUIET = 1e-10  # power below which a band counts as silent
 Decibels = NDArray[np.float32]
 
 
-def load(row: Mapping[str, Any], channel: int | Literal["mean"]) -> Waveform:
-    """The first seconds of a CLIPS row's recording, float32 [T], as the model heard it.
+def load(row: Mapping[str, Any], channel: int | Literal["mean"], start: float = 0.0) -> Waveform:
+    """Some seconds of a CLIPS row's recording from ``start`` on, float32 [T], as the model heard it.
 
     Raises:
         StageError: it is gone, has changed since it was ingested, or cannot be decoded.
         UserError: its bucket is gone, or it has no such channel.
     """
     try:
-        return recordings.waveform(row, channel)[: SECONDS * SAMPLE_RATE]
+        first = round(start * SAMPLE_RATE)
+        return recordings.waveform(row, channel)[first : first + SECONDS * SAMPLE_RATE]
     except (OSError, audio.BadAudio) as error:
         raise StageError(f"the recording cannot be read any more: {error}") from error
 
@@ -48,6 +49,11 @@ def spectrogram(waveform: Waveform) -> Decibels:
     widths = np.maximum(np.diff(np.append(starts, len(power))), 1)
     bands = np.add.reduceat(power, starts, axis=0) / widths[:, None]
     return (10 * np.log10(np.maximum(bands, _QUIET))).astype(np.float32)
+
+
+def height(hertz: float) -> float:
+    """At which share of a spectrogram's height a frequency is, from below."""
+    return min(_mel(hertz) / _mel(SAMPLE_RATE / 2), 1.0)
 
 
 def _mel(hertz: float) -> float:

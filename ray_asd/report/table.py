@@ -67,17 +67,17 @@ def markdown(table: Table) -> str:
 
 def plain(text: str) -> str:
     """``text`` in Markdown: names are shown on one line as they are, never taken for markup."""
-    return _MARKUP.sub(lambda found: _AS_ENTITY.get(found[0], f"\\{found[0]}"), _visible(text))
+    return _MARKUP.sub(lambda found: _AS_ENTITY.get(found[0], f"\\{found[0]}"), visible(text))
 
 
 def code(text: str) -> str:
     """``text`` as code in Markdown."""
-    text = _visible(text)
+    text = visible(text)
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Line breaks, control characters and the like as their escapes."""
     return "".join(
         sign if sign.isprintable() or unicodedata.category(sign) == "Zs" else sign.encode("unicode_escape").decode()
@@ -90,7 +90,7 @@ def latex(table: Table) -> str:
     header, *rows = (" & ".join(_escaped(text) for text in line) + r" \\" for line in _texts(table))
     columns = "l" + "r" * (len(table.header) - 1)
     body = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", header, r"\midrule", *rows, r"\bottomrule"]
-    return "\n".join([*(f"% {_visible(note)}" for note in table.notes), *body, r"\end{tabular}", ""])
+    return "\n".join([*(f"% {visible(note)}" for note in table.notes), *body, r"\end{tabular}", ""])
 
 
 def _texts(table: Table) -> list[list[str]]:
@@ -98,4 +98,4 @@ def _texts(table: Table) -> list[list[str]]:
 
 
 def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in _visible(text))
+    return "".join(_LATEX.get(character, character) for character in visible(text))

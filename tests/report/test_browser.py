@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 import browser
+import mornings
 from made_up import plant
 from ray_asd import report
+from ray_asd.report import morning
 from test_report import FAILURES, run
 
 PROGRAM = browser.find()
@@ -16,7 +18,7 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason=f"no browser; looked for
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The comparison, a page with everything, and one about unlabelled recordings of which one is gone."""
+    """The comparison, a page with everything, one about unlabelled recordings of which one is gone, a great morning."""
     folder = tmp_path_factory.mktemp("report")
     full = plant(str(folder / "runs"), str(folder / "recordings"))
     bare = plant(str(folder / "bare"), str(folder / "others"), labels=False, name="-" + "x" * 200, thresholds=False)
@@ -26,13 +28,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     systems, comparison = run(str(folder / "sweep"))
     report.write([full.metrics, *systems], comparison, FAILURES, str(folder), written)
     places = {"comparison": folder / "report.html", "full": folder / written[0].href, "bare": folder / written[2].href}
+    places["morning"] = folder / "morning.html"
+    places["morning"].write_bytes(morning.page(mornings.morning(folder, healthy=200)))
     assert all(place.exists() for place in places.values())
     return places
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("name", ["comparison", "full", "bare"])
+@pytest.mark.parametrize("name", ["comparison", "full", "bare", "morning"])
 def test_a_reader_sees_all_of_it(pages: dict[str, Path], name: str, width: int, scheme: str) -> None:
     seen = browser.look(str(PROGRAM), pages[name], width, scheme)
     page = seen.page
