@@ -112,7 +112,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_there_is_a_job_for_every_command_that_works_on_data() -> None:
-    at_the_desk = {"ls", "show", "gc", "fetch-weights", "rollback"}
+    at_the_desk = {"alerts", "ls", "show", "gc", "fetch-weights", "rollback"}
     assert set(NAMES) == set(cli.cli.commands) - at_the_desk
 
 
