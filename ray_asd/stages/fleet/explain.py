@@ -5,7 +5,6 @@ said without them. No night fails for that.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -34,7 +33,7 @@ STAGE, CODE_VERSION = "why", 1
 AT_MOST = 20  # machines that are listened to in a night: those that alarm most
 NORMALS = 8  # healthy recordings beside a clip: its neighbours, then others of its machine
 _THREADS = 4
-_CANDIDATES = 200  # healthy recordings of a machine type and section that are looked up
+_OF_A_KIND = 100  # healthy recordings of a machine type and section, for machines that were never enrolled
 _WORKER = Worker(memory_gb=2)
 _SCORED = ("clip_id", "content_hash", *MACHINE, "score", "p_value", "neighbours", "neighbour_hashes")
 
@@ -146,15 +145,16 @@ def _look_up(cases: Sequence[_Case], night: Output, detector: Output) -> None:
         (row["content_hash"], _machine(row), row["clip_id"]): row
         for row in _rows(night, Folder.CLIPS, tables.CLIPS.names, tables.CLIPS, _among("content_hash", wanted))
     }
-    candidates = _candidates(cases, detector)
-    contents = sorted({content for found in candidates.values() for content in found} | set(_neighbours(cases)))
-    healthy: dict[str, list[Row]] = defaultdict(list)
-    for row in _enrolled(detector, contents):
-        healthy[row["content_hash"]].append(row)
+    enrolled = _enrolled(cases, detector)
+    healthy: dict[tuple[str, str], dict[str, Row]] = {group: {} for group in enrolled}
+    for row in _recordings(cases, detector, enrolled):
+        group = row["machine_type"], row["section"]
+        if group in healthy and row["content_hash"] in enrolled[group]:
+            healthy[group].setdefault(row["content_hash"], row)
     for case in cases:
         scored = case.scored
         case.clip = heard.get((scored["content_hash"], case.machine, scored["clip_id"]))
-        case.normals = _normals(case, healthy, candidates.get(case.machine[:2], []))
+        case.normals = _normals(case, healthy[case.machine[:2]])
 
 
 def _neighbours(cases: Iterable[_Case]) -> Iterator[str]:
@@ -162,43 +162,41 @@ def _neighbours(cases: Iterable[_Case]) -> Iterator[str]:
         yield from case.scored["neighbour_hashes"] or []
 
 
-def _candidates(cases: Sequence[_Case], detector: Output) -> dict[tuple[str, str], list[str]]:
+def _enrolled(cases: Sequence[_Case], detector: Output) -> dict[tuple[str, str], set[str]]:
     """Contents of the healthy recordings that a detector knows, of each machine type and section that is wanted."""
-    found: dict[tuple[str, str], list[str]] = {case.machine[:2]: [] for case in cases}
+    found: dict[tuple[str, str], set[str]] = {case.machine[:2]: set() for case in cases}
     kinds = _among("machine_type", (machine_type for machine_type, _ in found))
     folder = store.join(detectors.member_folder(0), Folder.HEALTHY)
     for row in _rows(detector, folder, ["machine_type", "section", "content_hash"], tables.HEALTHY, kinds):
         group = row["machine_type"], row["section"]
         if group in found:
-            found[group].append(row["content_hash"])
-    return {group: sorted(set(contents))[:_CANDIDATES] for group, contents in found.items()}
+            found[group].add(row["content_hash"])
+    return found
 
 
-def _enrolled(detector: Output, contents: Sequence[str]) -> Iterator[Row]:
-    """CLIPS rows of these contents among all that the detector was made from, as far as that still is."""
+def _recordings(
+    cases: Sequence[_Case], detector: Output, enrolled: Mapping[tuple[str, str], set[str]]
+) -> Iterator[Row]:
+    """CLIPS rows of neighbours, of the machines' own recordings and of some of their kind, among all that the detector
+    was made from, as far as that still is."""
+    some = {content for contents in enrolled.values() for content in sorted(contents)[:_OF_A_KIND]}
+    where = _among("content_hash", some | set(_neighbours(cases)))
+    where |= _among("machine_id", (machine_id for *_, machine_id in (case.machine for case in cases) if machine_id))
     try:
-        made_from = [output for output in archive.lineage(detector) if output.files(Folder.CLIPS)]
-        for output in made_from:
-            names = tables.CLIPS.names
-            yield from _rows(output, Folder.CLIPS, names, tables.CLIPS, _among("content_hash", contents))
+        for output in archive.lineage(detector):
+            yield from _rows(output, Folder.CLIPS, tables.CLIPS.names, tables.CLIPS, where)
     except (StageError, UserError, OSError):
         return
 
 
-def _normals(case: _Case, healthy: Mapping[str, Sequence[Row]], candidates: Sequence[str]) -> list[Row]:
+def _normals(case: _Case, healthy: Mapping[str, Row]) -> list[Row]:
     """The nearest first, then others of the same machine and of the condition that the nearest are of."""
-    machine_type, section, machine_id = case.machine
-
-    def of(content: str) -> Row | None:
-        same = [
-            row for row in healthy.get(content, ()) if (row["machine_type"], row["section"]) == (machine_type, section)
-        ]
-        return same[0] if same else None
-
-    nearest = [row for content in case.scored["neighbour_hashes"] or [] if (row := of(content))]
+    machine_id = case.machine[2]
+    near = dict.fromkeys(case.scored["neighbour_hashes"] or [])
+    nearest = [healthy[content] for content in near if content in healthy]
     conditions = {row["condition"] for row in nearest}
-    taken = {row["content_hash"] for row in nearest} | {case.scored["content_hash"]}
-    others = [row for content in candidates if content not in taken and (row := of(content))]
+    left_out = {*near, case.scored["content_hash"]}
+    others = [row for content, row in healthy.items() if content not in left_out]
     others = [row for row in others if row["machine_id"] == machine_id] or others
     others.sort(key=lambda row: (row["condition"] not in conditions, row["content_hash"]))
     return [*nearest, *others][:NORMALS]

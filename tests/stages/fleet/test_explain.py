@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from ray import cloudpickle
 
 from ray_asd import build, store
 from ray_asd.build import Output, steps
@@ -75,6 +76,37 @@ def test_each_alarming_machine_gets_its_sentence_once(root: str) -> None:
     again = explain.known(root, tonight)
     assert again
     assert again.uri == found.uri
+
+
+def test_the_healthy_ones_are_of_the_same_machine_and_condition_where_there_are_such(tmp_path: Path) -> None:
+    """Also where it has few among very many; a machine that was never enrolled is held against those of its kind."""
+    root, recordings = str(tmp_path / "root"), str(tmp_path / "in")
+    units = [("fan", "00", f"u{one}") for one in range(150)]
+    enrolled = [
+        recorded(f"{recordings}/{unit[2]}.wav", unit, wave(one, seconds=0.2), "train") for one, unit in enumerate(units)
+    ]
+    own = [
+        recorded(f"{recordings}/own{one}.wav", FAN, wave(500 + one), "train", condition=f"speed {one % 2}")
+        for one in range(12)
+    ]
+    clips = [
+        recorded(f"{recordings}/{m[2][0]}.wav", m, wave(900 + one), "test")
+        for one, m in enumerate((FAN, ("fan", "00", "new")))
+    ]
+    nights = Nights(root, detector(root, [*enrolled, *own]))
+    scores = [scored(clips[0], 2.0, None, own[1:3:2]), scored(clips[1], 2.0, None, enrolled[:2])]
+    rows = [decided(FAN, 5.0), decided(("fan", "00", "new"), 4.0)]
+    of = nights.add(rows[0]["night"], rows, clips, scores)
+    work = cloudpickle.loads(cloudpickle.dumps(explain.step(of, nights.detector).work))
+    files = work(build.new_attempt(str(tmp_path / "elsewhere")), {"night": of}).files
+    assert {file.rows for file in files} == {2, 18}, "it can be done on another machine"
+    one, other = made(root, of, nights.detector).table("why", WHY).to_pylist()
+    odd = {row["content_hash"] for row in own if row["condition"] == "speed 1"}
+    assert one["normals"][0] == own[1]["content_hash"]
+    assert set(one["normals"][:6]) == odd
+    assert set(one["normals"]) <= {row["content_hash"] for row in own}
+    assert other["normals"][:2] == [row["content_hash"] for row in enrolled[:2]]
+    assert len(other["normals"]) == explain.NORMALS
 
 
 def test_recordings_that_are_gone_fail_no_night(tmp_path: Path) -> None:
