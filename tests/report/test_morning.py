@@ -157,7 +157,7 @@ def test_a_quiet_night_says_so(full: Morning) -> None:
         name: getattr(full, name).slice(0, 0) for name in ("alerts", "why", "sounds", "drift", "rejects", "unscored")
     }
     quiet = replace(
-        full, decisions=calm, silent={}, told={"could_alarm": ""}, scored=frozenset(DAYS), counts={}, **empty
+        full, decisions=calm, silent={}, told={}, scored=frozenset(DAYS), counts={}, **empty
     )
     found = Page(report.page(quiet))
     assert "no alert is open, and no machine alarms" in found.sections["alerts"]
