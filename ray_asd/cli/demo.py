@@ -3,10 +3,9 @@
 import click
 
 from ray_asd import report, store
-from ray_asd.cli import nights
+from ray_asd.cli import morning, nights
 from ray_asd.cli.app import command, json_option, resources, set_option
 from ray_asd.cli.console import Progress, Result, summary
-from ray_asd.data import units
 
 
 @command("demo --out ray_asd_demo")
@@ -39,15 +38,20 @@ def demo(root: str, nightly: bool, seed: int, overrides: tuple[str, ...], as_jso
 
 
 def _nights(result: Result, root: str, seed: int, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Each night, and what the last one's morning looks like."""
+    from ray_asd.data import units
     from ray_asd.stages import demo_nights as stage
 
     progress, chosen = Progress(), resources(overrides, "no recipe is used")
-    plant, recordings = stage.plant(seed), stage.place(root, seed)
+    recordings = stage.place(root, seed)
     fleet = stage.prepare(root, seed, chosen, progress)
-    for day, ended in stage.nights(fleet, plant, recordings, progress):
+    result.reused = True
+    for day, ended in stage.nights(fleet, stage.plant(seed), recordings, progress):
         for line in nights.told(fleet, day, ended):
             click.echo(line, err=True)
         if ended.night:
             nights.note(result, fleet, ended.night)
-            result.reused = ended.reused
-    result.outputs |= {"recordings": recordings, "faults": store.join(recordings, units.FAULTS)}
+        result.reused &= ended.reused
+    written = morning.write(fleet.uri)
+    click.echo("\n".join(written.digest), err=as_json)
+    result.outputs |= {"recordings": recordings, "faults": store.join(recordings, units.FAULTS), "page": written.page}

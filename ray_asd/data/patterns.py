@@ -43,9 +43,6 @@ _MOST_WAYS = 100_000  # that a name is tried in
 _ANYTHING = "*"
 _ENDING = re.compile(r"(?i)\\\.(?:wav|flac)\Z")  # of text that is escaped
 
-Found = dict[str, set[str]]
-"""What each field and directive (``%Y``) of a pattern is in a path."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Token:
@@ -80,16 +77,22 @@ class _Part:
         return [token.name for token in self.tokens if token.name is not None]
 
     @cached_property
+    def _open(self) -> int:
+        return sum(token.is_open for token in self.tokens)
+
+    @cached_property
     def _expressions(self) -> list[re.Pattern[str]]:
         """Those in which fields are as short and as long as can be: alike for a name that fits in one way alone."""
-        return [re.compile("".join(token.expression(how) for token in self.tokens), re.ASCII) for how in ("?", "")]
+        ways = ("?", "") if self._open > 1 else ("",)
+        return [re.compile("".join(token.expression(how) for token in self.tokens), re.ASCII) for how in ways]
 
-    def fits(self, name: str) -> list[list[str]]:
-        """The fields of ``name`` at their shortest and longest, from left to right; empty where it does not fit."""
-        between = sum(name.count(token.text) for token in self.tokens if token.name is None)
-        if math.comb(between, min(between, sum(token.is_open for token in self.tokens))) > _MOST_WAYS:
-            return []
-        return [list(match.groups()) for way in self._expressions if (match := way.fullmatch(name))]
+    def fits(self, name: str) -> list[Sequence[str]]:
+        """The fields of ``name``, from left to right, at their shortest and longest; empty where it does not fit."""
+        if self._open > 1:
+            between = sum(name.count(token.text) for token in self.tokens if token.name is None)
+            if math.comb(between, min(between, self._open)) > _MOST_WAYS:
+                return []
+        return [match.groups() for way in self._expressions if (match := way.fullmatch(name))]
 
 
 @dataclass(frozen=True)
@@ -122,13 +125,9 @@ class Pattern:
 
     def read(self, path: str) -> ParsedClip | str:
         """The clip at ``path``, relative to the source; or why it is none."""
-        found = self._found(path)
-        if isinstance(found, str):
-            return found
-        for name, values in found.items():
-            if len(values) > 1:
-                return f"{name} is {' and '.join(sorted(map(repr, values)))} in it; it must be the same"
-        told = {name: values.pop() for name, values in found.items()}
+        told = self._told(path)
+        if isinstance(told, str):
+            return told
         for name, allowed in _CHOICES.items():
             if name in told and told[name] not in allowed:
                 return f"{name} {told[name]!r}; allowed: {', '.join(allowed)}"
@@ -149,22 +148,23 @@ class Pattern:
             label = "normal"
         return ParsedClip(str(machine_type), section, machine_id, domain, str(split), label, told, recorded_at)
 
-    def _found(self, path: str) -> Found | str:
+    def _told(self, path: str) -> dict[str, str] | str:
+        """What each field, and each directive such as ``%Y``, is in ``path``."""
         names = path.split("/")
+        told: dict[str, str] = {}
         fits = [part.fits(name) for part, name in zip(self._parts, names, strict=False)]
         if len(names) != len(self._parts) or not all(fits) or not layouts.is_audio(path):
             return f"pattern {self.text} does not fit such a path"
-        shortest, longest = ({}, {})  # type: tuple[Found, Found]
-        for part, (short, long) in zip(self._parts, fits, strict=True):
-            for name, one, other in zip(part.names, short, long, strict=True):
-                if name != _ANYTHING:
-                    shortest.setdefault(name, set()).add(one)
-                    longest.setdefault(name, set()).add(other)
-        for name in shortest:
-            if shortest[name] != longest[name]:
-                ways = " or ".join(sorted(map(repr, shortest[name] | longest[name])))
-                return f"pattern {self.text} fits such a path in several ways: {name} is {ways}"
-        return shortest
+        for part, ways in zip(self._parts, fits, strict=True):
+            for name, shortest, longest in zip(part.names, ways[0], ways[-1], strict=True):
+                if name == _ANYTHING:
+                    continue
+                if shortest != longest:
+                    several = f"{name} is {shortest!r} or {longest!r}"
+                    return f"pattern {self.text} fits such a path in several ways: {several}"
+                if told.setdefault(name, shortest) != shortest:
+                    return f"{name} is {told[name]!r} and {shortest!r} in it; it must be the same"
+        return told
 
 
 def _instant(told: dict[str, str]) -> datetime | None:

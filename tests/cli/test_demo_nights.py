@@ -21,6 +21,7 @@ def test_nights_follow_each_other_and_a_rerun_changes_nothing(tmp_path: Path, mo
     assert "night 2025-03-02: revision 1 by v1: 4 of 4 clips scored" in first.err
     outputs = first.summary["outputs"]
     assert len(store.read(outputs["faults"]).splitlines()) == 2
+    assert b"fan-001" in store.read(outputs["page"])
     assert [str(day) for day in manifests.dates(store.parent(outputs["latest"]))] == ["2025-03-01", "2025-03-02"]
     again = run("demo", "--nightly", "--out", str(tmp_path / "demo"), "--json")
     assert (again.code, again.summary["reused"]) == (0, True)
