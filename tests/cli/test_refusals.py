@@ -145,7 +145,7 @@ def test_what_is_known_before_any_work_is_said_before_any(
     assert (ended.value.code, told["status"]) == (2, "refused"), err
     assert err == f"ray-asd: {told['error']}\n"
     assert message in told["error"]
-    assert set(store.folders(places["root"])) <= {"ingest", "status"}
+    assert set(store.folders(places["root"])) <= {"ingest", "status", "events"}
 
 
 def test_a_dry_run_is_refused_likewise(places: dict[str, str]) -> None:
