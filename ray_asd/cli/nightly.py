@@ -90,7 +90,7 @@ def _night(result: Result, root: str, dry_run: bool, **options: Any) -> None:
     if ended.night:
         nights.note(result, fleet, ended.night)
         result.reused = ended.reused
-        result.gate = nights.gate(ended.night, fleet, **options)
+        result.gate = nights.gate(ended.night, **options)
         for line in tell_events(ended.night):
             _say(line)
 
@@ -188,10 +188,12 @@ def _rescore(result: Result, root: str, dry_run: bool, rescore: str, **options: 
             click.echo(f"{there} night {last.night}: revision {last.revision} by {last.version or last.detector}")
         return
     made = stage.rescore(fleet, days, Progress(), _say)
+    gates = [nights.gate(one, **options) for one in made]
     for one in made:
         _say(f"night {one.night}: revision {one.revision} by {one.version or one.detector}")
     result.outputs = {f"night {one.night}": store.join(root, one.output) for one in made}
     result.counts, result.reused = {"nights": len(made)}, not made
+    result.gate = "; ".join(gate for gate in gates if gate) or None
 
 
 def _check(result: Result, root: str, asked: str | None, max_silent: int | None, **options: Any) -> None:

@@ -97,7 +97,6 @@ def events(fleet: "Fleet", url: str | None) -> "Callable[[Night], Iterator[str]]
 
 def gate(
     last: "Night",
-    fleet: "Fleet",
     max_unscored: str | None,
     max_rejects: int | None,
     max_silent: int | None,

@@ -76,10 +76,13 @@ def _by_folder(outputs: Sequence[build.Output]) -> dict[str, str]:
 @dry_run_option
 @json_option
 def gc(root: str, keep: tuple[str, ...], older_than: float, dry_run: bool, as_json: bool) -> None:
-    """Remove what killed runs left below ROOT, and, with --keep, what the kept outputs do not need."""
+    """Remove what killed runs left below ROOT, and, with --keep, what neither the kept outputs nor any night needs."""
+    from ray_asd.stages.fleet import manifests
+
     root = existing(root)
     with summary("gc", None if dry_run else root, as_json) as result:
-        found = archive.leftovers(root, list(keep), older_than * 3600)
+        nights = manifests.named(root) if keep else []
+        found = archive.leftovers(root, [*keep, *nights], older_than * 3600)
         for leftover in found:
             click.echo(f"{'would remove' if dry_run else 'remove'} {leftover.uri}: {leftover.why}", err=True)
             if not dry_run:

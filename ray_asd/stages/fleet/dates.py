@@ -120,6 +120,11 @@ class Arrivals:
         """Whether each night has a place of its own."""
         return _NIGHT.search(self.source.uri) is not None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has said how recordings are named."""
+        return self.source.layout == "auto" and self.source.pattern is None
+
     def _uri(self, day: date) -> str:
         return _NIGHT.sub(lambda found: day.strftime(found[1]), self.source.uri)
 

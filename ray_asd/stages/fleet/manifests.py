@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ray_asd import build, store
 from ray_asd.build import Output
@@ -91,6 +91,28 @@ def append(fleet: str, night: Night) -> bool:
         return False
     tell_latest(fleet)
     return True
+
+
+def named(fleet: str) -> list[str]:
+    """The places of all outputs that any revision of a night names, as far as they are there."""
+    folders = [folder_of(fleet, day) for day in dates(fleet)]
+    with ThreadPoolExecutor(_READERS) as pool:
+        histories = list(pool.map(lambda folder: ledger.entries_as(Night, folder), folders))
+    revisions = [one for history in histories for one in history]
+    places = {place for one in revisions for place in (one.output, *one.recordings, *one.scores, *one.sources.values())}
+    places |= {place for one in revisions for beside in one.shadow.values() for place in beside}
+    uris = sorted(store.join(fleet, place) for place in places)
+    with ThreadPoolExecutor(_READERS) as pool:
+        return [uri for uri, found in zip(uris, pool.map(build.find, uris), strict=True) if found]
+
+
+def is_told(fleet: str, night: Night) -> bool:
+    """Whether ``LATEST`` knows of a revision; not where whoever appended it was killed before that."""
+    try:
+        said = Night.model_validate_json(store.read(store.join(fleet, LATEST)))
+    except (FileNotFoundError, ValidationError):
+        return False
+    return (said.night, said.revision) >= (night.night, night.revision)
 
 
 def tell_latest(fleet: str) -> None:

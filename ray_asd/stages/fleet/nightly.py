@@ -9,12 +9,14 @@ the same work; what is right does not depend on it.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 
 from ray_asd import build, store
 from ray_asd.build import Output
 from ray_asd.build.steps import Step
+from ray_asd.data.source import Source
+from ray_asd.data.years import LAYOUTS
 from ray_asd.engine.progress import Progress, silent
 from ray_asd.engine.session import Bring, session
 from ray_asd.stages.fleet import figures, manifests, recordings_of_night, registry
@@ -42,6 +44,10 @@ class Watch:
         """The nights that a run for ``asked`` looks at, oldest first."""
         return [asked - back * DAY for back in range(self.look_back, -1, -1)]
 
+    def places(self, asked: date) -> list[tuple[Source, date | None]]:
+        """Where their recordings may be: a night that goes on after midnight ends in the place of the next date."""
+        return self.arrivals.places([*self.days(asked), *([asked + DAY] if self.calendar.starts else [])])
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -61,8 +67,17 @@ def arrivals(fleet: Fleet, watch: Watch, asked: date, progress: Progress = silen
     """
     watch.calendar.check(asked, datetime.now(UTC))
     worker = fleet.resources.ingest
-    places = watch.arrivals.places(watch.days(asked))
-    return [(ingest.step(source, worker, progress, watch.options), day) for source, day in places]
+    known = _layout(fleet, watch, asked) if watch.arrivals.is_open else None
+    named = [(replace(source, layout=known or source.layout), day) for source, day in watch.places(asked)]
+    return [(ingest.step(source, worker, progress, watch.options), day) for source, day in named]
+
+
+def _layout(fleet: Fleet, watch: Watch, asked: date) -> str | None:
+    """The layout that was recognised last: a night's few recordings need not tell layouts apart."""
+    days = [day for day in manifests.dates(fleet.uri) if day <= asked][-RECENT:]
+    taken = [place for night in manifests.all_newest(fleet.uri, days) for place in night.sources.values()]
+    layout = fleet.at(taken[-1]).marker.summary["layout"] if taken else None
+    return layout if layout in LAYOUTS and layout != "csv" else None
 
 
 def run(fleet: Fleet, watch: Watch, asked: date, progress: Progress = silent, tell: Tell = lambda line: None) -> Ended:
@@ -74,6 +89,8 @@ def run(fleet: Fleet, watch: Watch, asked: date, progress: Progress = silent, te
     """
     steps = arrivals(fleet, watch, asked, progress)
     if done := _done(fleet, watch, asked, steps):
+        if not manifests.is_told(fleet.uri, done):
+            manifests.tell_latest(fleet.uri)
         return Ended(done, reused=True)
     with ExitStack() as stack:
         bring = stack.enter_context(session(fleet.uri, progress))
@@ -167,7 +184,7 @@ def _hold(fleet: Fleet, day: date, tell: Tell) -> lease.Lease | None:
 
 def _revised(work: _Work, revisions: Revisions, bring: Bring, tell: Tell) -> Night | None:
     """The revision that a night of a run was given; None where there was nothing to give it one for."""
-    fleet, day = work.fleet, work.day
+    fleet, day, watch = work.fleet, work.day, work.watch
     is_held = day == work.asked
     with ExitStack() as stack:
         while True:
@@ -175,6 +192,8 @@ def _revised(work: _Work, revisions: Revisions, bring: Bring, tell: Tell) -> Nig
             if work.has_all(last):
                 return _beside(work, last, revisions)
             recordings = bring(work.recordings(last))
+            if day == work.asked and watch.arrivals.by_night:
+                _tell_elsewhere(recordings, watch.days(day), tell)
             if not recordings.marker.counts["new"] and (last or day != work.asked):
                 return _beside(work, last, revisions)
             if not is_held:
@@ -188,6 +207,18 @@ def _revised(work: _Work, revisions: Revisions, bring: Bring, tell: Tell) -> Nig
             made = revisions.make(day, last, work.content(last, recordings), detector, "late" if last else "night")
             if made:
                 return made
+
+
+def _tell_elsewhere(recordings: Output, days: Sequence[date], tell: Tell) -> None:
+    """What lies in the place of a night and is of one that nobody looks for there."""
+    found = {date.fromisoformat(day): count for day, count in recordings.marker.summary["elsewhere"].items()}
+    before, after = (
+        sum(count for day, count in found.items() if is_so(day)) for is_so in (days[0].__gt__, (days[-1] + DAY).__lt__)
+    )
+    if before:
+        tell(f"{before} recordings are of nights before {days[0]}, beyond what is looked back at; they are not scored")
+    if after:
+        tell(f"{after} recordings are of nights after {days[-1] + DAY}, as if clocks were fast; they are not scored")
 
 
 def _beside(work: _Work, last: Night | None, revisions: Revisions) -> Night | None:

@@ -27,6 +27,7 @@ CODE_VERSION = 1
 IDENTITY = (*MACHINE, "content_hash", "recorded_at")
 ROWS = 1 << 16  # of a file of CLIPS
 _GB_PER_CLIP = 4e-6  # of memory
+_MOST_NIGHTS = 100  # whose recordings are told of
 _ARRIVED, _KNOWN, _BEFORE = "arrived_", "known_", "before"  # first parts of the names of inputs
 
 Row = dict[str, Any]
@@ -84,11 +85,13 @@ def _work(
     before = [inputs[_BEFORE]] if _BEFORE in inputs else []
     taken = {key: uri for output in known for part in _parts(output) for key, uri in _identities(part)}
     earlier = {key for output in before for part in _parts(output) for key, _ in _identities(_timeless(part))}
-    counts: Counter[str] = Counter()
+    counts, elsewhere = Counter[str](), Counter[str]()
     found = [tables.CLIPS.empty_table()]
     for output, is_own in zip(arrived, owned, strict=True):
         for part in _parts(output):
-            rows = _of_night(part, night, calendar, is_own, counts)
+            days = calendar.of(part["recorded_at"])
+            rows = part.filter(pc.fill_null(pc.equal(days, pa.scalar(night, pa.date32())), is_own))
+            elsewhere.update(str(day) for day in days.to_pylist() if is_own and day not in (None, night))
             found.append(rows.filter(pa.array(list(_new(rows, taken, earlier, counts)), pa.bool_())))
     clips = _as_of_a_night(pa.concat_tables(found))
     files = [
@@ -102,7 +105,8 @@ def _work(
     counts.update(reject_counts(rejects.to_pylist()))
     content = f"{counts.pop(CONTENT, 0) % 2**256:064x}"
     changed = clips.num_rows + is_new
-    return Outcome(files, {"clips": 0, "rejects": 0, **counts, "new": changed}, {}, content)
+    summary = {"elsewhere": dict(sorted(elsewhere.items())[-_MOST_NIGHTS:])}
+    return Outcome(files, {"clips": 0, "rejects": 0, **counts, "new": changed}, summary, content)
 
 
 def _named(inputs: Mapping[str, Output], first: str) -> list[Output]:
@@ -115,14 +119,6 @@ def _parts(output: Output) -> Iterator[pa.Table]:
 
 def _timeless(clips: pa.Table) -> pa.Table:
     return clips.filter(pc.is_null(clips["recorded_at"]))
-
-
-def _of_night(clips: pa.Table, night: date, calendar: Calendar, owned: bool, counts: Counter[str]) -> pa.Table:
-    """Those that are of the night; counts those that are of an older or later one."""
-    days, this = calendar.of(clips["recorded_at"]), pa.scalar(night, pa.date32())
-    counts["older"] += pc.sum(pc.less(days, this)).as_py() or 0
-    counts["later"] += pc.sum(pc.greater(days, this)).as_py() or 0
-    return clips.filter(pc.fill_null(pc.equal(days, this), owned))
 
 
 def _identities(clips: pa.Table) -> Iterator[tuple[tuple[Any, ...], str]]:
@@ -138,7 +134,7 @@ def _new(
     """Whether each of ``clips`` is in no revision, and the first of its identity; it is ``taken`` from then on."""
     for key, uri in _identities(clips):
         if key in earlier:
-            counts["older"] += 1
+            counts["earlier"] += 1
             yield False
         elif key in taken:
             counts["known" if taken[key] == uri else "renamed"] += 1

@@ -1,6 +1,6 @@
 """A revision of a night: its recordings scored, its tables made, its alerts followed, its manifest written last."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -111,11 +111,11 @@ class Revisions:
             scores=tuple(map(self.fleet.place, scores)),
             shadow={**(last.shadow if last else {}), **self._beside(content.recordings)},
         )
-        self.follow(day, tables)
-        if manifests.append(self.fleet.uri, made):
-            return made
-        self.follow(day)  # what alerts come of is what the faster one found
-        return None
+        seen = self.follow(day, tables)
+        is_made = manifests.append(self.fleet.uri, made)
+        if not is_made or self._around(day).keys() != seen:
+            self.follow(day)  # another process was faster: in this night, or in one of those around it
+        return made if is_made else None
 
     def add_shadows(self, last: Night) -> Night | None:
         """A revision that differs from ``last`` by the SCORES of other versions alone."""
@@ -156,22 +156,25 @@ class Revisions:
         alerts = _as_before(alerting.current(fleet), day, rules.persistence)
         return night.Past(nights, alerts, rules.persistence.n, RECENT)
 
-    def follow(self, day: date, tables: Output | None = None) -> None:
+    def follow(self, day: date, tables: Output | None = None) -> Set[date]:
         """Bring alerts to what ``day`` says, and the later nights whose alerts its alarms may be part of.
 
-        ``tables`` are what it is about to be; without them its newest revision counts.
+        ``tables`` are what it is about to be; without them its newest revision counts. Returns the nights looked at.
         """
-        fleet = self.fleet.uri
-        days = manifests.dates(fleet)
-        later = [one for one in days if one > day][:RECENT]
-        window = [*[one for one in days if one < day][-RECENT:], day, *later]
-        found = {one.night: manifests.output(fleet, one) for one in manifests.all_newest(fleet, window)}
-        found |= {day: tables} if tables else {}
-        decided = {one: night.decisions(found[one]) for one in sorted(found)}
-        for one in (day, *later):
-            if one in decided:
+        around = {one: manifests.output(self.fleet.uri, night) for one, night in self._around(day).items()}
+        around |= {day: tables} if tables else {}
+        decided = {one: night.decisions(around[one]) for one in sorted(around)}
+        for one in decided:
+            if one >= day:
                 last = [decided[each] for each in decided if each <= one][-RECENT:]
-                alerting.follow_night(fleet, last, self.fleet.rules.persistence)
+                alerting.follow_night(self.fleet.uri, last, self.fleet.rules.persistence)
+        return around.keys()
+
+    def _around(self, day: date) -> dict[date, Night]:
+        """The nights whose alarms may count together with those of ``day``."""
+        days = manifests.dates(self.fleet.uri)
+        window = [*[one for one in days if one < day][-RECENT:], *[one for one in days if one >= day][: RECENT + 1]]
+        return {night.night: night for night in manifests.all_newest(self.fleet.uri, window)}
 
 
 def _as_before(alerts: Sequence[Alert], day: date, persistence: Persistence) -> list[Alert]:
