@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 ALLOWED = "a folder that is there or can be made, and may be written"
 _DRAFT_CHARACTERS = 40  # of a file's name that its draft begins with, which must not be too long itself
+_AGAIN = (0.01, 0.03, 0.1, 0.3, 1.0)  # seconds between tries to remove what others remove or write into as well
 _LONGEST_NAME = 255  # bytes of a file's name
 
 Found = tuple[str, int, str]
@@ -261,8 +263,15 @@ def _entry(entry: "os.DirEntry[str]") -> tuple[str, str, int, str] | None:
 
 @repeated
 def remove(path: str) -> None:
-    """Delete the file or folder, if it is there."""
-    if is_folder(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    elif os.path.lexists(path):
-        os.remove(path)
+    """Delete the file or folder, if it is there; others may remove it as well meanwhile, or write into it."""
+    for wait in (*_AGAIN, None):
+        try:
+            if is_folder(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            elif os.path.lexists(path):
+                os.remove(path)
+            return
+        except OSError as error:
+            if wait is None or error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise
+        time.sleep(wait)

@@ -5,7 +5,7 @@ import io
 import wave
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,20 @@ from ray_asd import config, store
 from ray_asd.build import Output
 from ray_asd.data.source import Source
 from ray_asd.fleet_tables import Folder as FleetFolder
-from ray_asd.stages.fleet import manifests, nightly
+from ray_asd.scoring.alerts import Persistence
+from ray_asd.stages.fleet import alerting, manifests, nightly
 from ray_asd.stages.fleet.dates import Arrivals, Calendar
 from ray_asd.stages.fleet.manifests import Night
 from ray_asd.stages.fleet.night import Rate
 from ray_asd.stages.fleet.nightly import Ended, Watch
 from ray_asd.stages.fleet.revisions import Fleet, Rules
+from ray_asd.store import ledger
 from ray_asd.tables import Folder
 from stages import chain
 
 FIRST = date(2026, 3, 1)
 TYPES = ("fan", "pump")
+UNITS = (("fan", "u1"), ("fan", "u2"), ("pump", "u3"))
 RESOURCES = config.usage(config.Usage(), (chain.ONE_WORKER,)).resources
 COLUMNS = ("uri", "machine_type", "machine_id", "recorded_at", "split")
 
@@ -38,8 +41,8 @@ def day(number: int) -> date:
 def sound(seed: int, machine_type: str = "fan", fault: float = 0.0) -> bytes:
     """Half a second of noise and a hum; what is faulty hisses."""
     rng = np.random.default_rng([seed, TYPES.index(machine_type) if machine_type in TYPES else 9])
-    time = np.arange(8000) / 16000
-    samples = rng.normal(size=8000) + 3 * np.sin(2 * np.pi * (120 if machine_type == "fan" else 300) * time)
+    seconds = np.arange(8000) / 16000
+    samples = rng.normal(size=8000) + 3 * np.sin(2 * np.pi * (120 if machine_type == "fan" else 300) * seconds)
     samples = samples + fault * np.diff(rng.normal(size=8001)) * 3
     file = io.BytesIO()
     with wave.open(file, "wb") as out:
@@ -76,6 +79,15 @@ class Recorders:
                 seed = int(f"{folder:%m%d}{hour:02d}{int(unit[1:]):02d}")
                 self.add(folder, (kind, unit), at, sound(seed, kind, faults.get(unit, 0.0)))
 
+    def three_nights(self) -> "Recorders":
+        """Nights to be disturbed: one, one whose fan fails, and the next with a recording of that one."""
+        for number in range(2):
+            self.night(day(number), UNITS, u2=float(number))
+        self.night(day(2), UNITS, u2=1.0)
+        at = datetime.combine(day(1), time(7), UTC)
+        self.add(day(2), UNITS[0], at, sound(77))
+        return self
+
     def _write(self, folder: date) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS)
@@ -100,8 +112,9 @@ def healthy(folder: Path, root: str, clips: Mapping[str, int] = {"fan": 24, "pum
 
 
 def fleet(place: str, registry: str, **options: Any) -> Fleet:
-    rules = Rules(Rate(options.pop("rate", 0.1), options.pop("min_nights", 10)))
-    return Fleet(place, registry, rules, resources=RESOURCES, **options)
+    """One whose machines alarm easily, and whose alarms are alerts at once."""
+    decisions = Rate(options.pop("rate", 0.5), options.pop("min_nights", 10))
+    return Fleet(place, registry, Rules(decisions, Persistence(1, 1)), resources=RESOURCES, **options)
 
 
 def watch(recorders: Recorders, **options: Any) -> Watch:
@@ -109,7 +122,23 @@ def watch(recorders: Recorders, **options: Any) -> Watch:
 
 
 def run(place: str, registry: str, recorders: Recorders, night: date, **options: Any) -> Ended:
-    return nightly.run(fleet(place, registry, **options), watch(recorders), night)
+    tell = options.pop("tell", lambda line: None)
+    return nightly.run(fleet(place, registry, **options), watch(recorders), night, tell=tell)
+
+
+def state(place: str) -> dict[str, Any]:
+    """All that nights come to but for times and ids: tables, manifests, alerts and their ledger."""
+    found: dict[str, Any] = {}
+    for one in manifests.dates(place):
+        history = ledger.entries_as(Night, manifests.folder_of(place, one))
+        found[f"{one}"] = [night.model_dump(exclude={"id", "when"}) for night in history]
+        found |= {f"{one} {name}": table.to_pylist() for name, table in tables(place, one).items()}
+    found["latest"] = Night.model_validate_json(store.read(store.join(place, manifests.LATEST))).night
+    entries = ledger.entries_as(alerting.State, alerting.folder_of(place))
+    found["alerts"] = [entry.model_dump(exclude={"id", "when", "who"}) for entry in entries]
+    lines = store.join(place, alerting.LINES)
+    found["lines"] = store.read(lines) if store.exists(lines) else b""
+    return found
 
 
 def tables(place: str, night: date) -> dict[str, pa.Table]:

@@ -8,9 +8,7 @@ import pytest
 from ray_asd import build, store
 from ray_asd.stages.fleet import manifests, registry
 from stages.fleet.conftest import Releases
-from stages.fleet.plant import FIRST, Recorders, day, run, sound, tables
-
-UNITS = (("fan", "u1"), ("fan", "u2"), ("pump", "u3"))
+from stages.fleet.plant import FIRST, UNITS, Recorders, day, run, sound, tables
 
 
 def at(number: int, hour: int) -> datetime:
