@@ -15,7 +15,7 @@ from ray_asd.errors import Retryable, StageError, UserError
 from ray_asd.scoring.alerts import Alert, Persistence
 from ray_asd.stages.detection import detector as detectors
 from ray_asd.stages.detection import score
-from ray_asd.stages.fleet import alerting, manifests, naming, night, registry
+from ray_asd.stages.fleet import alerting, explain, manifests, naming, night, registry
 from ray_asd.stages.fleet.manifests import Night, Why
 from ray_asd.stages.fleet.night import Rate
 
@@ -111,6 +111,7 @@ class Revisions:
             scores=tuple(map(self.fleet.place, scores)),
             shadow={**(last.shadow if last else {}), **self._beside(content.recordings)},
         )
+        self._explain(tables, detector)
         seen = self.follow(day, tables)
         is_made = manifests.append(self.fleet.uri, made)
         if not is_made or self._around(day).keys() != seen:
@@ -146,6 +147,17 @@ class Revisions:
                 self._tell(f"shadow {name}: {error}")
         return found
 
+    def _explain(self, tables: Output, detector: Output) -> None:
+        """Listen to the machines that alarm; where that fails their alerts say no reason, and the night goes on."""
+        if not tables.marker.counts["alarms"]:
+            return
+        try:
+            self._bring(explain.step(tables, detector))
+        except Retryable:
+            raise
+        except (StageError, UserError) as error:
+            self._tell(f"why machines alarm is not known: {error}")
+
     def _past(self, day: date) -> night.Past:
         fleet, rules = self.fleet.uri, self.fleet.rules
         before = [one for one in manifests.dates(fleet) if one < day][-PAST:]
@@ -167,7 +179,9 @@ class Revisions:
         for one in decided:
             if one >= day:
                 last = [decided[each] for each in decided if each <= one][-RECENT:]
-                alerting.follow_night(self.fleet.uri, last, self.fleet.rules.persistence)
+                heard = explain.known(self.fleet.uri, around[one]) if around[one].marker.counts["alarms"] else None
+                why = explain.told(heard) if heard else {}
+                alerting.follow_night(self.fleet.uri, last, self.fleet.rules.persistence, why)
         return around.keys()
 
     def _around(self, day: date) -> dict[date, Night]:
