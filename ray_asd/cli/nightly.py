@@ -107,7 +107,7 @@ def _fleet(
 ) -> "Fleet":
     from ray_asd.scoring.alerts import Persistence
     from ray_asd.stages.fleet import naming
-    from ray_asd.stages.fleet.night import Rate
+    from ray_asd.stages.fleet.deciding import Rate
     from ray_asd.stages.fleet.revisions import Fleet, Rules
 
     if not registry:

@@ -9,7 +9,7 @@ from ray_asd.data.units import Plant
 from ray_asd.engine.progress import silent
 from ray_asd.scoring import nights
 from ray_asd.scoring.alerts import Persistence
-from ray_asd.stages.fleet.night import Rate
+from ray_asd.stages.fleet.deciding import Rate
 from ray_asd.stages.fleet.revisions import Rules
 
 

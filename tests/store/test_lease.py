@@ -173,3 +173,31 @@ def test_a_holder_elsewhere_is_replaced_only_when_it_falls_silent(root: str, mon
         assert log.get(timeout=120) == f"{root}: another process took over (token 2 after 1)"
         holder.join()
         held.fence.check()
+
+
+def test_a_lease_that_nobody_need_wait_for(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is left to whoever renews it, and taken from the dead, which is told; released ones are free."""
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.02)
+    lines: list[str] = []
+    with take(root):
+        assert lease.claim(root, lines.append, poll_seconds=0.02) is None
+    assert [line.rpartition(", which ")[2] for line in lines[1:]] == ["is at work; nothing is left to do here"]
+    lines.clear()
+    claimed = lease.claim(root, lines.append)
+    assert claimed is not None
+    with claimed:
+        assert (claimed.fence.token, lines) == (2, [])
+    process = multiprocessing.get_context("spawn").Process(target=_leave_held, args=(root,))
+    process.start()
+    process.join()
+    taken = lease.claim(root, lines.append)
+    assert taken is not None
+    assert taken.fence.token == 4
+    (line,) = lines
+    assert line.startswith(f"{root} is held by process {process.pid} on ")
+    assert line.endswith(", which is gone; taken over")
+
+
+def _leave_held(folder: str) -> None:
+    take(folder)
+    os._exit(0)

@@ -1,13 +1,12 @@
 """Which machines were heard in a night, which were not, and which sent the same sound again and again."""
 
 from collections import Counter
-from collections.abc import Mapping
 from datetime import date
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_asd.fleet_tables import MACHINE, SOUNDS
+from ray_asd.fleet_tables import MACHINE
 
 Machine = tuple[str, str, str | None]
 
@@ -29,24 +28,6 @@ def copies(clips: pa.Table) -> dict[int, str]:
     first: dict[tuple[Machine, str], int] = {}
     earliest = {row: first.setdefault((of_machines[row], hashes[row]), row) for row in order}
     return {row: clip_ids[earlier].as_py() for row, earlier in earliest.items() if earlier != row}
-
-
-def sounds(clips: pa.Table, unscored: pa.Table, copies: Mapping[int, str], night: date) -> pa.Table:
-    """SOUNDS of one night."""
-    of_machines = machines(clips)
-    missing = set(unscored["clip_id"].to_pylist())
-    heard, repeated = Counter(of_machines), Counter(of_machines[row] for row in copies)
-    lost = Counter(
-        machine
-        for machine, clip_id in zip(of_machines, clips["clip_id"].to_pylist(), strict=True)
-        if clip_id in missing
-    )
-    rows = [
-        dict(zip(MACHINE, machine, strict=True))
-        | {"night": night, "clips": heard[machine], "unscored": lost[machine], "repeated": repeated[machine]}
-        for machine in sorted(heard, key=label)
-    ]
-    return pa.Table.from_pylist(rows, schema=SOUNDS)
 
 
 def told(sounds: pa.Table, past: pa.Table, unscored: pa.Table, decisions: pa.Table) -> dict[str, dict[str, object]]:

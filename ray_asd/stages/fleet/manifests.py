@@ -24,9 +24,11 @@ _READERS = 16
 
 
 class Night(BaseModel):
-    """A revision of a night. All places but the detector's are below the fleet's folder: ``output`` of its tables,
-    ``sources`` of the ingest that was looked at of each source, ``recordings`` and ``scores`` of what each revision
-    added. ``timeless`` is the one of these whose recordings without a time were taken, where all nights share a source.
+    """A revision of a night. All places but the detector's are below the fleet's folder.
+
+    ``output`` has its tables, ``recordings`` and ``scores`` what each revision added, ``heard`` why machines alarm;
+    ``sources`` are the ingests that were looked at, ``timeless`` is the one whose recordings without a time were taken,
+    where all nights share a source.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,6 +46,7 @@ class Night(BaseModel):
     timeless: str | None = None
     recordings: tuple[str, ...] = ()
     scores: tuple[str, ...] = ()
+    heard: str | None = None
     shadow: dict[str, tuple[str, ...]] = {}  # SCORES of other versions, by version; they alert nobody
 
 
@@ -101,6 +104,7 @@ def named(fleet: str) -> list[str]:
     revisions = [one for history in histories for one in history]
     places = {place for one in revisions for place in (one.output, *one.recordings, *one.scores, *one.sources.values())}
     places |= {place for one in revisions for beside in one.shadow.values() for place in beside}
+    places |= {one.heard for one in revisions if one.heard}
     uris = sorted(store.join(fleet, place) for place in places)
     with ThreadPoolExecutor(_READERS) as pool:
         return [uri for uri, found in zip(uris, pool.map(build.find, uris), strict=True) if found]

@@ -16,8 +16,8 @@ from ray_asd.scoring.alerts import Alert, Persistence
 from ray_asd.stages.detection import detector as detectors
 from ray_asd.stages.detection import score
 from ray_asd.stages.fleet import alerting, explain, manifests, naming, night, registry
+from ray_asd.stages.fleet.deciding import Past, Rate
 from ray_asd.stages.fleet.manifests import Night, Why
-from ray_asd.stages.fleet.night import Rate
 
 PAST = 60  # nights that a night is compared with
 RECENT = 14  # nights that alerts are followed over, and in which a machine must have been heard to be missed
@@ -97,6 +97,7 @@ class Revisions:
         past = self._past(day)
         step = night.step(day, content.recordings, scores, detector, past, self.fleet.rules.decisions)
         tables = self._bring(step)
+        heard = self._explained(tables, detector)
         made = Night(
             night=day,
             revision=last.revision + 1 if last else 1,
@@ -109,9 +110,9 @@ class Revisions:
             timeless=content.timeless,
             recordings=tuple(map(self.fleet.place, content.recordings)),
             scores=tuple(map(self.fleet.place, scores)),
+            heard=self.fleet.place(heard) if heard else None,
             shadow={**(last.shadow if last else {}), **self._beside(content.recordings)},
         )
-        self._explain(tables, detector)
         seen = self.follow(day, tables)
         is_made = manifests.append(self.fleet.uri, made)
         if not is_made or self._around(day).keys() != seen:
@@ -147,18 +148,17 @@ class Revisions:
                 self._tell(f"shadow {name}: {error}")
         return found
 
-    def _explain(self, tables: Output, detector: Output) -> None:
-        """Listen to the machines that alarm; where that fails their alerts say no reason, and the night goes on."""
-        if not tables.marker.counts["alarms"]:
-            return
+    def _explained(self, tables: Output, detector: Output) -> Output | None:
+        """Why machines alarm; where that cannot be heard their alerts say no reason, and the night goes on."""
         try:
-            self._bring(explain.step(tables, detector))
+            return self._bring(explain.step(tables, detector)) if tables.marker.counts["alarms"] else None
         except Retryable:
             raise
         except (StageError, UserError) as error:
             self._tell(f"why machines alarm is not known: {error}")
+            return None
 
-    def _past(self, day: date) -> night.Past:
+    def _past(self, day: date) -> Past:
         fleet, rules = self.fleet.uri, self.fleet.rules
         before = [one for one in manifests.dates(fleet) if one < day][-PAST:]
         with ThreadPoolExecutor(_READERS) as pool:
@@ -166,7 +166,7 @@ class Revisions:
             outputs = list(pool.map(lambda one: manifests.output(fleet, one), known))
         nights = [(one.night, output) for one, output in zip(known, outputs, strict=True)]
         alerts = _as_before(alerting.current(fleet), day, rules.persistence)
-        return night.Past(nights, alerts, rules.persistence.n, RECENT)
+        return Past(nights, alerts, rules.persistence.n, RECENT)
 
     def follow(self, day: date, tables: Output | None = None) -> Set[date]:
         """Bring alerts to what ``day`` says, and the later nights whose alerts its alarms may be part of.

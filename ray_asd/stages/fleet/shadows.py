@@ -11,8 +11,9 @@ from ray_asd.build import Output
 from ray_asd.errors import UserError
 from ray_asd.fleet_tables import NIGHTS
 from ray_asd.stages.fleet import manifests
+from ray_asd.stages.fleet.deciding import joined
 from ray_asd.stages.fleet.hearing_of_night import Machine, label, machines
-from ray_asd.stages.fleet.night import SCORED, joined
+from ray_asd.stages.fleet.night import SCORED
 from ray_asd.stages.fleet.revisions import Fleet
 from ray_asd.tables import Folder
 

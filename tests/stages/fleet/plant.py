@@ -19,8 +19,8 @@ from ray_asd.fleet_tables import Folder as FleetFolder
 from ray_asd.scoring.alerts import Persistence
 from ray_asd.stages.fleet import alerting, manifests, nightly
 from ray_asd.stages.fleet.dates import Arrivals, Calendar
+from ray_asd.stages.fleet.deciding import Rate
 from ray_asd.stages.fleet.manifests import Night
-from ray_asd.stages.fleet.night import Rate
 from ray_asd.stages.fleet.nightly import Ended, Watch
 from ray_asd.stages.fleet.revisions import Fleet, Rules
 from ray_asd.store import ledger
@@ -36,6 +36,11 @@ COLUMNS = ("uri", "machine_type", "machine_id", "recorded_at", "split")
 
 def day(number: int) -> date:
     return FIRST + timedelta(days=number)
+
+
+def at(number: int, hour: int) -> datetime:
+    """A time of a night."""
+    return datetime.combine(day(number), time(hour), UTC)
 
 
 def sound(seed: int, machine_type: str = "fan", fault: float = 0.0) -> bytes:
@@ -75,17 +80,16 @@ class Recorders:
         """One recording of each machine at each of these hours."""
         for kind, unit in units:
             for hour in hours:
-                at = datetime(folder.year, folder.month, folder.day, hour, tzinfo=UTC)
                 seed = int(f"{folder:%m%d}{hour:02d}{int(unit[1:]):02d}")
-                self.add(folder, (kind, unit), at, sound(seed, kind, faults.get(unit, 0.0)))
+                moment = datetime.combine(folder, time(hour), UTC)
+                self.add(folder, (kind, unit), moment, sound(seed, kind, faults.get(unit, 0.0)))
 
     def three_nights(self) -> "Recorders":
         """Nights to be disturbed: one, one whose fan fails, and the next with a recording of that one."""
         for number in range(2):
             self.night(day(number), UNITS, u2=float(number))
         self.night(day(2), UNITS, u2=1.0)
-        at = datetime.combine(day(1), time(7), UTC)
-        self.add(day(2), UNITS[0], at, sound(77))
+        self.add(day(2), UNITS[0], at(1, 7), sound(77))
         return self
 
     def _write(self, folder: date) -> None:
@@ -150,7 +154,7 @@ def tables(place: str, night: date) -> dict[str, pa.Table]:
 
 
 def _own() -> list[str]:
-    return [FleetFolder.NIGHTS, FleetFolder.DECISIONS, FleetFolder.SOUNDS]
+    return [FleetFolder.NIGHTS, FleetFolder.DECISIONS, FleetFolder.SOUNDS, FleetFolder.DRIFT]
 
 
 def newest(place: str, night: date) -> Night:

@@ -1,6 +1,5 @@
 """Nights of a small plant: what is new is scored once, under its own date, whatever is sent late, twice or renamed."""
 
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -8,11 +7,7 @@ import pytest
 from ray_asd import build, store
 from ray_asd.stages.fleet import manifests, registry
 from stages.fleet.conftest import Releases
-from stages.fleet.plant import FIRST, UNITS, Recorders, day, run, sound, tables
-
-
-def at(number: int, hour: int) -> datetime:
-    return datetime.combine(day(number), datetime.min.time(), UTC) + timedelta(hours=hour)
+from stages.fleet.plant import FIRST, UNITS, Recorders, at, day, run, sound, tables
 
 
 @pytest.fixture
