@@ -75,8 +75,9 @@ def arrivals(fleet: Fleet, watch: Watch, asked: date, progress: Progress = silen
 def _layout(fleet: Fleet, watch: Watch, asked: date) -> str | None:
     """The layout that was recognised last: a night's few recordings need not tell layouts apart."""
     days = [day for day in manifests.dates(fleet.uri) if day <= asked][-RECENT:]
-    taken = [place for night in manifests.all_newest(fleet.uri, days) for place in night.sources.values()]
-    layout = fleet.at(taken[-1]).marker.summary["layout"] if taken else None
+    nights = (night for day in reversed(days) if (night := manifests.newest(fleet.uri, day)) and night.sources)
+    last = next(nights, None)
+    layout = fleet.at([*last.sources.values()][-1]).marker.summary["layout"] if last else None
     return layout if layout in LAYOUTS and layout != "csv" else None
 
 

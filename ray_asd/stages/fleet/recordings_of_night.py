@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_asd import tables
-from ray_asd.build import Attempt, Outcome, Output
+from ray_asd.build import Attempt, Outcome, Output, digest_of
 from ray_asd.build.steps import Step
 from ray_asd.config import Worker
 from ray_asd.data.ingested import CONTENT, clip_counts, reject_counts, rejects_table
@@ -105,7 +105,10 @@ def _work(
     counts.update(reject_counts(rejects.to_pylist()))
     content = f"{counts.pop(CONTENT, 0) % 2**256:064x}"
     changed = clips.num_rows + is_new
-    summary = {"elsewhere": dict(sorted(elsewhere.items())[-_MOST_NIGHTS:])}
+    summary = {
+        "elsewhere": dict(sorted(elsewhere.items())[-_MOST_NIGHTS:]),
+        "rejects": digest_of(rejects.to_pylist()),  # which the content, what is scored, says nothing of
+    }
     return Outcome(files, {"clips": 0, "rejects": 0, **counts, "new": changed}, summary, content)
 
 

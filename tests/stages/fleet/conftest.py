@@ -39,7 +39,7 @@ def releases(ray_session: None, shared: Path) -> Releases:
             (folder / name).mkdir(parents=True, exist_ok=True)
         clips = plant.healthy(folder / "healthy", root)
         few = plant.healthy(folder / "few", root, {"fan": 24, "pump": 4})
-        made = chain.spectral(clips, root), chain.spectral(clips, root, "scoring.backend.neighbours=2")
+        made = chain.spectral(clips, root), chain.spectral(clips, root, "scoring.backend.neighbours=1")
         found = Releases(str(folder / "registry"), (*made, chain.spectral(few, root)))
         if not store.exists(found.place):
             found.copied(found.place)

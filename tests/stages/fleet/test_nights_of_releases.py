@@ -113,7 +113,7 @@ def test_a_shadow_scores_beside_and_alerts_nobody(releases: Releases, recorders:
     assert (later.night.revision, later.night.why, len(later.night.shadow["v2"])) == (2, "shadow", 1)
     assert run(beside, releases.place, recorders, day(0), shadow=("v2",)).reused
     scored = [build.resolve(store.join(beside, uri), "score") for uri in plant.newest(beside, day(1)).shadow["v2"]]
-    assert [output.marker.counts["clips"] for output in scored] == [6], "the late one came when nobody asked for v2"
+    assert [output.marker.counts["clips"] for output in scored] == [6, 1], "the late one too"
     assert {version for output in scored for version in output.table(Folder.SCORES)["version"].to_pylist()} == {"v2"}
     ours, theirs = plant.state(plain), plant.state(beside)
     assert ours["alerts"] == theirs["alerts"]
@@ -122,7 +122,7 @@ def test_a_shadow_scores_beside_and_alerts_nobody(releases: Releases, recorders:
     assert list(found.nights) == [day(0), day(1), day(2)]
     lines = list(found.lines())
     assert [line.split()[0] for line in lines[:5]] == ["counts", "nights", "clips", "clips", "machines"]
-    assert lines[2].split()[2:] == ["19", "18"]
+    assert lines[2].split()[2:] == ["19", "19"]
     assert ("fan", "00", "u2") in found.nights[day(2)][0].machines
     with pytest.raises(UserError, match="no night of .* has v3 beside it .*; allowed: v2"):
         shadows.compared(beside, "v3")
@@ -173,5 +173,5 @@ def test_planning_a_night_costs_the_same_whatever_came_before(
     begin(100)
     hundred = requests(1)
     begin(1000)
-    assert requests(0) == rerun
-    assert requests(2) - hundred < 60, "a few more, for the late recording and a second page of the list"
+    assert requests(0) <= rerun + 1, "a second page of the list"
+    assert requests(2) < 1.2 * hundred, "it comes with a late recording of the one before"

@@ -11,10 +11,12 @@ import pytest
 from ray_asd import build, tables
 from ray_asd.build import Attempt, Key, Outcome, Output, steps
 from ray_asd.data.ingested import clips_table, reject, rejects_table
-from ray_asd.stages.fleet import recordings_of_night
+from ray_asd.stages.fleet import night, recordings_of_night
 from ray_asd.stages.fleet.dates import Calendar
+from ray_asd.stages.fleet.deciding import Past, Rate
 from ray_asd.stages.fleet.recordings_of_night import Arrived
 from ray_asd.tables import Folder
+from stages.fleet import made as detectors
 from training_clips import row
 
 NIGHT = date(2026, 11, 25)
@@ -105,3 +107,13 @@ def test_rejects_are_those_of_now_and_none_that_was_replaced(root: str) -> None:
     assert second.marker.counts["new"] == 2, "a recording and a reject"
     third = made(root, [Arrived(ingested(root, 3, better, [("z", "silent")]), True)], first, second)
     assert (third.marker.counts["new"], refused(third)) == (0, [("y", "silent"), ("z", "silent")])
+
+
+def test_a_night_depends_on_its_rejects_and_its_scores_do_not(root: str) -> None:
+    one, other = (
+        made(root, [Arrived(ingested(root, number, [clip("a")], [(uri, "silent")]), True)])
+        for number, uri in enumerate("xy")
+    )
+    detector = detectors.detector(Path(root))
+    keys = {night.step(NIGHT, [each], [], detector, Past(), Rate()).key(root).digest for each in (one, other)}
+    assert (len(keys), one.source.digest) == (2, other.source.digest)
