@@ -279,3 +279,22 @@ def leftovers(root: str) -> list[str]:
     """Names of everything in the folder, hidden files too."""
     client, path = store.filesystem(root)
     return sorted(store.name(found) for found in client.find(path))
+
+
+def test_a_folder_may_be_removed_by_several_at_once(root: str) -> None:
+    """As the receipts of a stage are that two processes finish at the same moment."""
+    places = [f"{root}/{number}" for number in range(8)]
+    for place in places:
+        for number in range(20):
+            store.write(f"{place}/{number % 3}/{number}", b"")
+    together = threading.Barrier(4)
+
+    def remove() -> None:
+        for place in places:
+            together.wait(20)
+            store.remove(place)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(remove) for _ in range(4)]:
+            done.result()
+    assert not any(map(store.exists, places))
