@@ -87,6 +87,8 @@ def _night(result: Result, root: str, dry_run: bool, **options: Any) -> None:
     ended = stage.run(fleet, watch, asked, Progress(), _say)
     for line in nights.told(fleet, asked, ended):
         _say(line)
+    for line in nights.pages(fleet, ended):
+        _say(line)
     if ended.night:
         nights.note(result, fleet, ended.night)
         result.reused = ended.reused

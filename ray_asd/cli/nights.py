@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ray_asd import store
 from ray_asd.cli.console import Result
 from ray_asd.cli.detection import most_unscored
+from ray_asd.errors import StageError, UserError
 
 if TYPE_CHECKING:
     from ray_asd.stages.fleet.manifests import Night
@@ -68,6 +69,8 @@ def note(result: Result, fleet: "Fleet", last: "Night") -> None:
         "manifest": ledger.path(folder, last.revision),
         "latest": store.join(fleet.uri, manifests.LATEST),
     }
+    if store.exists(page := page_of(fleet, last)):
+        result.outputs["page"] = page
     result.counts = last.counts
 
 
@@ -84,7 +87,7 @@ def events(fleet: "Fleet", url: str | None) -> "Callable[[Night], Iterator[str]]
     to, secret = webhook.receiver(url), webhook.secret()
 
     def send(last: "Night") -> Iterator[str]:
-        page = store.join(fleet.uri, "pages", f"{last.night}.html")
+        page = page_of(fleet, last)
         shown = page if store.exists(page) else None
         done = webhook.deliver(fleet.uri, url, secret, alerting.current(fleet.uri), shown)
         if done.sent:
@@ -93,6 +96,26 @@ def events(fleet: "Fleet", url: str | None) -> "Callable[[Night], Iterator[str]]
             yield f"webhook: {done.failed + done.waiting} event(s) are sent by the next run: {done.why}"
 
     return send
+
+
+def pages(fleet: "Fleet", ended: "Ended") -> Iterator[str]:
+    """Write the morning page of each night that was made, and of one whose page is missing; tells what could not be."""
+    from ray_asd.cli import morning
+
+    for one in filter(None, [*ended.others, ended.night]):
+        if ended.reused and store.exists(page_of(fleet, one)):
+            continue
+        try:
+            morning.write(fleet.uri, one.night)
+        except (UserError, StageError, OSError) as error:
+            yield f"no page of night {one.night}: {error}; `ray-asd morning {fleet.uri}` writes it"
+
+
+def page_of(fleet: "Fleet", last: "Night") -> str:
+    """Where the morning page of a night is."""
+    from ray_asd.cli import morning
+
+    return store.join(fleet.uri, morning.PAGES, f"{last.night}.html")
 
 
 def gate(

@@ -46,8 +46,8 @@ def test_nights_are_told_and_gated(fleet: Plant) -> None:
     first = fleet(0, "--json")
     assert first.code == 0, first.err
     assert f"night {day(0)}: revision 1 by v1: 6 of 6 clips scored, 0 of 3 machines alarm" in first.err
-    assert [store.exists(uri) for uri in first.summary["outputs"].values()] == [True] * 3
-    assert {"night", "manifest", "latest"} == set(first.summary["outputs"])
+    assert [store.exists(uri) for uri in first.summary["outputs"].values()] == [True] * 4
+    assert {"night", "manifest", "latest", "page"} == set(first.summary["outputs"])
     fleet.recorders.night(day(1), [("fan", "u1"), ("valve", "u9")])
     Path(fleet.recorders.add(day(1), ("fan", "u2"), plant.at(1, 3), b"no audio")).exists()
     second = fleet(1, "--max-unscored", "20%", "--json")
