@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ray_asd import store
 from ray_asd.build import RECEIPTS, Attempt, File, Held
-from ray_asd.engine import cutting, telemetry
+from ray_asd.engine import cutting
 from ray_asd.engine.progress import Progress
 from ray_asd.errors import Retryable, StageError, UserError, kind
 
@@ -84,6 +84,8 @@ class Sum:
         """Raises what the work raised."""
         if "error" in done:
             raise _CARRIED[done["error"]](done["message"])
+        from ray_asd.engine import telemetry  # and Ray with it, which planning needs not
+
         telemetry.counted(self._what, done["counts"])
         self._take(number, done)
 
@@ -100,6 +102,8 @@ class Sum:
         return Done(self._files, dict(self._counts), held)
 
     def _show(self) -> None:
+        from ray_asd.engine import telemetry
+
         telemetry.reached(self._what, self._total - self._left, self._total)
         self._progress(self._what, self._total - self._left, self._total)
 

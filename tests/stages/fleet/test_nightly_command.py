@@ -154,7 +154,7 @@ def test_each_mistake_is_told_in_one_line_before_any_work(
     found = fleet(0, *more, **{name: _filled(value, names) for name, value in given.items()})
     assert found.code == 2
     assert _filled(line, names) in found.complaint
-    assert store.folders(fleet.fleet) == []
+    assert set(store.folders(fleet.fleet)) <= {"events", "status"}
 
 
 def _filled(text: str, names: dict[str, str]) -> str:
