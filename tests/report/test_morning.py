@@ -156,9 +156,7 @@ def test_a_quiet_night_says_so(full: Morning) -> None:
     empty = {
         name: getattr(full, name).slice(0, 0) for name in ("alerts", "why", "sounds", "drift", "rejects", "unscored")
     }
-    quiet = replace(
-        full, decisions=calm, silent={}, told={}, scored=frozenset(DAYS), counts={}, **empty
-    )
+    quiet = replace(full, decisions=calm, silent={}, told={}, scored=frozenset(DAYS), counts={}, **empty)
     found = Page(report.page(quiet))
     assert "no alert is open, and no machine alarms" in found.sections["alerts"]
     assert "No drift was found" in found.sections["changes"]
