@@ -24,6 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 BUCKET = "ray-asd-tests"
 LONGEST = (
     "stages/test_kill.py",
+    "stages/fleet/test_nights_disturbed.py",
     "engine/test_worker_group.py",
     "stages/test_sweep.py",
     "stages/detection",
