@@ -91,10 +91,10 @@ MOST_BYTES = 500  # of the driver's memory, for a clip more
 def test_a_driver_hardly_grows_with_its_archive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole tables in memory take 600 bytes a clip to list an archive, and 1,600 to ingest it."""
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
-    options = ["--clips", "10000", "--clips", "40000", "--no-score"]
+    options = ["--clips", "15000", "--clips", "60000", "--no-score"]
     result = CliRunner().invoke(planning.main, options, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert rows(result.output, "clips").keys() == {"10,000", "40,000"}
+    assert rows(result.output, "clips").keys() == {"15,000", "60,000"}
     grown = dict(re.findall(r"(\w+): \S+ times the memory, (-?[\d.]+) bytes a clip", result.output))
     assert grown.keys() == {"listed", "ingested"}
     assert all(float(per_clip) < MOST_BYTES for per_clip in grown.values()), result.output
