@@ -139,7 +139,8 @@ def _refusal(seen: _Seen, alike: list[str], refused: str) -> str:
     if alike:
         tells = "; ".join(f"{name} has {_described(DETECTABLE[name])}" for name in alike)
         what = f"layouts {' and '.join(alike)} fit equally ({tells})"
-    return f"{what}: found {found}; name the layout: {', '.join(LAYOUTS)}"
+    names = ", ".join(name for name in LAYOUTS if name != "pattern")
+    return f"{what}: found {found}; name the layout: {names}; or give the pattern of its paths"
 
 
 def _described(layout: Layout) -> str:
