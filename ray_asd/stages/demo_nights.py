@@ -23,9 +23,9 @@ PROCESSES = 2
 
 
 def plant(seed: int) -> Plant:
-    """Two units of each type. They can alarm from the first night on: as many nights as one alarm among M machines
+    """One unit of each type. They can alarm from the first night on: as many nights as one alarm among M machines
     takes were enrolled for calibration, one divided by the rate of false ones."""
-    return Plant(units=14, nights=5, clips=4, healthy=36, faulty=1 / 14, growth=1, severity=4.0, seed=seed)
+    return Plant(units=7, nights=5, clips=4, healthy=36, faulty=1 / 7, growth=1, severity=4.0, seed=seed)
 
 
 def place(root: str, seed: int) -> str:
