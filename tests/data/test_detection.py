@@ -68,7 +68,7 @@ def test_detect_takes_what_most_recordings_follow() -> None:
             ["x.txt", "y.md"],
             r"found 0 audio file\(s\) among 2 file\(s\), such as 'x.txt'; name the layout: dcase2020, ",
         ),
-        ([], r"found 0 audio file\(s\) among 0 file\(s\); name the layout: dcase2020, .*, mimii, flat, csv; or give the pattern of its paths$"),
+        ([], r"found 0 audio file\(s\) among 0 file\(s\); name the layout: .*, flat, csv; or give the pattern"),
         ([TRAIN, "fan/train/normal_id_00_00000000.wav"], "no layout fits: found 2 audio"),
     ],
 )
