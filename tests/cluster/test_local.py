@@ -199,7 +199,11 @@ def scraped(
 
     def look() -> bool:
         for endpoint in endpoints:
-            for family in text_string_to_metric_families(requests.get(endpoint, timeout=60).text):
+            try:
+                said = requests.get(endpoint, timeout=60).text
+            except requests.ConnectionError:  # the node's agent is not up yet
+                continue
+            for family in text_string_to_metric_families(said):
                 if family.name.startswith("ray_asd_"):
                     name = family.name.removeprefix("ray_").removesuffix("_total")
                     seen.update({(name, sample.labels.get("stage")): sample.value for sample in family.samples})

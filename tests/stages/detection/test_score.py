@@ -95,7 +95,7 @@ def test_spectral_scores_decide_and_say_how_rare_they_are(system: chain.Chain) -
         assert row["p_value"] == (1 + sum(value >= row["score"] for value in healthy)) / 21
         assert row["system"] == "spectral"
     alarms = sum(row["decision"] for row in table)
-    assert output.marker.counts == {"clips": 24, "unscored": 0, "decided": 24, "alarms": alarms}
+    assert output.marker.counts == {"clips": 24, "unscored": 0, "decided": 24, "alarms": alarms, "audio_seconds": 48}
 
 
 @pytest.mark.usefixtures("ray_session")
