@@ -30,6 +30,7 @@ from ray_asd.data.layouts import ONLY_SECTION
 from ray_asd.data.units import Failure, Plant
 from ray_asd.engine import connection
 from ray_asd.engine.progress import Progress
+from ray_asd.scoring.alerts import Machine
 from ray_asd.scoring.nights import BY_CLIPS, BY_NIGHTS
 from ray_asd.stages import demo_nights
 from ray_asd.stages.fleet import alerting, manifests, night
@@ -38,8 +39,6 @@ from ray_asd.tables import SCORES, Folder
 
 IN_TIME = timedelta(3)  # after a fault is as bad as it gets
 LOW = 0.05  # p-values up to which one healthy machine-night in twenty should have
-
-Machine = tuple[str, str, str | None]
 
 
 @dataclass

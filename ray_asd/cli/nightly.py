@@ -108,8 +108,8 @@ def _fleet(
     **others: Any,
 ) -> "Fleet":
     from ray_asd.scoring.alerts import Persistence
+    from ray_asd.scoring.rules import Settings
     from ray_asd.stages.fleet import naming
-    from ray_asd.stages.fleet.deciding import Rate
     from ray_asd.stages.fleet.revisions import Fleet, Rules
 
     if not registry:
@@ -117,7 +117,11 @@ def _fleet(
     m, _, n = persistence.partition("/")
     if not (m.isdigit() and n.isdigit()):
         raise UserError(f"--persistence {persistence!r}; allowed: M/N such as 2/3, an alert's alarms among nights")
-    rules = Rules(Rate(rate, min_nights), Persistence(int(m), int(n)))
+    if not 0 < rate < 1:
+        raise UserError(f"--rate {rate}; allowed: a share between 0 and 1")
+    if min_nights < 2:
+        raise UserError(f"--min-nights {min_nights}; allowed: 2 or more")
+    rules = Rules(Settings(rate, min_nights), Persistence(int(m), int(n)))
     versions = tuple(sorted({name.strip() for name in (shadow or "").split(",") if name.strip()}))
     chosen = resources(overrides, "a detector says how it scores")
     fleet = Fleet(root, store.absolute(registry), rules, versions, chosen)

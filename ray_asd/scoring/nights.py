@@ -27,33 +27,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_asd.errors import UserError
 from ray_asd.fleet_tables import DECISIONS, MACHINE, NIGHTS
 from ray_asd.scoring import standards
+from ray_asd.scoring.rules import Settings as Settings  # for those who decide
 from ray_asd.scoring.scores import MIN_CLIPS, p_values
 from ray_asd.scoring.standards import Bools, Floats, Ints
 from ray_asd.scoring.verdicts import adjusted
 
 BY_NIGHTS, BY_CLIPS = "nights", "clips"
 _UNIT = (*MACHINE, "domain", "model_digest")  # what nights are standardised within
-
-
-@dataclass(frozen=True)
-class Settings:
-    """``rate``: share of false ones among alarms, on average; ``min_nights``: a machine's own before rule ``nights``.
-
-    Raises:
-        UserError: one of them makes no sense.
-    """
-
-    rate: float = 0.1
-    min_nights: int = 10
-
-    def __post_init__(self) -> None:
-        if not 0 < self.rate < 1:
-            raise UserError(f"rate {self.rate}: no share of false alarms; allowed: between 0 and 1")
-        if self.min_nights < 2:
-            raise UserError(f"min_nights {self.min_nights}: too few to tell how nights differ; allowed: 2 or more")
 
 
 @dataclass(frozen=True)
@@ -200,7 +182,7 @@ def _by_clips(scores: pa.Table, calibration: pa.Table, machines: Ints, count: in
     lowest = np.full(count, np.inf)
     np.minimum.at(lowest, machines[there], found)
     known = clips > 0
-    judged.p_value[known] = np.minimum(clips * lowest, 1)[known]
+    judged.p_value[known] = np.minimum(clips[known] * lowest[known], 1)
     judged.smallest[known] = np.minimum(clips / (len(old) + 1), 1)[known]
     judged.statistic[known] = np.bincount(machines[there], new[there], count)[known] / clips[known]
     return judged

@@ -2,39 +2,22 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ray_asd.build import Output, digest_of
-from ray_asd.errors import UserError
-from ray_asd.fleet_tables import DECISIONS, NIGHTS, SOUNDS, Folder
+from ray_asd.fleet_tables import DECISIONS, NIGHTS, Folder
 from ray_asd.stages.fleet.hearing_of_night import machines
 
 if TYPE_CHECKING:
     from ray_asd.scoring.alerts import Alert
+    from ray_asd.scoring.rules import Settings
 
 _READERS = 16
-
-
-@dataclass(frozen=True)
-class Rate:
-    """As ``scoring.nights.Settings``, which is there once a night is decided on: a rerun asks for less.
-
-    Raises:
-        UserError: one of them makes no sense.
-    """
-
-    rate: float = 0.1
-    min_nights: int = 10
-
-    def __post_init__(self) -> None:
-        if not 0 < self.rate < 1:
-            raise UserError(f"--rate {self.rate}; allowed: a share between 0 and 1")
-        if self.min_nights < 2:
-            raise UserError(f"--min-nights {self.min_nights}; allowed: 2 or more")
 
 
 @dataclass(frozen=True)
@@ -57,15 +40,14 @@ class Past:
         outputs = {day.isoformat(): output.marker.digest[:12] for day, output in self.nights}
         return {"nights": outputs, "alerts": digest_of([spans, ended])[:12], "spans": [self.suspects, self.recent]}
 
-    def table(self, folder: str, schema: pa.Schema, last: int | None = None) -> pa.Table:
-        """That table of all these nights, or of so many."""
-        nights = self.nights[-last:] if last else self.nights
-        return joined([output for _, output in nights], folder, schema)
+    def table(self, folder: str, schema: pa.Schema) -> pa.Table:
+        """That table of all these nights."""
+        return joined([output for _, output in self.nights], folder, schema)
 
-    @property
-    def heard(self) -> pa.Table:
-        """SOUNDS of the nights whose machines are missed."""
-        return self.table(Folder.SOUNDS, SOUNDS, self.recent)
+    def recently(self, sounds: pa.Table) -> pa.Table:
+        """Of SOUNDS of these nights those whose machines are missed where they are not heard."""
+        first = min((day for day, _ in self.nights[-self.recent :]), default=date.max)
+        return sounds.filter(pc.greater_equal(sounds["night"], pa.scalar(first, pa.date32())))
 
 
 def joined(outputs: Sequence[Output], folder: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
@@ -74,6 +56,11 @@ def joined(outputs: Sequence[Output], folder: str, schema: pa.Schema, columns: S
         found = list(pool.map(lambda output: output.table(folder, schema, columns), outputs))
     empty = schema.empty_table()
     return pa.concat_tables([empty.select(list(columns)) if columns else empty, *found])
+
+
+def decisions(output: Output) -> pa.Table:
+    """DECISIONS of a night."""
+    return output.table(Folder.DECISIONS, DECISIONS)
 
 
 @dataclass(frozen=True)
@@ -93,27 +80,26 @@ def rejected(clips: int, rejects: int) -> float | None:
     return rejects / (clips + rejects) if clips + rejects else None
 
 
-def decide(tonight: Tonight, past: Past, rate: Rate) -> tuple[pa.Table, pa.Table]:
-    """DECISIONS and DRIFT of a night."""
+def decide(tonight: Tonight, past: Past, sounds: pa.Table, settings: "Settings") -> tuple[pa.Table, pa.Table]:
+    """DECISIONS and DRIFT of a night, where ``sounds`` are SOUNDS of the nights before it."""
     from ray_asd.scoring import alerts, drift, nights
 
     means = past.table(Folder.NIGHTS, NIGHTS)
-    suspects = [output.table(Folder.DECISIONS, DECISIONS) for _, output in past.nights[-past.suspects :]]
+    suspects = [decisions(output) for _, output in past.nights[-past.suspects :]]
     healthy = alerts.healthy(means, past.alerts, suspects)
-    settings = nights.Settings(**asdict(rate))
-    decisions = nights.decide(tonight.scores, tonight.night, healthy, tonight.calibration, settings)
-    alarming = {one for one, alarm in zip(machines(decisions), decisions["alarm"].to_pylist(), strict=True) if alarm}
+    decided = nights.decide(tonight.scores, tonight.night, healthy, tonight.calibration, settings)
+    alarming = {one for one, alarm in zip(machines(decided), decided["alarm"].to_pylist(), strict=True) if alarm}
     alarming |= {alert.machine for alert in past.alerts if alert.state != "resolved"}
     counts = {day: output.marker.counts for day, output in past.nights}
     shares = {day: rejected(count["clips"], count["rejects"]) for day, count in counts.items()}
     shares[tonight.night] = tonight.rejected
     found = drift.drift(
         tonight.sounds,
-        past.table(Folder.SOUNDS, SOUNDS),
+        sounds,
         pa.concat_tables([means, tonight.means]),
         tonight.calibration,
         tonight.night,
         alarming,
         {day: share for day, share in shares.items() if share is not None},
     )
-    return drift.held_back(decisions, found), found
+    return drift.held_back(decided, found), found

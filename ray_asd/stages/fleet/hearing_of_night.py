@@ -7,8 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_asd.fleet_tables import MACHINE
-
-Machine = tuple[str, str, str | None]
+from ray_asd.scoring.alerts import Machine
 
 
 def label(machine: Machine) -> str:

@@ -14,10 +14,12 @@ from ray_asd.build.steps import Step
 from ray_asd.config import Worker
 from ray_asd.errors import StageError
 from ray_asd.fleet_tables import MACHINE
+from ray_asd.scoring.rules import Settings
 from ray_asd.stages.detection import detector as detectors
 from ray_asd.stages.fleet import deciding
 from ray_asd.stages.fleet import hearing_of_night as hearing
-from ray_asd.stages.fleet.deciding import Past, Rate, Tonight, joined
+from ray_asd.stages.fleet.deciding import Past, Tonight, joined
+from ray_asd.stages.fleet.deciding import decisions as decisions  # of a night, for those who follow it
 from ray_asd.tables import Folder
 
 STAGE = "night"
@@ -34,7 +36,7 @@ def step(
     scores: Sequence[Output],
     detector: Output,
     past: Past,
-    settings: Rate,
+    settings: Settings,
 ) -> Step:
     """The tables of ``night``: what ``recordings_of_night`` gave each of its revisions, and SCORES of those."""
     inputs = {f"{_RECORDINGS}{number:03d}": output for number, output in enumerate(recordings)}
@@ -59,7 +61,7 @@ def step(
     )
 
 
-def _work(attempt: Attempt, inputs: Mapping[str, Output], night: date, past: Past, settings: Rate) -> Outcome:
+def _work(attempt: Attempt, inputs: Mapping[str, Output], night: date, past: Past, settings: Settings) -> Outcome:
     from ray_asd.scoring import figures, nights
 
     recordings, scored = (
@@ -79,18 +81,15 @@ def _work(attempt: Attempt, inputs: Mapping[str, Output], night: date, past: Pas
     sounds, means = figures.sounds(clips, unscored, night), nights.summary(scores, night)
     calibration = inputs[_DETECTOR].table(Folder.CALIBRATION, tables.CALIBRATION)
     rejected = deciding.rejected(len(clips), recordings[-1].marker.counts["rejects"])
-    decided, drift = deciding.decide(Tonight(night, scores, calibration, sounds, means, rejected), past, settings)
     own = fleet_tables.Folder
+    before = past.table(own.SOUNDS, fleet_tables.SOUNDS)
+    tonight = Tonight(night, scores, calibration, sounds, means, rejected)
+    decided, drift = deciding.decide(tonight, past, before, settings)
     made = {own.NIGHTS: means, own.DECISIONS: decided, own.SOUNDS: sounds, own.DRIFT: drift}
     files += [attempt.put_table(f"{folder}/00000.parquet", table) for folder, table in made.items()]
-    told = hearing.told(sounds, past.heard, unscored, decided)
+    told = hearing.told(sounds, past.recently(before), unscored, decided)
     summary = told | {"could_alarm": nights.could_alarm(decided)}
     return Outcome(files, _counts(recordings, scored, told, decided, drift), summary)
-
-
-def decisions(output: Output) -> pa.Table:
-    """DECISIONS of a night."""
-    return output.table(fleet_tables.Folder.DECISIONS, fleet_tables.DECISIONS)
 
 
 def _with_copies(attempt: Attempt, recordings: Sequence[Output], copies: Mapping[int, str]) -> list[File]:

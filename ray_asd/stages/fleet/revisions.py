@@ -13,10 +13,11 @@ from ray_asd.engine.progress import Progress
 from ray_asd.engine.session import Bring
 from ray_asd.errors import Retryable, StageError, UserError
 from ray_asd.scoring.alerts import Alert, Persistence
+from ray_asd.scoring.rules import Settings
 from ray_asd.stages.detection import detector as detectors
 from ray_asd.stages.detection import score
 from ray_asd.stages.fleet import alerting, explain, manifests, naming, night, registry
-from ray_asd.stages.fleet.deciding import Past, Rate
+from ray_asd.stages.fleet.deciding import Past
 from ray_asd.stages.fleet.manifests import Night, Why
 
 PAST = 60  # nights that a night is compared with
@@ -31,7 +32,7 @@ Tell = Callable[[str], None]
 class Rules:
     """By what machines alarm, and when alarms are an alert."""
 
-    decisions: Rate = field(default_factory=Rate)
+    decisions: Settings = field(default_factory=Settings)
     persistence: Persistence = field(default_factory=Persistence)
 
 

@@ -6,13 +6,14 @@ from datetime import date
 
 import pyarrow as pa
 
-from ray_asd import build, fleet_tables, tables
+from ray_asd import build, tables
 from ray_asd.build import Output
 from ray_asd.errors import UserError
 from ray_asd.fleet_tables import NIGHTS
+from ray_asd.scoring.alerts import Machine
 from ray_asd.stages.fleet import manifests
-from ray_asd.stages.fleet.deciding import joined
-from ray_asd.stages.fleet.hearing_of_night import Machine, label, machines
+from ray_asd.stages.fleet.deciding import decisions, joined
+from ray_asd.stages.fleet.hearing_of_night import label, machines
 from ray_asd.stages.fleet.night import SCORED
 from ray_asd.stages.fleet.revisions import Fleet
 from ray_asd.tables import Folder
@@ -69,11 +70,11 @@ def compared(fleet: str, version: str) -> Comparison:
     for night in chosen:
         beside = [Fleet(fleet, "").at(place) for place in night.shadow[version]]
         own = manifests.output(fleet, night)
-        decisions, means = _decided(own, beside, past, night.night)
+        decided, means = _decided(own, beside, past, night.night)
         past = pa.concat_tables([past, means])
         found.nights[night.night] = (
-            _said([own], own.table(fleet_tables.Folder.DECISIONS, fleet_tables.DECISIONS)),
-            _said(beside, decisions),
+            _said([own], decisions(own)),
+            _said(beside, decided),
         )
     return found
 

@@ -17,9 +17,9 @@ from ray_asd.build import Output
 from ray_asd.data.source import Source
 from ray_asd.fleet_tables import Folder as FleetFolder
 from ray_asd.scoring.alerts import Persistence
+from ray_asd.scoring.rules import Settings
 from ray_asd.stages.fleet import alerting, manifests, nightly
 from ray_asd.stages.fleet.dates import Arrivals, Calendar
-from ray_asd.stages.fleet.deciding import Rate
 from ray_asd.stages.fleet.manifests import Night
 from ray_asd.stages.fleet.nightly import Ended, Watch
 from ray_asd.stages.fleet.revisions import Fleet, Rules
@@ -117,7 +117,7 @@ def healthy(folder: Path, root: str, clips: Mapping[str, int] = {"fan": 24, "pum
 
 def fleet(place: str, registry: str, **options: Any) -> Fleet:
     """One whose machines alarm easily, and whose alarms are alerts at once."""
-    decisions = Rate(options.pop("rate", 0.5), options.pop("min_nights", 10))
+    decisions = Settings(options.pop("rate", 0.5), options.pop("min_nights", 10))
     return Fleet(place, registry, Rules(decisions, Persistence(1, 1)), resources=RESOURCES, **options)
 
 

@@ -11,9 +11,10 @@ import pytest
 from ray_asd import build, tables
 from ray_asd.build import Attempt, Key, Outcome, Output, steps
 from ray_asd.data.ingested import clips_table, reject, rejects_table
+from ray_asd.scoring.rules import Settings
 from ray_asd.stages.fleet import night, recordings_of_night
 from ray_asd.stages.fleet.dates import Calendar
-from ray_asd.stages.fleet.deciding import Past, Rate
+from ray_asd.stages.fleet.deciding import Past
 from ray_asd.stages.fleet.recordings_of_night import Arrived
 from ray_asd.tables import Folder
 from stages.fleet import made as detectors
@@ -115,5 +116,5 @@ def test_a_night_depends_on_its_rejects_and_its_scores_do_not(root: str) -> None
         for number, uri in enumerate("xy")
     )
     detector = detectors.detector(Path(root))
-    keys = {night.step(NIGHT, [each], [], detector, Past(), Rate()).key(root).digest for each in (one, other)}
+    keys = {night.step(NIGHT, [each], [], detector, Past(), Settings()).key(root).digest for each in (one, other)}
     assert (len(keys), one.source.digest) == (2, other.source.digest)
