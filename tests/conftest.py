@@ -20,6 +20,8 @@ from processes import locked
 # Threads that wait for the others of a product would spin meanwhile, on processors that these others are waiting for:
 # with two processes on two processors that takes fifty times as long. Read when torch is imported, here and by Ray.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Ray's workers give way to everything else by default: a few busy processes beside them, and a minute becomes twenty.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 BUCKET = "ray-asd-tests"
 LONGEST = (

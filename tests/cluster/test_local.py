@@ -7,8 +7,8 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ LOCAL = [sys.executable, str(ROOT / "cluster/local.py")]
 
 @pytest.fixture
 def clean() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("RAY_A", "AWS_"))}
+    """The environment without what these tests have set for a Ray of their own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
 
 
 @pytest.fixture
@@ -40,8 +41,8 @@ def cluster(clean: dict[str, str]) -> Iterator[tuple["subprocess.Popen[str]", di
     """Its process, what it says to export, and the head's port."""
     port, dashboard = processes.free_ports(2)
     command = [*LOCAL, "--port", str(port), "--dashboard-port", str(dashboard)]
-    often = {"RAY_metrics_report_interval_ms": "200"}
-    with subprocess.Popen(command, env=clean | often, stdout=subprocess.PIPE, text=True) as program:
+    settings = {"RAY_metrics_report_interval_ms": "200", "RAY_worker_niceness": "0"}
+    with subprocess.Popen(command, env=clean | settings, stdout=subprocess.PIPE, text=True) as program:
         try:
             assert program.stdout
             said = [program.stdout.readline().partition("#")[0].split()[1:] for _ in range(2)]
@@ -123,9 +124,8 @@ def from_recordings_to_a_night(submit: Submitter, folder: Path) -> dict[str, Out
     simulate.write(Fleet(("fan",), train_source=22, train_target=2, test=1, seconds=1.0), healthy)
     with ThreadPoolExecutor(1) as pool:
         ingest = pool.submit(submit.ended, "ingest", healthy, "--out", root)
-        endpoints = submit.exported["METRICS"].split()
-        seen = scraped(endpoints, lambda seen: ("asd_clips", "ingest") in seen and ingest.done())
-    assert seen.keys() >= {("asd_left", "ingest"), ("asd_cache_bytes", None)}
+        seen = scraped(submit.exported["METRICS"].split(), ingest)
+    assert seen.keys() >= {("asd_clips", "ingest"), ("asd_left", "ingest"), ("asd_cache_bytes", None)}
     assert {name for name, _ in seen} <= telemetry.FIGURES.keys()
     clips = ingest.result()["outputs"]["clips"]
     assert seen["asd_clips", "ingest"] == ingest.result()["counts"]["clips"] == 28
@@ -191,13 +191,12 @@ def assert_as_the_guide_says(nodes: dict[int, bytes]) -> None:
             assert where in told[kind] or (where == "loopback" and "node" in told[kind]), (kind, address)
 
 
-def scraped(
-    endpoints: list[str], is_enough: Callable[[dict[tuple[str, str | None], float]], bool]
-) -> dict[tuple[str, str | None], float]:
-    """The last value of each of our figures, by name and stage, read as Prometheus does while a job runs."""
+def scraped(endpoints: list[str], job: "Future[dict[str, Any]]") -> dict[tuple[str, str | None], float]:
+    """The last value of each of our figures, by name and stage, read as Prometheus does until a job has ended well."""
     seen: dict[tuple[str, str | None], float] = {}
-
-    def look() -> bool:
+    ended = False
+    while not ended:
+        ended = job.done()  # asked before the last look: what a process counts is told by its end at the latest
         for endpoint in endpoints:
             try:
                 said = requests.get(endpoint, timeout=60).text
@@ -207,9 +206,7 @@ def scraped(
                 if family.name.startswith("ray_asd_"):
                     name = family.name.removeprefix("ray_").removesuffix("_total")
                     seen.update({(name, sample.labels.get("stage")): sample.value for sample in family.samples})
-        return is_enough(seen)
-
-    processes.wait_for(look)
+    job.result()
     return seen
 
 
