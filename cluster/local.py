@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ import requests
 HOST = "127.0.0.1"
 RAY = str(Path(sys.executable).with_name("ray"))
 LONGEST_START_SECONDS = 120
+LONGEST_END_SECONDS = 5
 # Workers of three nodes would draw the same ports from Ray's fixed range; 0 lets the system choose.
 ANY_PORT = {"min-worker-port": "0", "max-worker-port": "0"}
 
@@ -57,13 +58,15 @@ def local(workers: int, cpus: int, port: int, dashboard_port: int) -> None:
         dashboard = f"http://{HOST}:{dashboard_port}"
         head = {"port": str(port), "dashboard-host": HOST, "dashboard-port": str(dashboard_port), "num-cpus": "0"}
         head |= {"ray-client-server-port": str(_free_port())}
-        nodes = [stack.enter_context(_node("head", ["--head"], head, folder, environment))]
+        nodes: list[Node] = []
+        stack.callback(_end, nodes)
+        nodes.append(_node("head", ["--head"], head, folder, environment))
         _wait(nodes, lambda: not _is_free(port))
         token = Path(environment["RAY_AUTH_TOKEN_PATH"]).read_text()
         for number in range(1, workers + 1):  # one after another: a node that takes 30 s to start gives up
             worker = {"address": f"{HOST}:{port}", "num-cpus": str(cpus)}
             _wait(nodes, lambda: _seen(dashboard, token) == len(nodes))
-            nodes.append(stack.enter_context(_node(f"worker-{number}", [], worker, folder, environment)))
+            nodes.append(_node(f"worker-{number}", [], worker, folder, environment))
         _wait(nodes, lambda: _seen(dashboard, token) == len(nodes))
         click.echo(f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={environment['RAY_AUTH_TOKEN_PATH']}")
         click.echo(f"export RAY_API_SERVER_ADDRESS={dashboard}  # for jobs/submit.py and `ray job`")
@@ -81,11 +84,10 @@ def _environment(folder: Path) -> dict[str, str]:
     return clean | own
 
 
-@contextlib.contextmanager
 def _node(
     name: str, arguments: list[str], options: Mapping[str, str], folder: Path, environment: Mapping[str, str]
-) -> Iterator[Node]:
-    """A node for the block. It ends by SIGTERM to itself alone: ``ray stop`` would end every Ray of this machine."""
+) -> Node:
+    """A node that has begun to start."""
     # A folder of its own: in a shared one a node removes the working directory that another has unpacked.
     metrics = _free_port()
     own = {"dashboard-agent-listen-port": str(_free_port()), "temp-dir": str(folder / name)}
@@ -98,15 +100,20 @@ def _node(
         process = subprocess.Popen(
             command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-        try:
-            yield Node(name, process, log, f"{HOST}:{metrics}")
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+    return Node(name, process, log, f"{HOST}:{metrics}")
+
+
+def _end(nodes: list[Node]) -> None:
+    """All of them, each by its own processes alone: ``ray stop`` would end every Ray of this machine."""
+    for node in nodes:
+        node.process.terminate()
+    deadline = time.monotonic() + LONGEST_END_SECONDS
+    for node in nodes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            node.process.wait(max(0.0, deadline - time.monotonic()))
+        with contextlib.suppress(ProcessLookupError):  # agents outlive a raylet that was killed by a minute
+            os.killpg(node.process.pid, signal.SIGKILL)
+        node.process.wait()
 
 
 def _wait(nodes: list[Node], condition: Callable[[], bool], seconds: float = LONGEST_START_SECONDS) -> None:
