@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
-import scipy.signal
+import scipy
 
 from ray_asd.config import Augmentation
 from ray_asd.data import layouts

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ray_asd.config import SAMPLE_RATE
 from ray_asd.data import findings, levels
@@ -71,7 +71,7 @@ class _Compared:
     @property
     def greatest(self) -> Array:
         """In each way the most that is near a band [W, B]; single highest peaks are rare, so anywhere."""
-        most: Array = ndimage.maximum_filter1d(np.abs(self.units), 2 * _NEAR + 1, axis=1)
+        most: Array = scipy.ndimage.maximum_filter1d(np.abs(self.units), 2 * _NEAR + 1, axis=1)
         most[-1] = most[-1].max()
         return most
 

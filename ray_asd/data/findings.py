@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage, signal
 
 from ray_asd.data import levels
 from ray_asd.data.audio import Waveform
@@ -132,15 +132,15 @@ def _times(
 
 
 def _steadied(series: Array) -> Array:
-    steadied: Array = ndimage.median_filter(series, 3, mode="nearest") if len(series) > 3 else series
+    steadied: Array = scipy.ndimage.median_filter(series, 3, mode="nearest") if len(series) > 3 else series
     return steadied
 
 
 def _span(sound: Sound, frames: Bools, excess: Array) -> tuple[When, tuple[float, float]]:
     """Whether the frames are most of the recording, one stretch of it, or scattered over it."""
     gap = max(round(_GAP * sound.sample_rate / LONG[1]), 1)
-    closed = ndimage.binary_closing(np.pad(frames, gap), np.ones(gap + 1))[gap:-gap]
-    labels, count = ndimage.label(closed)
+    closed = scipy.ndimage.binary_closing(np.pad(frames, gap), np.ones(gap + 1))[gap:-gap]
+    labels, count = scipy.ndimage.label(closed)
     held = np.array([frames[labels == label].sum() for label in range(1, count + 1)])
     if closed.mean() >= _NEARLY_ALL or len(frames) == 1:
         return "throughout", sound.whole
@@ -186,7 +186,9 @@ def _knocks(sounds: Sequence[Sound], band: tuple[float, float], ways: Sequence[f
     if decibels <= 0:
         return None
     height = max(normal, float(np.quantile(own, ways[PEAKS])) - 10)
-    places = signal.find_peaks(own, height=height, distance=max(round(frame_rate / _RATES[1]), 1), prominence=_CREST)[0]
+    places = scipy.signal.find_peaks(
+        own, height=height, distance=max(round(frame_rate / _RATES[1]), 1), prominence=_CREST
+    )[0]
     if len(places) == 0:
         return None
     begin, end = (sound.at(float(place), SHORT) for place in (places[0], places[-1]))
@@ -201,7 +203,7 @@ def _knocks(sounds: Sequence[Sound], band: tuple[float, float], ways: Sequence[f
 
 def _lasting(frames: Bools) -> float:
     """The length of the stretch that a frame is in, in the median over ``frames``."""
-    labels, _ = ndimage.label(frames)
+    labels, _ = scipy.ndimage.label(frames)
     return float(np.median(np.bincount(labels)[labels[frames]])) if frames.any() else 0.0
 
 
@@ -209,11 +211,11 @@ def _rate(series: Array, frame_rate: float) -> float | None:
     """How many times a second an envelope in dB repeats; None where it does not."""
     swing = np.maximum(series - np.median(series), 0.0)
     swing = swing - swing.mean()
-    whole = signal.correlate(swing, swing, "full")[len(swing) - 1 :]
+    whole = scipy.signal.correlate(swing, swing, "full")[len(swing) - 1 :]
     lags = np.arange(len(whole))
     fit = whole / np.maximum(len(swing) - lags, 1) / max(whole[0] / len(swing), 1e-12)
     low, high = int(frame_rate / _RATES[1]), int(min(frame_rate / _RATES[0], len(swing) / 2))
-    places = signal.find_peaks(fit[: high + 1], height=_PERIODIC)[0]
+    places = scipy.signal.find_peaks(fit[: high + 1], height=_PERIODIC)[0]
     places = places[places >= max(low, 2)]
     if not len(places):
         return None

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import scipy.fft
+import scipy
 from numpy.typing import NDArray
-from scipy import signal
 
 from ray_asd.config import SAMPLE_RATE
 
@@ -110,7 +109,7 @@ def ring(excitation: Array, modes: Sequence[Mode]) -> Array:
     for frequency, decay, gain in modes:
         angle, radius = 2 * np.pi * frequency / SAMPLE_RATE, np.exp(-1 / (decay * SAMPLE_RATE))
         denominator = [1.0, -2 * radius * np.cos(angle), radius**2]
-        response += signal.lfilter([0.0, gain * radius * np.sin(angle)], denominator, excitation)
+        response += scipy.signal.lfilter([0.0, gain * radius * np.sin(angle)], denominator, excitation)
     return response
 
 
@@ -154,8 +153,8 @@ def _background(samples: int, place: Place, rng: np.random.Generator) -> Array:
 
 
 def _microphone(sound: Array, place: Place, shift: float) -> Array:
-    sections = signal.butter(1, (place.low, place.high), "bandpass", fs=SAMPLE_RATE, output="sos")
-    heard: Array = signal.sosfilt(sections, sound)
+    sections = scipy.signal.butter(1, (place.low, place.high), "bandpass", fs=SAMPLE_RATE, output="sos")
+    heard: Array = scipy.signal.sosfilt(sections, sound)
     if place.lift:
-        heard += place.lift * signal.lfilter(*signal.iirpeak(place.peak * shift, 1.5, SAMPLE_RATE), heard)
+        heard += place.lift * scipy.signal.lfilter(*scipy.signal.iirpeak(place.peak * shift, 1.5, SAMPLE_RATE), heard)
     return heard

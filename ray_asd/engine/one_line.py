@@ -1,8 +1,9 @@
 """What Ray's errors say, in one line, and who can mend it."""
 
+import sys
+
 from ray.data.exceptions import SystemException
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
-from ray.train.v2._internal.exceptions import RayTrainError
 
 from ray_asd import store
 from ray_asd.engine.last_words import last_words
@@ -45,4 +46,6 @@ def _passes_by(error: BaseException) -> bool:
 
 
 def _has_lost_a_process(error: BaseException) -> bool:
-    return isinstance(error, (RayError, RayTrainError)) and not isinstance(error, RayTaskError)
+    of_train = sys.modules.get("ray.train.v2._internal.exceptions")  # which only those load that train
+    kinds = (RayError, of_train.RayTrainError) if of_train else (RayError,)
+    return isinstance(error, kinds) and not isinstance(error, RayTaskError)

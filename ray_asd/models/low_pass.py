@@ -7,8 +7,7 @@ afterwards, ends below. B batch, T samples at 16 kHz.
 
 from typing import Self
 
-import scipy.fft
-import scipy.signal
+import scipy
 import torch
 from torch import Tensor, nn
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.signal import ShortTimeFFT
 
 from ray_asd.config import SAMPLE_RATE
 from ray_asd.data import audio, recordings
@@ -43,7 +43,7 @@ def spectrogram(waveform: Waveform) -> Decibels:
     hop = max(_WINDOW // 4, -(-len(waveform) // _MAX_FRAMES))
     window = np.hanning(_WINDOW)
     padded = np.pad(waveform, (0, max(0, _WINDOW - len(waveform))))
-    power = ShortTimeFFT(window, hop, SAMPLE_RATE, scale_to="psd").spectrogram(padded)
+    power = scipy.signal.ShortTimeFFT(window, hop, SAMPLE_RATE, scale_to="psd").spectrogram(padded)
     edges = 700 * (10 ** (np.linspace(0, _mel(SAMPLE_RATE / 2), _BANDS + 1) / 2595) - 1)
     starts = np.minimum(edges[:-1] * _WINDOW / SAMPLE_RATE, len(power) - 1).astype(int)
     widths = np.maximum(np.diff(np.append(starts, len(power))), 1)

@@ -5,8 +5,8 @@ Shapes: R resamples, N rows of the table, n clips of a section, U distinct score
 
 import numpy as np
 import pyarrow as pa
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from ray_asd.errors import UserError
 from ray_asd.scoring.metrics import MAX_FPR, Bools, Section, sections
@@ -41,9 +41,9 @@ def bias_corrected(drawn: Floats, figure: float, level: float = 0.95) -> tuple[f
     leaves out the figure itself.
     """
     share = (np.mean(drawn < figure) + np.mean(drawn <= figure)) / 2
-    z0 = special.ndtri(np.clip(share, 0.5 / len(drawn), 1 - 0.5 / len(drawn)))
-    z = special.ndtri((1 + level) / 2)
-    low, high = np.quantile(drawn, special.ndtr([2 * z0 - z, 2 * z0 + z]))
+    z0 = scipy.special.ndtri(np.clip(share, 0.5 / len(drawn), 1 - 0.5 / len(drawn)))
+    z = scipy.special.ndtri((1 + level) / 2)
+    low, high = np.quantile(drawn, scipy.special.ndtr([2 * z0 - z, 2 * z0 + z]))
     return float(low), float(high)
 
 

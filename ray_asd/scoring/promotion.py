@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import stats
+import scipy
 
 from ray_asd import tables
 from ray_asd.errors import UserError
@@ -136,7 +136,7 @@ def _false_alarms(ours: pa.Table, theirs: pa.Table, kept: np.ndarray) -> FalseAl
     if not kept.any():
         return None
     more, fewer = int(np.sum(mine[kept] > yours[kept])), int(np.sum(mine[kept] < yours[kept]))
-    chance = stats.binomtest(more, more + fewer, alternative="greater").pvalue if more + fewer else 1.0
+    chance = scipy.stats.binomtest(more, more + fewer, alternative="greater").pvalue if more + fewer else 1.0
     return FalseAlarms(int(kept.sum()), int(mine[kept].sum()), int(yours[kept].sum()), float(chance))
 
 

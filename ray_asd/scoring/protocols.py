@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from ray_asd.errors import UserError
 
@@ -91,7 +91,7 @@ def harmonic(values: Sequence[float | None]) -> float | None:
     """The harmonic mean of figures; None where one is."""
     if None in values:
         return None
-    return float(stats.hmean(np.maximum(np.array(values, dtype=np.float64), EPSILON)))
+    return float(scipy.stats.hmean(np.maximum(np.array(values, dtype=np.float64), EPSILON)))
 
 
 def mean_of(rows: Sequence[Mapping[str, Any]]) -> float | None:
@@ -112,6 +112,6 @@ def mean_of(rows: Sequence[Mapping[str, Any]]) -> float | None:
 def combined(protocol: str, machine_types: Sequence[str], values: Floats) -> Floats:
     """Official scores [...] of figures [S, F, ...]: of S sections, whose machine types are given, F figures each."""
     if not PROTOCOLS[protocol].arithmetic:
-        return np.asarray(stats.hmean(np.maximum(values.reshape(-1, *values.shape[2:]), EPSILON), axis=0))
+        return np.asarray(scipy.stats.hmean(np.maximum(values.reshape(-1, *values.shape[2:]), EPSILON), axis=0))
     names = np.array(machine_types)
     return np.asarray(np.mean([values[names == name].mean(axis=(0, 1)) for name in sorted(set(machine_types))], axis=0))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from ray_asd import tables
 from ray_asd.config import Threshold
@@ -100,7 +100,7 @@ def _fitted(scores: Floats, settings: Threshold) -> tuple[float | None, str | No
     try:
         quantile = _gamma_quantile if settings.method == "gamma" else _conformal_quantile
         return quantile(scores, settings.false_positive_rate), None
-    except (stats.FitError, ValueError) as error:  # ValueError: from the root finder inside scipy's fit
+    except (scipy.stats.FitError, ValueError) as error:  # ValueError: from the root finder inside scipy's fit
         return None, f"no {settings.method} threshold fits {len(scores)} scores: {error}"
 
 
@@ -123,8 +123,8 @@ def _useless(scores: Floats, settings: Threshold) -> str | None:
 
 def _gamma_quantile(scores: Floats, rate: float) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
-        shape, location, scale = stats.gamma.fit(scores, floc=0)
-        value = float(stats.gamma.ppf(1 - rate, shape, location, scale))
+        shape, location, scale = scipy.stats.gamma.fit(scores, floc=0)
+        value = float(scipy.stats.gamma.ppf(1 - rate, shape, location, scale))
     if not math.isfinite(value):
         raise ValueError(f"the fitted quantile is {value}")
     return value
@@ -142,7 +142,7 @@ def _expected_above(count: int, rate: float) -> int:
 def _rate_interval(count: int, above: int, settings: Threshold) -> tuple[float, float]:
     if settings.method == "quantile":
         expected = _expected_above(count, settings.false_positive_rate)
-        low, high = stats.beta.interval(RATE_LEVEL, expected, count + 1 - expected)
+        low, high = scipy.stats.beta.interval(RATE_LEVEL, expected, count + 1 - expected)
     else:
-        low, high = stats.binomtest(above, count).proportion_ci(RATE_LEVEL, method="exact")
+        low, high = scipy.stats.binomtest(above, count).proportion_ci(RATE_LEVEL, method="exact")
     return float(low), float(high)

@@ -9,7 +9,7 @@ Shapes: M machines, N nights in order, tonight's the last; NaN where there is no
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from ray_asd.scoring.standards import Bools, Floats, Ints
 
@@ -53,7 +53,7 @@ def of_machines(values: Floats, floor: float, recent: int, between: int = BETWEE
     left = np.where(early, values - before[:, None], 0)
     spread = np.maximum(np.sqrt((left**2).sum(axis=1) / np.maximum(count - 1, 1)), floor)
     statistic = (now - before) / (spread * np.sqrt(1 / recent + 1 / np.maximum(count, 1)))
-    p_value = 2 * stats.t.sf(np.abs(statistic), np.maximum(count - 1, 1))
+    p_value = 2 * scipy.stats.t.sf(np.abs(statistic), np.maximum(count - 1, 1))
     judged = known[:, -1] & (count >= MIN_EARLIER) & (late.sum(axis=1) == recent)
     before, now, p_value = (np.where(judged, each, np.nan) for each in (before, now, p_value))
     return Shift(count, before, now, values[:, -1], p_value)
@@ -86,7 +86,7 @@ def from_zero(values: Floats, most: int) -> Shift:
     left = np.where(late, values - now[:, None], 0)
     spread = np.sqrt((left**2).sum(axis=1) / np.maximum(count - 1, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        p_value = 2 * stats.t.sf(np.abs(now) / (spread / np.sqrt(np.maximum(count, 1))), np.maximum(count - 1, 1))
+        p_value = 2 * scipy.stats.t.sf(np.abs(now) / (spread / np.sqrt(np.maximum(count, 1))), np.maximum(count - 1, 1))
     judged = known[:, -1] & (count >= MIN_EARLIER) & np.isfinite(p_value)
     now, p_value = (np.where(judged, each, np.nan) for each in (now, p_value))
     return Shift(count, np.zeros(len(values)), now, now, p_value)

@@ -7,7 +7,7 @@ leaves no rate to assume.
 
 from collections.abc import Sequence
 
-from scipy import stats
+import scipy
 
 FALSE_DISCOVERIES = 0.05  # share, on average, of the machines called wrong
 
@@ -26,7 +26,7 @@ def chance(alarms: int, clips: int, calibration: int, below: int) -> float:
     Clips of one night are not independent: a machine's state, load and background are shared, so that a whole healthy
     night may be off together. Then so many alarms are more likely than this says.
     """
-    return float(stats.hypergeom.sf(alarms - 1, calibration + clips, clips, calibration - below + alarms))
+    return float(scipy.stats.hypergeom.sf(alarms - 1, calibration + clips, clips, calibration - below + alarms))
 
 
 def discoveries(chances: Sequence[float | None], rate: float = FALSE_DISCOVERIES) -> list[bool]:
@@ -43,7 +43,7 @@ def adjusted(chances: Sequence[float | None]) -> list[float | None]:
     known = [number for number, value in enumerate(chances) if value is not None]
     found: list[float | None] = [None] * len(chances)
     if known:
-        values = stats.false_discovery_control([chances[number] for number in known])
+        values = scipy.stats.false_discovery_control([chances[number] for number in known])
         for number, value in zip(known, values, strict=True):
             found[number] = float(value)
     return found
