@@ -41,7 +41,7 @@ LONGEST = (
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest go first, so that the other process has something to do until they end."""
+    """The files that take longest go first, so that the other processes have something to do until they end."""
     longest = [Path(__file__).parent / name for name in LONGEST]
 
     def place(item: pytest.Item) -> int:
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, bool | None]:
-    """A test marked ``alone`` runs while the other process runs none; waiting for that counts towards no timeout."""
+    """A test marked ``alone`` runs while no other process runs one; waiting for that counts towards no timeout."""
     if not hasattr(item.config, "workerinput"):
         return (yield)
     shared = Path(item.config.getoption("basetemp")).parent

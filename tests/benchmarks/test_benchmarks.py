@@ -84,17 +84,20 @@ def test_ingest_of_a_source_that_has_grown() -> None:
     assert result.output.splitlines()[-1] == "CLIPS of the grown source equal those of the full run"
 
 
-MOST_BYTES = 500  # of the driver's memory, for a clip more
+MOST_BYTES = {"listed": 500, "ingested": 1_200}  # of the driver's memory, for a clip more
 
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_driver_hardly_grows_with_its_archive(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whole tables in memory take 600 bytes a clip to list an archive, and 1,600 to ingest it."""
+    """Whole tables in memory take 600 bytes a clip to list an archive, and 1,600 to ingest it.
+
+    What allocators keep of freed memory is up to 40 MiB more in one run than in another.
+    """
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
     options = ["--clips", "15000", "--clips", "60000", "--no-score"]
     result = CliRunner().invoke(planning.main, options, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert rows(result.output, "clips").keys() == {"15,000", "60,000"}
     grown = dict(re.findall(r"(\w+): \S+ times the memory, (-?[\d.]+) bytes a clip", result.output))
-    assert grown.keys() == {"listed", "ingested"}
-    assert all(float(per_clip) < MOST_BYTES for per_clip in grown.values()), result.output
+    assert grown.keys() == MOST_BYTES.keys()
+    assert all(float(per_clip) < MOST_BYTES[phase] for phase, per_clip in grown.items()), result.output

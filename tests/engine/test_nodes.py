@@ -59,7 +59,7 @@ from ray_asd.engine import connection, cutting, placement, shards, waiting, work
 from ray_asd.engine.receipts import Done
 from ray_asd.store.lease import Fence
 
-waiting._SAID_SECONDS = 3.0
+waiting._SAID_SECONDS = 1.0
 
 class Note:
     def __call__(self, rows, attempt, name):
@@ -113,17 +113,17 @@ with connection.connected():
     hold = ray.remote(num_cpus=2)(Holder)
     held = [hold.remote() for _ in range(2)]
     ray.get([actor.ready.remote() for actor in held])
-    os.environ["RAY_ASD_WAIT_MINUTES"] = "0.1"
+    os.environ["RAY_ASD_WAIT_MINUTES"] = "0.05"
     work("/held/parts")
     train("unplaced")
     del os.environ["RAY_ASD_WAIT_MINUTES"]
     print("once more")
-    threading.Timer(8, lambda: [ray.kill(actor) for actor in held]).start()
+    threading.Timer(4, lambda: [ray.kill(actor) for actor in held]).start()
     work("/freed/parts")
     print("stopped")
     held = [hold.remote() for _ in range(2)]
     ray.get([actor.ready.remote() for actor in held])
-    threading.Timer(4, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start()
     train("stopped")
 """
 
@@ -155,8 +155,8 @@ def test_a_wait_has_an_end(told: tuple[list[str], Path]) -> None:
     lines = told[0][: told[0].index("once more")]
     ends = [line for line in lines if line.startswith("Unplaced")]
     assert ends == [
-        "Unplaced note: waited 0.1 minutes for 1 x (2 CPU); free are 0 CPU",
-        "Unplaced train: waited 0.1 minutes for 2 x (2 CPU); free are 0 CPU",
+        "Unplaced note: waited 0.05 minutes for 1 x (2 CPU); free are 0 CPU",
+        "Unplaced train: waited 0.05 minutes for 2 x (2 CPU); free are 0 CPU",
     ]
     assert "train  waits for 2 x (2 CPU), free are 0 CPU 0" in lines
 
