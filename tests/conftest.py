@@ -1,6 +1,5 @@
 """What several tests share: an object store, a place in each kind of storage, and one Ray for the whole session."""
 
-import fcntl
 import logging
 import os
 import re
@@ -9,13 +8,11 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
 import pytest
-
-from processes import locked
 
 # Threads that wait for the others of a product would spin meanwhile, on processors that these others are waiting for:
 # with two processes on two processors that takes fifty times as long. Read when torch is imported, here and by Ray.
@@ -48,19 +45,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((number for number, path in enumerate(longest) if item.path.is_relative_to(path)), len(longest))
 
     items.sort(key=place)
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, bool | None]:
-    """A test marked ``alone`` runs while no other process runs one; waiting for that counts towards no timeout."""
-    if not hasattr(item.config, "workerinput"):
-        return (yield)
-    shared = Path(item.config.getoption("basetemp")).parent
-    kind = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
-    # Who waits for the room keeps the turnstile, so that no later one overtakes it.
-    with locked(shared / "turnstile", fcntl.LOCK_EX) as turnstile, locked(shared / "room", kind):
-        fcntl.flock(turnstile, fcntl.LOCK_UN)
-        return (yield)
 
 
 @pytest.fixture(scope="session")

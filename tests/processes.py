@@ -16,7 +16,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(0.05)
 
 
 def below_this_one(title: bytes) -> list[int]:
@@ -87,11 +87,11 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def locked(path: Path, kind: int = fcntl.LOCK_EX) -> Iterator[int]:
+def locked(path: Path) -> Iterator[None]:
     """The file's lock for the block, among the processes of a test session."""
     with path.open("ab") as file:
-        fcntl.flock(file, kind)
+        fcntl.flock(file, fcntl.LOCK_EX)
         try:
-            yield file.fileno()
+            yield
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked meanwhile would hold it on

@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -196,6 +197,7 @@ def scraped(endpoints: list[str], job: "Future[dict[str, Any]]") -> dict[tuple[s
     seen: dict[tuple[str, str | None], float] = {}
     ended = False
     while not ended:
+        time.sleep(0.5)
         ended = job.done()  # asked before the last look: what a process counts is told by its end at the latest
         for endpoint in endpoints:
             try:

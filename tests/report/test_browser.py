@@ -34,8 +34,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return places
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
 @pytest.mark.parametrize("name", ["comparison", "full", "bare", "morning"])
 def test_a_reader_sees_all_of_it(pages: dict[str, Path], name: str, width: int, scheme: str) -> None:
     seen = browser.look(str(PROGRAM), pages[name], width, scheme)

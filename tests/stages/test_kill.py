@@ -100,7 +100,7 @@ class Submission:
         while self.steps() < step:
             assert process is None or process.poll() is None, "it ended too early"
             assert time.monotonic() < deadline
-            time.sleep(0.02)
+            time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def killing_a_worker(submission: Submission, step: int, draw: random.Random) -> 
         def kill() -> None:
             submission.wait_for(step)
             while not (running := workers()):
-                time.sleep(0.02)
+                time.sleep(0.1)
             time.sleep(draw.uniform(0, 0.1))  # its last steps take longer
             os.kill(draw.choice(running), signal.SIGKILL)
 

@@ -22,7 +22,7 @@ from ray_asd.data import audio
 from ray_asd.tables import Folder
 
 TRAIN, TEST = 4, 2  # clips of a machine
-MACHINES = 30
+MACHINES = 15
 ODD_FILES = (b"not \xff UTF-8.wav", b"ends.wav ", b"ends.wav.", b"no sound", b"%2e%2e%2fx.wav", b"x" * 251 + b".wav")
 
 

@@ -66,7 +66,7 @@ class Sweeping:
         """Lose the driver, the head and the only node so long after so many stages are done."""
         with self._cluster(most=1) as cluster, self._driver(cluster) as driver:
             while driver.poll() is None and len(self.attempts()) < done:
-                time.sleep(0.2)
+                time.sleep(1.0)
             time.sleep(seconds)
             driver.send_signal(signal.SIGKILL)
             cluster.kill()
