@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +47,14 @@ class Head:
 
     def job(self, submission_id: str) -> dict[str, Any]:
         """What the cluster itself says of a job."""
-        url = f"{self.address}/api/jobs/{submission_id}"
-        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {self.token}"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            found: dict[str, Any] = json.load(answer)
+        asked = requests.get(f"{self.address}/api/jobs/{submission_id}", headers=self.bearer, timeout=60)
+        asked.raise_for_status()
+        found: dict[str, Any] = asked.json()
         return found
+
+    @property
+    def bearer(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,12 @@ def head(s3: str) -> Iterator[Head]:
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", *AWS))}
-    clean |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "OMP_NUM_THREADS": "1"}
+    clean |= {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "OMP_NUM_THREADS": "1",
+        "RAY_worker_niceness": "0",
+    }
     port, dashboard, agent, client = map(str, processes.free_ports(4))
     options = {"port": port, "dashboard-port": dashboard, "dashboard-agent-listen-port": agent}
     options |= {"ray-client-server-port": client, "dashboard-host": "127.0.0.1", "temp-dir": str(folder / "ray")}
@@ -76,7 +83,7 @@ def head(s3: str) -> Iterator[Head]:
         aws = {name: os.environ[name] for name in AWS}
         started = Head(f"http://127.0.0.1:{dashboard}", token.read_text(), clean | aws)
         try:
-            _wait_for_agent(process, started, agent)
+            _wait_for(process, started, agent)
             yield started
         finally:
             process.terminate()
@@ -88,17 +95,23 @@ def head(s3: str) -> Iterator[Head]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait_for_agent(process: subprocess.Popen[bytes], head: Head, port: str) -> None:
-    """Jobs can be submitted once the node's agent listens."""
-    deadline = time.monotonic() + 120
-    node = socket.gethostbyname(socket.gethostname())
+def _wait_for(process: subprocess.Popen[bytes], head: Head, agent: str) -> None:
+    """Jobs can be submitted once the dashboard answers and the node's agent listens."""
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
-        for host in ("127.0.0.1", node):
-            with socket.socket() as probe:
-                if probe.connect_ex((host, int(port))) == 0:
-                    return
         time.sleep(0.2)
+        try:
+            asked = requests.get(f"{head.address}/api/jobs/", headers=head.bearer, timeout=60)
+        except requests.ConnectionError:
+            continue
+        if asked.ok and any(_listens(host, int(agent)) for host in ("127.0.0.1", socket.gethostname())):
+            return
     raise RuntimeError("the Ray head did not start")
+
+
+def _listens(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
 
 
 @pytest.fixture(scope="module")

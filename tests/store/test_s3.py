@@ -253,6 +253,7 @@ class Guarded(http.server.BaseHTTPRequestHandler):
     tells: ClassVar[bool] = True
 
     def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))  # else it would begin the next request
         status, code = type(self).code
         if "list-type" in self.path:
             status, code = (403, type(self).listing) if type(self).listing else (200, "")
