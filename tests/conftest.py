@@ -38,7 +38,7 @@ LONGEST = (
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest go first, so that the other processes have something to do until they end."""
+    """The files that take longest go first, so that the other process has something to do until they end."""
     longest = [Path(__file__).parent / name for name in LONGEST]
 
     def place(item: pytest.Item) -> int:

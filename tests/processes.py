@@ -86,6 +86,13 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def is_open(host: str, port: int) -> bool:
+    """Whether somebody takes connections there."""
+    with socket.socket() as probe:
+        probe.settimeout(10)
+        return probe.connect_ex((host, port)) == 0
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """The file's lock for the block, among the processes of a test session."""

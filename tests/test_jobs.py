@@ -104,14 +104,9 @@ def _wait_for(process: subprocess.Popen[bytes], head: Head, agent: str) -> None:
             asked = requests.get(f"{head.address}/api/jobs/", headers=head.bearer, timeout=60)
         except requests.ConnectionError:
             continue
-        if asked.ok and any(_listens(host, int(agent)) for host in ("127.0.0.1", socket.gethostname())):
+        if asked.ok and any(processes.is_open(host, int(agent)) for host in ("127.0.0.1", socket.gethostname())):
             return
     raise RuntimeError("the Ray head did not start")
-
-
-def _listens(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((host, port)) == 0
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from ray_asd.engine.progress import Progress
 from ray_asd.scoring.alerts import Machine
 from ray_asd.scoring.nights import BY_CLIPS, BY_NIGHTS
 from ray_asd.stages import demo_nights
-from ray_asd.stages.fleet import alerting, manifests, night
+from ray_asd.stages.fleet import alerting, deciding, manifests
 from ray_asd.stages.fleet.revisions import Fleet, Rules
 from ray_asd.tables import SCORES, Folder
 
@@ -142,7 +142,7 @@ def _judge(found: Found, plant: Plant, fleet: Fleet) -> None:
         failing[machine_type, ONLY_SECTION, machine_id] = one
     outputs = [manifests.output(fleet.uri, one) for one in manifests.all_newest(fleet.uri, plant.dates)]
     for output in outputs:
-        for row in night.decisions(output).to_pylist():
+        for row in deciding.decisions(output).to_pylist():
             _count(found, row, failing)
     _account(found, plant, outputs)
     begun: dict[Machine, date] = {}

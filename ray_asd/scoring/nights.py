@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 
 from ray_asd.fleet_tables import DECISIONS, MACHINE, NIGHTS
 from ray_asd.scoring import standards
-from ray_asd.scoring.rules import Settings as Settings  # for those who decide
+from ray_asd.scoring.rules import Settings
 from ray_asd.scoring.scores import MIN_CLIPS, p_values
 from ray_asd.scoring.standards import Bools, Floats, Ints
 from ray_asd.scoring.verdicts import adjusted

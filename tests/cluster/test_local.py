@@ -115,8 +115,8 @@ def check_walls(submit: Submitter, port: int) -> None:
     assert requests.post(f"{dashboard}/api/jobs/", json={"entrypoint": "true"}, timeout=60).status_code == 401
     own = socket.gethostbyname(socket.gethostname())
     if own != "127.0.0.1":
-        assert not is_open(own, int(dashboard.rpartition(":")[2])), "the dashboard is on loopback"
-        assert is_open(own, port), "the GCS is on all interfaces: what the guide warns of"
+        assert not processes.is_open(own, int(dashboard.rpartition(":")[2])), "the dashboard is on loopback"
+        assert processes.is_open(own, port), "the GCS is on all interfaces: what the guide warns of"
 
 
 def from_recordings_to_a_night(submit: Submitter, folder: Path) -> dict[str, Output]:
@@ -210,12 +210,6 @@ def scraped(endpoints: list[str], job: "Future[dict[str, Any]]") -> dict[tuple[s
                     seen.update({(name, sample.labels.get("stage")): sample.value for sample in family.samples})
     job.result()
     return seen
-
-
-def is_open(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(10)
-        return probe.connect_ex((host, port)) == 0
 
 
 def test_a_port_that_is_taken_is_one_line() -> None:

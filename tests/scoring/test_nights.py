@@ -12,7 +12,8 @@ from ray_asd import tables
 from ray_asd.errors import UserError
 from ray_asd.fleet_tables import DECISIONS, MACHINE, NIGHTS
 from ray_asd.scoring import nights, standards
-from ray_asd.scoring.nights import BY_CLIPS, BY_NIGHTS, Settings
+from ray_asd.scoring.nights import BY_CLIPS, BY_NIGHTS
+from ray_asd.scoring.rules import Settings
 
 NO_PAST, NO_CALIBRATION = NIGHTS.empty_table(), tables.CALIBRATION.empty_table()
 

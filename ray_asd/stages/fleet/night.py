@@ -19,7 +19,6 @@ from ray_asd.stages.detection import detector as detectors
 from ray_asd.stages.fleet import deciding
 from ray_asd.stages.fleet import hearing_of_night as hearing
 from ray_asd.stages.fleet.deciding import Past, Tonight, joined
-from ray_asd.stages.fleet.deciding import decisions as decisions  # of a night, for those who follow it
 from ray_asd.tables import Folder
 
 STAGE = "night"

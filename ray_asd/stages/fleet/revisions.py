@@ -16,7 +16,7 @@ from ray_asd.scoring.alerts import Alert, Persistence
 from ray_asd.scoring.rules import Settings
 from ray_asd.stages.detection import detector as detectors
 from ray_asd.stages.detection import score
-from ray_asd.stages.fleet import alerting, explain, manifests, naming, night, registry
+from ray_asd.stages.fleet import alerting, deciding, explain, manifests, naming, night, registry
 from ray_asd.stages.fleet.deciding import Past
 from ray_asd.stages.fleet.manifests import Night, Why
 
@@ -176,7 +176,7 @@ class Revisions:
         """
         around = {one: manifests.output(self.fleet.uri, night) for one, night in self._around(day).items()}
         around |= {day: tables} if tables else {}
-        decided = {one: night.decisions(around[one]) for one in sorted(around)}
+        decided = {one: deciding.decisions(around[one]) for one in sorted(around)}
         for one in decided:
             if one >= day:
                 last = [decided[each] for each in decided if each <= one][-RECENT:]

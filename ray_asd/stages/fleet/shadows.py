@@ -11,6 +11,7 @@ from ray_asd.build import Output
 from ray_asd.errors import UserError
 from ray_asd.fleet_tables import NIGHTS
 from ray_asd.scoring.alerts import Machine
+from ray_asd.scoring.rules import Settings
 from ray_asd.stages.fleet import manifests
 from ray_asd.stages.fleet.deciding import decisions, joined
 from ray_asd.stages.fleet.hearing_of_night import label, machines
@@ -87,7 +88,7 @@ def _decided(own: Output, beside: list[Output], past: pa.Table, day: date) -> tu
     detector = build.find(beside[0].marker.inputs["detector"].uri) if beside else None
     empty = tables.CALIBRATION.empty_table()
     calibration = detector.table(Folder.CALIBRATION, tables.CALIBRATION) if detector else empty
-    settings = nights.Settings(own.marker.config["rate"], own.marker.config["min_nights"])
+    settings = Settings(own.marker.config["rate"], own.marker.config["min_nights"])
     return nights.decide(scores, day, past, calibration, settings), nights.summary(scores, day)
 
 

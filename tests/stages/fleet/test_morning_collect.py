@@ -13,7 +13,7 @@ from ray_asd.errors import UserError
 from ray_asd.fleet_tables import Morning
 from ray_asd.scoring import alerts
 from ray_asd.scoring.alerts import Change
-from ray_asd.stages.fleet import alerting, explain, morning, night
+from ray_asd.stages.fleet import alerting, deciding, explain, morning
 from stages.fleet.heard import LAST, Nights, Row, decided, detector, recorded, scored, wave
 
 FAN, PUMP = ("fan", "00", "f1"), ("pump", "00", "p1")
@@ -37,7 +37,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> str:
             clips = [recorded(f"{recordings}/{day}.wav", FAN, wave(50 + number, 3100.0), "test")]
         told = {"silent": {"pump 00 p1": str(NIGHTS[-2])} if day == LAST else {}}
         made = nights.add(day, rows, clips, [scored(row, 2.0, 0.05, healthy[:2]) for row in clips], told)
-        decisions.append(night.decisions(made))
+        decisions.append(deciding.decisions(made))
         heard = steps.ensure(explain.step(made, nights.detector), root)
         alerting.follow_night(root, decisions, why=explain.told(heard))
     return root
