@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,11 +23,11 @@ from ray_asd.models.backbones import SpeechBackbone
 from ray_asd.models.checkpoints import Checkpoint
 from ray_asd.models.low_pass import LowPass
 from ray_asd.models.packed import Packed, pack
-from ray_asd.models.passes import Passes
+from ray_asd.models.passes import Passes, alone
 from ray_asd.models.pooling import POOLINGS, TransformerPooling, padded
 from ray_asd.models.seeding import seeded
+from ray_asd.models.sizes import Sizes
 
-_TRIED = 3  # windows of noise, to see whether a row's place in a pass changes its last bits
 BATCH_SECONDS = 64.0  # of audio in one forward pass when embedding; another one is another result, to the last bit
 
 
@@ -116,7 +117,7 @@ class ClipEmbedder(nn.Module):
         self.pooling = pooling
         self.recipe = recipe
         self.batch_seconds = BATCH_SECONDS
-        self._place_free: dict[tuple[int, int, int], bool] = {}
+        self._sizes: Sizes | None = None
 
     def pack(self) -> None:
         """Lay the backbone out for inference alone: on its device, as fast as the recipe's precision and it allow.
@@ -125,7 +126,7 @@ class ClipEmbedder(nn.Module):
         """
         assert isinstance(self.embedder.backbone, SpeechBackbone), "packed already"
         self.embedder.backbone = pack(self.embedder.backbone, self.recipe.inference.precision)
-        self._place_free.clear()
+        self._sizes = Sizes(self._forward)
 
     @property
     def chunking(self) -> Chunking:
@@ -166,29 +167,17 @@ class ClipEmbedder(nn.Module):
 
     def _chunk_embeddings(self, waveforms: Iterable[np.ndarray], chunking: Chunking) -> Iterator[Tensor]:
         self.eval()
-        size = max(1, int(self.batch_seconds * SAMPLE_RATE) // chunking.window)
-        if self._device.type == "cpu" and size > 1 and not self._is_place_free(chunking.window, size):
-            size = 1
-        passes = Passes(self._forward, chunking.window, size, self._device)
+        samples = int(self.batch_seconds * SAMPLE_RATE)
+        size, alike = max(1, samples // chunking.window), alone
+        if self._device.type == "cpu":  # a GPU's last bits are nobody's
+            # A backbone that is not packed is never trusted: transformers' WavLM takes the sigmoids of a whole pass at
+            # once, and torch gives the last few values of a tensor other bits, too rarely for a few tries to show it.
+            if size > 1 and not (self._sizes and self._sizes.is_place_free(chunking.window, size)):
+                size = 1
+            if self._sizes:
+                alike = partial(self._sizes.alike, samples=samples)
+        passes = Passes(self._forward, chunking.window, size, self._device, alike)
         return passes.clips(windows(self._prepared(waveform), chunking) for waveform in waveforms)
-
-    @torch.inference_mode()
-    def _is_place_free(self, window: int, size: int) -> bool:
-        """Whether a window's embedding is the same to the last bit in every place of a pass.
-
-        It depends on the processor and on the layout: some products give the last rows of a tile other bits.
-        So it is tried, with noise, which shows it in any of a pass's many values. A backbone that is not packed is
-        never trusted: transformers' WavLM takes the sigmoids of a whole pass at once, and torch gives the last few
-        values of a tensor other bits, too rarely for a few tries to show it.
-        """
-        if not isinstance(self.embedder.backbone, Packed):
-            return False
-        key = window, size, torch.get_num_threads()
-        if key not in self._place_free:
-            noise = torch.randn(_TRIED, window, generator=torch.Generator().manual_seed(0))
-            passes = (self._forward(chunk.expand(size, -1).contiguous()) for chunk in noise)
-            self._place_free[key] = all(bool((rows == rows[0]).all()) for rows in passes)
-        return self._place_free[key]
 
     def _prepared(self, waveform: np.ndarray) -> Tensor:
         signal = torch.tensor(waveform, dtype=torch.float32)

@@ -3,12 +3,12 @@
 Matrix libraries choose how they add up by the number of rows, not by where a row stands: in bf16 a chunk's hidden
 states differ in the last bit between passes of 8 and of 16 windows, and never with its place in either (measured on
 oneDNN, all families, tiny and base). Hence passes of whole windows always hold the same number of them, the last one
-filled up with repetitions, and a chunk of any other length is a pass of its own.
+filled up with repetitions, and a chunk of any other length is a pass of its own, or gives the bits of one.
 
 Shapes: B chunks of a pass, T samples of a chunk, C chunks of a clip, E embedding size.
 """
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -45,15 +45,28 @@ class _Pass:
     done: "torch.cuda.Event | None"
 
 
+def alone(length: int) -> int:
+    """No chunks of this length go through a pass together."""
+    return 1
+
+
 class Passes:
-    """Chunks to embeddings by ``embed``, [B, T] -> [B, E] on ``device``: ``size`` chunks of ``window`` samples at once.
+    """Chunks to embeddings by ``embed``, [B, T] -> [B, E] on ``device``: ``size`` chunks of ``window`` samples at once,
+    and as many as ``alike`` says of any other length, where as many are at hand.
 
     On a GPU a pass is copied there while the one before is computed, and its results are fetched one pass late.
     """
 
-    def __init__(self, embed: Callable[[Tensor], Tensor], window: int, size: int, device: torch.device) -> None:
-        self._embed, self._window, self._size, self._device = embed, window, size, device
-        self._pending: list[_Chunk] = []  # of whole windows, fewer than a pass
+    def __init__(
+        self,
+        embed: Callable[[Tensor], Tensor],
+        window: int,
+        size: int,
+        device: torch.device,
+        alike: Callable[[int], int] = alone,
+    ) -> None:
+        self._embed, self._window, self._size, self._device, self._alike = embed, window, size, device, alike
+        self._pending: defaultdict[int, list[_Chunk]] = defaultdict(list)  # by length, fewer than a pass
         self._launched: deque[_Pass] = deque()
         self._clips: deque[_Clip] = deque()  # in order; the first one is not handed out yet
 
@@ -74,20 +87,20 @@ class Passes:
         yield from self._finished()
 
     def _take(self, chunk: _Chunk) -> None:
-        if len(chunk.samples) != self._window:
-            self._launch([chunk], size=1)
-            return
-        self._pending.append(chunk)
-        if len(self._pending) == self._size:
-            self._launch_pending()
-
-    def _launch_pending(self) -> None:
-        self._launch(self._pending, self._size)
-        self._pending = []
+        length = len(chunk.samples)
+        size = self._size if length == self._window else self._alike(length)
+        self._pending[length].append(chunk)
+        if len(self._pending[length]) >= size:
+            self._launch(self._pending.pop(length), size)
 
     def _flush(self) -> None:
-        if self._pending:
-            self._launch_pending()
+        for length, chunks in self._pending.items():
+            if length == self._window:
+                self._launch(chunks, self._size)
+            else:
+                for chunk in chunks:
+                    self._launch([chunk], size=1)
+        self._pending.clear()
         self._settle(running=0)
 
     @torch.inference_mode()

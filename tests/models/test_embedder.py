@@ -13,7 +13,7 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from ray_asd.config import Inference, Recipe
 from ray_asd.errors import UserError
-from ray_asd.models import embedder
+from ray_asd.models import embedder, sizes
 from ray_asd.models.checkpoints import resolve
 from ray_asd.models.embedder import WHOLE, Chunking, ClipEmbedder, WeightedSum, normalise, windows
 from ray_asd.models.pooling import padded
@@ -191,6 +191,18 @@ def test_another_batch_size_is_the_same_within_rounding(family: str) -> None:
     assert np.abs(usual[0] - usual[2]).max() > 1e-4  # another clip of the same length
     system.batch_seconds = 0.1  # a window at a time
     np.testing.assert_allclose(system.embed(clips), usual, atol=2e-6)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_short_clips_give_the_bits_that_each_gives_alone(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sizes, "_WORTH_TRYING", 3)
+    system = tiny(family="hubert", inference=WINDOWS | {"precision": precision})
+    system.pack()
+    clips = [noise(0.1 if number % 3 else 0.15, number) for number in range(60)]
+    alone = np.concatenate([system.embed([clip]) for clip in clips])
+    assert (system.embed(clips) == alone).all()
+    assert system._sizes
+    assert {size for _, size, _, alone in system._sizes._same if alone} == {16}, "it was tried"
 
 
 @pytest.mark.parametrize("weighted_sum", [False, True])

@@ -42,6 +42,16 @@ def test_windows_always_go_through_in_the_same_number_and_other_lengths_alone() 
     assert sorted(embed.shapes) == [(1, 3), (1, 9), (3, 4), (3, 4)]
 
 
+def test_other_lengths_go_together_where_that_changes_nothing_and_a_pass_is_full() -> None:
+    embed = Embed()
+    clips = [chunks(length, first=10.0 * number) for number, length in enumerate([3, 9, 3, 4, 3, 9, 3, 9])]
+    found = list(Passes(embed, window=4, size=2, device=CPU, alike={3: 2, 9: 4}.__getitem__).clips(clips))
+    assert [clip[0].tolist() for clip in found] == [
+        [0, 2], [10, 1], [20, 2], [30, 2], [40, 2], [50, 1], [60, 2], [70, 1],
+    ]  # fmt: skip
+    assert sorted(embed.shapes) == [(1, 9), (1, 9), (1, 9), (2, 3), (2, 3), (2, 4)]
+
+
 @pytest.mark.parametrize("size", [1, 2, 5, 64])
 def test_clips_come_back_in_order_whatever_the_size(size: int) -> None:
     counts = [1, 7, 2, 2, 5, 1, 3]
