@@ -174,7 +174,7 @@ def run(folder: str, clips: int) -> None:
     def timed(phase: str, work: Callable[[], _Made]) -> _Made:
         begun = time.monotonic()
         made = work()
-        measured[phase] = _peak_mib(), time.monotonic() - begun
+        measured[phase] = peak_mib(), time.monotonic() - begun
         return made
 
     step = timed("listed", lambda: ingest.step(Source(source, "dcase2023"), Worker(), silent))
@@ -209,7 +209,7 @@ def _check(output: Output, count: str, expected: int) -> None:
         raise click.ClickException(f"{found} {count} of {expected} came out: {output.uri}")
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
     """The largest resident memory of this process so far; a child's ``ru_maxrss`` may be its parent's."""
     (found,) = re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
     return int(found) * 1024 / _MIB

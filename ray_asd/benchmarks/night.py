@@ -1,0 +1,153 @@
+"""A night of a fleet against the same recordings ingested and scored plainly: seconds, and the driver's memory.
+
+    python -m ray_asd.benchmarks.night
+    python -m ray_asd.benchmarks.night --clips 5000 --clips 20000
+
+Short recordings and a tiny random backbone, so that what counts is everything but the model. Either run has a process
+and a Ray of its own; the detector was enrolled and released before. A night does more than the other: it looks which
+recordings are new, decides machine by machine, follows alerts, explains them and writes the morning page.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import click
+import numpy as np
+
+from ray_asd import config, store
+from ray_asd.benchmarks import measure
+from ray_asd.benchmarks.archive import HEALTHY, RATE, SETTINGS
+from ray_asd.benchmarks.planning import peak_mib
+from ray_asd.build import Output, steps
+from ray_asd.data.audio import encode_wav
+from ray_asd.data.source import Source
+from ray_asd.engine import connection
+from ray_asd.engine.progress import silent
+from ray_asd.stages.detection import enroll, score
+from ray_asd.stages.fleet import nightly, registry, release
+from ray_asd.stages.fleet.dates import Arrivals
+from ray_asd.stages.fleet.nightly import Watch
+from ray_asd.stages.fleet.revisions import Fleet
+from ray_asd.stages.recordings import ingest
+from ray_asd.stages.training import systems
+from ray_asd.stages.training.usage import planned
+
+NIGHT = date(2026, 1, 5)
+PATTERN = "{machine_type}_{machine_id}_{recorded_at:%Y%m%dT%H%M%S}.wav"
+RECIPE = config.load("tiny", SETTINGS)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--clips", "sizes", default=[2_000, 20_000], multiple=True, show_default=True, help="Repeatable.")
+@click.option("--machines", default=100, show_default=True)
+@click.option("--seconds", default=0.5, show_default=True, help="Of each clip.")
+@click.pass_context
+def main(context: click.Context, sizes: tuple[int, ...], machines: int, seconds: float) -> None:
+    """Time nights of growing size, and the same recordings ingested and scored."""
+    if context.invoked_subcommand:
+        return
+    click.echo(measure.hardware("ray", "transformers"))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder, "healthy"), HEALTHY, machines, seconds, NIGHT - timedelta(1))
+        detector = _alone("release", folder)
+        for size in sizes:
+            write(Path(folder, f"in{size}"), size, machines, seconds, NIGHT)
+            plain, night = (json.loads(_alone(what, folder, detector, size)) for what in ("plain", "night"))
+            ratio = plain["seconds"] / night["seconds"]
+            rows.append([f"{size:,}", *(f"{night[name]:.0f}" for name in ("scored", "seconds", "mib"))])
+            rows[-1] += [*(f"{plain[name]:.0f}" for name in ("scored", "seconds", "mib")), f"{ratio:.2f}"]
+    header = [
+        "clips",
+        "scored",
+        "night, s",
+        "driver, MiB",
+        "scored",
+        "plain, s",
+        "driver, MiB",
+        "throughput of the night",
+    ]
+    click.echo(measure.table(header, rows))
+
+
+def write(folder: Path, clips: int, machines: int, seconds: float, day: date) -> None:
+    """So many recordings of noise by so many machines, evenly over a day."""
+    folder.mkdir()
+    random, midnight = np.random.default_rng(clips), datetime(day.year, day.month, day.day, tzinfo=UTC)
+    for number in range(clips):
+        turn, machine = divmod(number, machines)
+        recorded_at = midnight + timedelta(days=turn / (clips // machines + 1))
+        noise = random.standard_normal(round(seconds * RATE), np.float32) * np.float32(0.1)
+        (folder / f"fan_{machine:03d}_{recorded_at:%Y%m%dT%H%M%S}.wav").write_bytes(encode_wav(noise, RATE))
+
+
+def _alone(what: str, *arguments: object) -> str:
+    """What a step in a process of its own says last."""
+    command = [sys.executable, "-m", __spec__.name, what, *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    return done.stdout.splitlines()[-1]
+
+
+@main.command("release", hidden=True)
+@click.argument("folder")
+def _release(folder: str) -> None:
+    """Enrol the healthy recordings and make the detector current."""
+    root, releases = store.join(folder, "root"), store.join(folder, "registry")
+    source = Source(store.join(folder, "healthy"), pattern=PATTERN, split="train")
+    with connection.connected():
+        clips = steps.ensure(ingest.step(source, RECIPE.resources.ingest, silent), root)
+        model = steps.ensure(systems.system(RECIPE, clips, silent), root)
+        detector = steps.ensure(enroll.step([planned(model, RECIPE, clips)], clips, silent), root)
+        order = release.Order(registry.whoever())
+        release.make_current(release.add(detector, releases, order), releases, order)
+    click.echo(detector.uri)
+
+
+@main.command("plain", hidden=True)
+@click.argument("folder")
+@click.argument("detector")
+@click.argument("size")
+def _plain(folder: str, detector: str, size: str) -> None:
+    def work() -> Output:
+        root = store.join(folder, f"plain{size}")
+        step = ingest.step(_source(folder, size), RECIPE.resources.ingest, silent)
+        clips = steps.ensure(step, root)
+        return steps.ensure(score.step(registry.detector(detector), clips, RECIPE.resources, silent), root)
+
+    _tell(work)
+
+
+@main.command("night", hidden=True)
+@click.argument("folder")
+@click.argument("detector")
+@click.argument("size")
+def _night(folder: str, detector: str, size: str) -> None:
+    def work() -> Output:
+        fleet = Fleet(store.join(folder, f"fleet{size}"), store.join(folder, "registry"), resources=RECIPE.resources)
+        ended = nightly.run(fleet, Watch(Arrivals(_source(folder, size)), look_back=0), NIGHT)
+        assert ended.night
+        return fleet.at(ended.night.output)
+
+    _tell(work)
+
+
+def _source(folder: str, size: str) -> Source:
+    return Source(store.join(folder, f"in{size}"), pattern=PATTERN, split="test")
+
+
+def _tell(work: Callable[[], Output]) -> None:
+    begun = time.monotonic()
+    with connection.connected():
+        output = work()
+    taken, scored = time.monotonic() - begun, output.marker.counts.get("scored", output.marker.counts["clips"])
+    click.echo(json.dumps({"seconds": taken, "mib": peak_mib(), "scored": scored}))
+
+
+if __name__ == "__main__":
+    main()
