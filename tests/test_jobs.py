@@ -1,4 +1,7 @@
-"""What ``ray job submit`` starts, and ``jobs/submit.py`` against a Ray head of its own, with dashboard and token."""
+"""What ``ray job submit`` starts, and ``jobs/submit.py`` against a Ray head of its own, with dashboard and token.
+
+``CUT_SECONDS`` (environment, default 3) is how long the network is cut while a job is followed.
+"""
 
 import contextlib
 import json
@@ -226,7 +229,7 @@ def test_a_dashboard_that_is_away_for_a_while_is_asked_again(head: Head) -> None
             name = next(line.split()[1].rstrip(":") for line in process.stderr if line.startswith("job "))
             assert any("waiting for its end" in line for line in process.stderr), "the proxy knows no web sockets"
             proxied.close()
-            time.sleep(3)  # for more polls than one
+            time.sleep(float(os.environ.get("CUT_SECONDS", "3")))  # for more polls than one
             with fault_proxy.running(head.address, "--port", port):
                 assert process.wait(240) == 2
     job = head.job(name)

@@ -25,6 +25,7 @@ import ray
 from commands import run as command
 from processes import wait_for
 from ray_asd import store
+from ray_asd.cli import morning
 from ray_asd.stages.fleet import manifests
 from ray_asd.store import lease
 from s3_faults import through
@@ -41,7 +42,7 @@ POINTS = [  # what a driver dies at, one after the other
     *([r"os.link driver /alerts/000003.json$"] if ROUNDS else []),  # before the alert's update
     "os.rename driver /alerts.parquet$",  # after it
     f"os.link driver /nights/{day(2)}/000001.json$",  # before the manifest
-    *(["os.rename driver /latest.json$"] if ROUNDS else []),  # after it
+    *(["os.rename driver /latest.json$", f"os.rename driver /{day(2)}.html$"] if ROUNDS else []),  # after it
 ]
 
 
@@ -104,13 +105,15 @@ def test_killed_at_each_point_where_it_hurts(
     fleet, done = copied(undisturbed[0], tmp_path / "fleet"), tmp_path / "done"
     done.mkdir()
     faults = {"FAULTS": "\n".join(POINTS), "FAULTS_DONE": str(done), "PYTHONPATH": SEARCH}
-    words, log = arguments(fleet, releases, recorders), tmp_path / "log"
+    words, log, told = arguments(fleet, releases, recorders), tmp_path / "log", ""
     for number in range(len(POINTS)):
         killed(log, words, **faults, **(cluster() if number else {}))
         assert len(list(done.iterdir())) == number + 1
+        told += log.read_text()
     assert elsewhere(log, words, **faults, **cluster()).wait(300) == 0, log.read_text()
-    assert "which is gone; taken over" in log.read_text()
+    assert "which is gone; taken over" in told + log.read_text()
     assert plant.state(fleet) == undisturbed[1]
+    assert Path(fleet, morning.PAGES, f"{day(2)}.html").exists()
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
