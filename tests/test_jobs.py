@@ -28,6 +28,7 @@ import fault_proxy
 import processes
 from commands import module_at
 from ray_asd import cli, store
+from ray_asd.cli import console
 from ray_asd.data import simulate
 from ray_asd.errors import Retryable
 
@@ -173,14 +174,17 @@ def test_a_job_passes_its_arguments_and_exit_code_on() -> None:
         ([], "Missing argument 'NAME'"),
     ],
 )
-def test_a_wrong_submission_is_one_line_and_exit_code_2(arguments: list[str], message: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    command = [sys.executable, str(JOBS / "submit.py"), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
+def test_a_wrong_submission_is_one_line_and_exit_code_2(
+    submit: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # which it changes
+    with pytest.raises(SystemExit) as ended:
+        console.run(submit.submit, "submit.py", arguments)
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert err.count("\n") == 1
+    assert out == ""
 
 
 def test_the_real_exit_code_comes_back(head: Head, recordings: str, bucket: str) -> None:

@@ -1,6 +1,7 @@
 """Each benchmark runs through on little data and compares all it names; how fast anything is, no test asserts."""
 
 import importlib.util
+import os
 import re
 
 import pytest
@@ -84,6 +85,7 @@ def test_ingest_of_a_source_that_has_grown() -> None:
     assert result.output.splitlines()[-1] == "CLIPS of the grown source equal those of the full run"
 
 
+SIZES = os.environ.get("PLANNED_CLIPS", "200,600").split(",")
 MOST_BYTES = {"listed": 500, "ingested": 1_200}  # of the driver's memory, for a clip more
 
 
@@ -91,13 +93,15 @@ MOST_BYTES = {"listed": 500, "ingested": 1_200}  # of the driver's memory, for a
 def test_a_driver_hardly_grows_with_its_archive(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole tables in memory take 600 bytes a clip to list an archive, and 1,600 to ingest it.
 
-    What allocators keep of freed memory is up to 40 MiB more in one run than in another.
+    What allocators keep of freed memory differs by 40 MiB from run to run: ``PLANNED_CLIPS`` (environment, default
+    200,600) has to be 15000,60000 or more to tell that apart.
     """
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
-    options = ["--clips", "15000", "--clips", "60000", "--no-score"]
-    result = CliRunner().invoke(planning.main, options, catch_exceptions=False)
+    options = [f"--clips={size}" for size in SIZES]
+    result = CliRunner().invoke(planning.main, [*options, "--no-score"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert rows(result.output, "clips").keys() == {"15,000", "60,000"}
+    assert rows(result.output, "clips").keys() == {f"{int(size):,}" for size in SIZES}
     grown = dict(re.findall(r"(\w+): \S+ times the memory, (-?[\d.]+) bytes a clip", result.output))
     assert grown.keys() == MOST_BYTES.keys()
-    assert all(float(per_clip) < MOST_BYTES[phase] for phase, per_clip in grown.items()), result.output
+    if "PLANNED_CLIPS" in os.environ:
+        assert all(float(per_clip) < MOST_BYTES[phase] for phase, per_clip in grown.items()), result.output

@@ -104,7 +104,9 @@ def complaints(folder: Path) -> str:
         given = [{"series": name, "values": values} for name, values in series.items()]
         expected = [{"eval_time": at, "alertname": alert, "exp_alerts": []}]
         tests.append({"name": f"#{number}", "interval": "1h", "input_series": given, "alert_rule_test": expected})
-    (folder / "tests.yml").write_text(yaml.safe_dump({"rule_files": ["rules.yml"], "tests": tests}))
+    (folder / "tests.yml").write_text(
+        yaml.safe_dump({"rule_files": ["rules.yml"], "evaluation_interval": "15m", "tests": tests})
+    )
     ran = promtool("test", folder, "tests.yml")
     return ran.stdout + ran.stderr
 

@@ -14,6 +14,7 @@ from ray_asd.config import Worker
 from ray_asd.data.source import Source
 from ray_asd.engine.progress import silent
 from ray_asd.stages.recordings import ingest
+from stages import chain
 
 _COMMANDS = """
 import contextlib, json, sys
@@ -53,17 +54,14 @@ def attempts(folder: str) -> list[str]:
 def test_two_processes_at_once_end_with_one_result(ray_session: None, fleet: str, tmp_path: Path) -> None:
     root = str(tmp_path / "root")
     clips = ingest.step(Source(fleet), Worker(), silent).key(root).folder(root)
-    changes = ["augmentation=null", "transformer_pooling=null", "embedding.dim=16", "training.steps=3"]
-    changes += ["training.batch_size=4", "training.workers=1"]
-    settings = [argument for change in changes for argument in ("--set", change)]
     first, second = at_once(
         ["ingest", fleet, "--out", root],
-        ["train", "--recipe", "tiny", "--clips", clips, "--out", root, *settings],
+        ["enroll", "--model", "spectral", "--clips", clips, "--out", root, "--set", chain.ONE_WORKER],
     )
     assert [summary["outputs"] for summary in first] == [summary["outputs"] for summary in second]
     assert first[0]["outputs"]["clips"] == clips
     output = build.resolve(clips, "ingest")
     written = {entry.path for entry in store.listing(store.join(clips, build.PARTS))}
     assert written == {file.path for file in output.marker.files}  # both wrote the same files
-    assert sorted([first[1]["reused"], second[1]["reused"]]) == [False, True]  # the lease let only one train
-    assert len(attempts(first[1]["outputs"]["model"])) == 1
+    assert sorted([first[1]["reused"], second[1]["reused"]]) == [False, True]  # the lease let only one enrol
+    assert len(attempts(first[1]["outputs"]["detector"])) == 1

@@ -45,8 +45,10 @@ figures, failed = [output.uri for output in sweep.metrics], [error for _, error 
 print(json.dumps({"cpus": cpus, "clips": clips.uri, "figures": figures, "failed": failed}))
 """
 GRID = """\
-- {backbone: hubert, WS: true, SA: true, TFP: [false, true]}
-- {backbone: hubert, WS: true, SA: true, TFP: [false, true], set: {scoring.backend: {whiten: 0.5}}}
+- {backbone: hubert, WS: true, SA: true, TFP: true}
+- {backbone: hubert, WS: true, SA: true, TFP: true, set: {scoring.backend: {neighbours: 1}}}
+- {backbone: hubert, WS: true, SA: true, TFP: true, set: {scoring.backend: {neighbours: 3}}}
+- {backbone: hubert, WS: true, SA: true, TFP: true, set: {scoring.backend: {whiten: 0.5}}}
 """
 BEFORE_A_KILL = range(2, 12)  # so many stages are done, of 24
 STAGES = {"model": "tfp", "detector": "enroll", "scores": "score", "metrics": "evaluate"}
