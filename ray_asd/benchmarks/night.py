@@ -3,12 +3,14 @@
     python -m ray_asd.benchmarks.night
     python -m ray_asd.benchmarks.night --clips 5000 --clips 20000
 
-Short recordings and a tiny random backbone, so that what counts is everything but the model. Either run has a process
-and a Ray of its own; the detector was enrolled and released before. A night does more than the other: it looks which
-recordings are new, decides machine by machine, follows alerts, explains them and writes the morning page.
+Short recordings and a tiny random backbone, so that what counts is everything but the model. Each run has a process
+and a Ray of its own, in turns; the detector was enrolled and released before. A night does more than the other: it
+looks which recordings are new, decides machine by machine, follows alerts and explains them, and writes the morning
+page.
 """
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,7 @@ from ray_asd.benchmarks import measure
 from ray_asd.benchmarks.archive import HEALTHY, RATE, SETTINGS
 from ray_asd.benchmarks.planning import peak_mib
 from ray_asd.build import Output, steps
+from ray_asd.cli import nights
 from ray_asd.data.audio import encode_wav
 from ray_asd.data.source import Source
 from ray_asd.engine import connection
@@ -47,8 +50,9 @@ RECIPE = config.load("tiny", SETTINGS)
 @click.option("--clips", "sizes", default=[2_000, 20_000], multiple=True, show_default=True, help="Repeatable.")
 @click.option("--machines", default=100, show_default=True)
 @click.option("--seconds", default=0.5, show_default=True, help="Of each clip.")
+@click.option("--repetitions", default=3, show_default=True)
 @click.pass_context
-def main(context: click.Context, sizes: tuple[int, ...], machines: int, seconds: float) -> None:
+def main(context: click.Context, sizes: tuple[int, ...], machines: int, seconds: float, repetitions: int) -> None:
     """Time nights of growing size, and the same recordings ingested and scored."""
     if context.invoked_subcommand:
         return
@@ -59,21 +63,25 @@ def main(context: click.Context, sizes: tuple[int, ...], machines: int, seconds:
         detector = _alone("release", folder)
         for size in sizes:
             write(Path(folder, f"in{size}"), size, machines, seconds, NIGHT)
-            plain, night = (json.loads(_alone(what, folder, detector, size)) for what in ("plain", "night"))
-            ratio = plain["seconds"] / night["seconds"]
-            rows.append([f"{size:,}", *(f"{night[name]:.0f}" for name in ("scored", "seconds", "mib"))])
-            rows[-1] += [*(f"{plain[name]:.0f}" for name in ("scored", "seconds", "mib")), f"{ratio:.2f}"]
+            plain, night = _in_turns(folder, detector, size, repetitions)
+            cells = (f"{run[name]:.0f}" for run in (night, plain) for name in ("scored", "seconds", "mib"))
+            rows.append([f"{size:,}", *cells, f"{plain['seconds'] / night['seconds']:.2f}"])
+    of_a_run = ("scored", "s", "driver, MiB")
     header = [
         "clips",
-        "scored",
-        "night, s",
-        "driver, MiB",
-        "scored",
-        "plain, s",
-        "driver, MiB",
+        *(f"{run}: {what}" for run in ("night", "plain") for what in of_a_run),
         "throughput of the night",
     ]
     click.echo(measure.table(header, rows))
+
+
+def _in_turns(folder: str, detector: str, size: int, repetitions: int) -> list[dict[str, float]]:
+    """The medians of plain runs and of nights, each below places of its own."""
+    found: dict[str, list[dict[str, float]]] = {"plain": [], "night": []}
+    for repetition in range(repetitions):
+        for what, runs in found.items():
+            runs.append(json.loads(_alone(what, folder, detector, size, repetition)))
+    return [{name: statistics.median(run[name] for run in runs) for name in runs[0]} for runs in found.values()]
 
 
 def write(folder: Path, clips: int, machines: int, seconds: float, day: date) -> None:
@@ -113,9 +121,10 @@ def _release(folder: str) -> None:
 @click.argument("folder")
 @click.argument("detector")
 @click.argument("size")
-def _plain(folder: str, detector: str, size: str) -> None:
+@click.argument("repetition")
+def _plain(folder: str, detector: str, size: str, repetition: str) -> None:
     def work() -> Output:
-        root = store.join(folder, f"plain{size}")
+        root = store.join(folder, f"plain{size}-{repetition}")
         step = ingest.step(_source(folder, size), RECIPE.resources.ingest, silent)
         clips = steps.ensure(step, root)
         return steps.ensure(score.step(registry.detector(detector), clips, RECIPE.resources, silent), root)
@@ -127,11 +136,15 @@ def _plain(folder: str, detector: str, size: str) -> None:
 @click.argument("folder")
 @click.argument("detector")
 @click.argument("size")
-def _night(folder: str, detector: str, size: str) -> None:
+@click.argument("repetition")
+def _night(folder: str, detector: str, size: str, repetition: str) -> None:
     def work() -> Output:
-        fleet = Fleet(store.join(folder, f"fleet{size}"), store.join(folder, "registry"), resources=RECIPE.resources)
+        place = store.join(folder, f"fleet{size}-{repetition}")
+        fleet = Fleet(place, store.join(folder, "registry"), resources=RECIPE.resources)
         ended = nightly.run(fleet, Watch(Arrivals(_source(folder, size)), look_back=0), NIGHT)
         assert ended.night
+        if problems := list(nights.pages(fleet, ended)):
+            raise click.ClickException(problems[0])
         return fleet.at(ended.night.output)
 
     _tell(work)
