@@ -14,8 +14,9 @@ from pathlib import Path
 import boto3
 import pytest
 
-# Threads that wait for the others of a product would spin meanwhile, on processors that these others are waiting for:
-# with two processes on two processors that takes fifty times as long. Read when torch is imported, here and by Ray.
+# Two processes on two processors: one thread each. Where a test asks for more, threads that wait for the others of a
+# product would spin on processors that these are waiting for. Read when torch is imported, here and by Ray.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Ray's workers give way to everything else by default: a few busy processes beside them, and a minute becomes twenty.
 os.environ.setdefault("RAY_worker_niceness", "0")
