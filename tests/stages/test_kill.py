@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "0"))
 more_rounds = pytest.mark.skipif(ROUNDS == 0, reason="a training more, for KILL_ROUNDS")
-STEPS, EVERY = 12, 2
+STEPS, EVERY = 24 if ROUNDS else 12, 2
 SETTINGS = (
     "augmentation=null",
     "transformer_pooling=null",
@@ -145,7 +145,7 @@ def test_killed_at_random(
     draw = random.Random(seed)
     submission = Submission(system, str(tmp_path / "root") if seed % 2 else store.join(bucket, "root"))
     driver = submission.elsewhere(tmp_path / "log", RAY_ADDRESS=address())
-    submission.wait_for(draw.randrange(1, STEPS // EVERY - 2) * EVERY, driver)
+    submission.wait_for(draw.randrange(1, STEPS // EVERY // 2) * EVERY, driver)
     time.sleep(draw.uniform(0, 0.3))
     driver.kill()
     assert driver.wait() == -signal.SIGKILL
