@@ -9,8 +9,6 @@ process and a Ray of its own; what it made before (ingest, the model, the bank) 
 
 import json
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -24,6 +22,7 @@ import soundfile
 
 from ray_asd import build, config, store
 from ray_asd.benchmarks import measure
+from ray_asd.benchmarks.own_process import last_line
 from ray_asd.build import Output, steps
 from ray_asd.config import Recipe
 from ray_asd.data import audio
@@ -119,9 +118,7 @@ def write(folder: Path, clips: int, seconds: float) -> None:
 
 def _run(folder: str, clips: int, pack: bool = True, workers: int | None = None, script: bool = False) -> Measured:
     settings = {"folder": folder, "clips": clips, "pack": pack, "workers": workers, "script": script}
-    command = [sys.executable, "-m", __spec__.name, "run", json.dumps(settings)]
-    process = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    return Measured(**json.loads(process.stdout.splitlines()[-1]))
+    return Measured(**json.loads(last_line(__spec__.name, "run", json.dumps(settings))))
 
 
 @main.command(hidden=True)

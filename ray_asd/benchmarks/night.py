@@ -11,11 +11,8 @@ page.
 
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -25,8 +22,8 @@ import numpy as np
 from ray_asd import config, store
 from ray_asd.benchmarks import measure
 from ray_asd.benchmarks.archive import HEALTHY, RATE, SETTINGS
-from ray_asd.benchmarks.planning import peak_mib
-from ray_asd.build import Output, steps
+from ray_asd.benchmarks.own_process import last_line, peak_mib
+from ray_asd.build import steps
 from ray_asd.cli import nights
 from ray_asd.data.audio import encode_wav
 from ray_asd.data.source import Source
@@ -60,7 +57,7 @@ def main(context: click.Context, sizes: tuple[int, ...], machines: int, seconds:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder, "healthy"), HEALTHY, machines, seconds, NIGHT - timedelta(1))
-        detector = _alone("release", folder)
+        detector = last_line(__spec__.name, "release", folder)
         for size in sizes:
             write(Path(folder, f"in{size}"), size, machines, seconds, NIGHT)
             plain, night = _in_turns(folder, detector, size, repetitions)
@@ -80,7 +77,7 @@ def _in_turns(folder: str, detector: str, size: int, repetitions: int) -> list[d
     found: dict[str, list[dict[str, float]]] = {"plain": [], "night": []}
     for repetition in range(repetitions):
         for what, runs in found.items():
-            runs.append(json.loads(_alone(what, folder, detector, size, repetition)))
+            runs.append(json.loads(last_line(__spec__.name, "run", what, folder, detector, size, repetition)))
     return [{name: statistics.median(run[name] for run in runs) for name in runs[0]} for runs in found.values()]
 
 
@@ -93,13 +90,6 @@ def write(folder: Path, clips: int, machines: int, seconds: float, day: date) ->
         recorded_at = midnight + timedelta(days=turn / (clips // machines + 1))
         noise = random.standard_normal(round(seconds * RATE), np.float32) * np.float32(0.1)
         (folder / f"fan_{machine:03d}_{recorded_at:%Y%m%dT%H%M%S}.wav").write_bytes(encode_wav(noise, RATE))
-
-
-def _alone(what: str, *arguments: object) -> str:
-    """What a step in a process of its own says last."""
-    command = [sys.executable, "-m", __spec__.name, what, *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-    return done.stdout.splitlines()[-1]
 
 
 @main.command("release", hidden=True)
@@ -117,49 +107,35 @@ def _release(folder: str) -> None:
     click.echo(detector.uri)
 
 
-@main.command("plain", hidden=True)
+@main.command("run", hidden=True)
+@click.argument("what", type=click.Choice(["plain", "night"]))
 @click.argument("folder")
 @click.argument("detector")
 @click.argument("size")
 @click.argument("repetition")
-def _plain(folder: str, detector: str, size: str, repetition: str) -> None:
-    def work() -> Output:
-        root = store.join(folder, f"plain{size}-{repetition}")
-        step = ingest.step(_source(folder, size), RECIPE.resources.ingest, silent)
-        clips = steps.ensure(step, root)
-        return steps.ensure(score.step(registry.detector(detector), clips, RECIPE.resources, silent), root)
-
-    _tell(work)
-
-
-@main.command("night", hidden=True)
-@click.argument("folder")
-@click.argument("detector")
-@click.argument("size")
-@click.argument("repetition")
-def _night(folder: str, detector: str, size: str, repetition: str) -> None:
-    def work() -> Output:
-        place = store.join(folder, f"fleet{size}-{repetition}")
-        fleet = Fleet(place, store.join(folder, "registry"), resources=RECIPE.resources)
-        ended = nightly.run(fleet, Watch(Arrivals(_source(folder, size)), look_back=0), NIGHT)
-        assert ended.night
-        if problems := list(nights.pages(fleet, ended)):
-            raise click.ClickException(problems[0])
-        return fleet.at(ended.night.output)
-
-    _tell(work)
-
-
-def _source(folder: str, size: str) -> Source:
-    return Source(store.join(folder, f"in{size}"), pattern=PATTERN, split="test")
-
-
-def _tell(work: Callable[[], Output]) -> None:
+def _run(what: str, folder: str, detector: str, size: str, repetition: str) -> None:
+    """One night, or one plain scoring; prints its seconds, the largest memory in MiB and how many clips it scored."""
+    source = Source(store.join(folder, f"in{size}"), pattern=PATTERN, split="test")
+    place = store.join(folder, f"{what}{size}-{repetition}")
     begun = time.monotonic()
     with connection.connected():
-        output = work()
-    taken, scored = time.monotonic() - begun, output.marker.counts.get("scored", output.marker.counts["clips"])
-    click.echo(json.dumps({"seconds": taken, "mib": peak_mib(), "scored": scored}))
+        scored = _plain(source, place, detector) if what == "plain" else _night(source, place, folder)
+    click.echo(json.dumps({"seconds": time.monotonic() - begun, "mib": peak_mib(), "scored": scored}))
+
+
+def _plain(source: Source, root: str, detector: str) -> int:
+    clips = steps.ensure(ingest.step(source, RECIPE.resources.ingest, silent), root)
+    scoring = score.step(registry.detector(detector), clips, RECIPE.resources, silent)
+    return steps.ensure(scoring, root).marker.counts["clips"]
+
+
+def _night(source: Source, place: str, folder: str) -> int:
+    fleet = Fleet(place, store.join(folder, "registry"), resources=RECIPE.resources)
+    ended = nightly.run(fleet, Watch(Arrivals(source), look_back=0), NIGHT)
+    assert ended.night
+    if problems := list(nights.pages(fleet, ended)):
+        raise click.ClickException(problems[0])
+    return ended.night.counts["scored"]
 
 
 if __name__ == "__main__":

@@ -12,9 +12,6 @@ model. Each size has a process of its own as driver, on a Ray of its own.
 import hashlib
 import json
 import os
-import re
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from ray_asd import build, store, tables
+from ray_asd.benchmarks.own_process import last_line, peak_mib
 from ray_asd.build import Attempt, File, Key, Outcome, Output, steps
 from ray_asd.config import SAMPLE_RATE, Resources, Worker
 from ray_asd.data.audio import encode_wav
@@ -62,10 +60,10 @@ def main(context: click.Context, sizes: tuple[int, ...], folder: str | None, sco
     found = {}
     with tempfile.TemporaryDirectory(dir=folder) as place:
         if scores:
-            _alone("enrol", place)
+            last_line(__spec__.name, "enrol", place)
         for size in sizes:
-            _alone("write", place, size)
-            found[size] = json.loads(_alone("run", place, size).splitlines()[-1])
+            last_line(__spec__.name, "write", place, size)
+            found[size] = json.loads(last_line(__spec__.name, "run", place, size))
             store.remove(store.join(place, str(size)))
     click.echo(measure.hardware("ray", "pyarrow"))
     phases = list(found[sizes[0]])
@@ -77,12 +75,6 @@ def main(context: click.Context, sizes: tuple[int, ...], folder: str | None, sco
             before, after = found[first][phase][0], found[last][phase][0]
             per_clip = (after - before) * _MIB / (last - first)
             click.echo(f"{phase}: {after / before:.2f} times the memory, {per_clip:.1f} bytes a clip")
-
-
-def _alone(command: str, *arguments: object) -> str:
-    """What a command of this module prints, in a process of its own."""
-    line = [sys.executable, "-m", __spec__.name, command, *map(str, arguments)]
-    return subprocess.run(line, stdout=subprocess.PIPE, check=True, text=True).stdout
 
 
 @main.command(hidden=True)
@@ -207,12 +199,6 @@ def _check(output: Output, count: str, expected: int) -> None:
     found = output.marker.counts.get(count, 0)
     if found != expected:
         raise click.ClickException(f"{found} {count} of {expected} came out: {output.uri}")
-
-
-def peak_mib() -> float:
-    """The largest resident memory of this process so far; a child's ``ru_maxrss`` may be its parent's."""
-    (found,) = re.findall(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found) * 1024 / _MIB
 
 
 if __name__ == "__main__":

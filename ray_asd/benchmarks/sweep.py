@@ -9,8 +9,6 @@ seed share the decoded clips and nothing else. Prints seconds.
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,6 +16,7 @@ from pathlib import Path
 import click
 
 from ray_asd import grid
+from ray_asd.benchmarks.own_process import last_line
 from ray_asd.build import steps
 from ray_asd.config import Worker
 from ray_asd.data import simulate
@@ -56,11 +55,11 @@ def compare(cells: int, training_steps: int, counts: tuple[int, ...], against: s
 
 def _timed(folder: str, cpus: int, cells: int, training_steps: int, checkout: str | None) -> float:
     """Of a process that runs this module, or that of ``checkout``, below a root of its own."""
-    command = [sys.executable, "-m", __spec__.name, "run", folder, str(cpus), str(cells), str(training_steps)]
     environment = os.environ | ({"PYTHONPATH": str(Path(checkout).absolute())} if checkout else {})
-    process = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, env=environment, cwd=checkout)
+    sweep = ("run", folder, cpus, cells, training_steps)
+    taken = last_line(__spec__.name, *sweep, environment=environment, folder=checkout)
     shutil.rmtree(f"{folder}/root{cpus}")
-    return float(json.loads(process.stdout.splitlines()[-1]))
+    return float(json.loads(taken))
 
 
 @main.command(hidden=True)

@@ -95,11 +95,9 @@ class Passes:
 
     def _flush(self) -> None:
         for length, chunks in self._pending.items():
-            if length == self._window:
-                self._launch(chunks, self._size)
-            else:
-                for chunk in chunks:
-                    self._launch([chunk], size=1)
+            size = self._size if length == self._window else 1
+            for first in range(0, len(chunks), size):
+                self._launch(chunks[first : first + size], size)
         self._pending.clear()
         self._settle(running=0)
 

@@ -39,9 +39,10 @@ class Sizes:
     def _tried(self, length: int, size: int, alone: bool) -> bool:
         key = length, size, torch.get_num_threads(), alone
         if key not in self._same:
-            noise = torch.randn(_TRIED, 1, length, generator=torch.Generator().manual_seed(0))
-            passes = [(self._embed(chunk.expand(size, -1).contiguous()), chunk) for chunk in noise]
-            self._same[key] = all(
-                bool((rows == (self._embed(chunk) if alone else rows[:1])).all()) for rows, chunk in passes
-            )
+            same = True
+            for chunk in torch.randn(_TRIED, 1, length, generator=torch.Generator().manual_seed(0)):
+                rows = self._embed(chunk.expand(size, -1).contiguous())
+                expected = self._embed(chunk) if alone else rows[:1]
+                same = same and bool((rows == expected).all())
+            self._same[key] = same
         return self._same[key]

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -201,12 +202,19 @@ def test_killed_where_it_hurts(system: chain.Chain, undisturbed: dict[str, str],
 
 @dataclass(frozen=True)
 class Night:
-    """CLIPS and SCORES of a fleet, and what the commands that make them need."""
+    """CLIPS and SCORES of a fleet below a root, and what the commands that make them need."""
 
     recordings: str
+    root: str
     clips: Output
-    detector: Output
-    scores: Output
+
+    @cached_property
+    def detector(self) -> Output:
+        return chain.spectral(self.clips, self.root)
+
+    @cached_property
+    def scores(self) -> Output:
+        return chain.scored(self.detector, self.clips, self.root)
 
     def ingest(self, root: Path) -> list[str]:
         return ["ingest", self.recordings, "--dataset", "fleet", "--out", str(root)]
@@ -221,9 +229,7 @@ def night(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Night:
     folder = tmp_path_factory.mktemp("night")
     recordings, root = str(folder / "fleet"), str(folder / "root")
     simulate.write(Fleet(("fan",), train_source=48, train_target=16, test=24, seconds=1.0), recordings)
-    clips = chain.ingested(recordings, root, dataset="fleet")
-    detector = chain.spectral(clips, root)
-    return Night(recordings, clips, detector, chain.scored(detector, clips, root))
+    return Night(recordings, root, chain.ingested(recordings, root, dataset="fleet"))
 
 
 @pytest.mark.parametrize("work", ["ingest", *["score"] * (ROUNDS > 0)])

@@ -50,7 +50,7 @@ GRID = """\
 - {backbone: hubert, WS: true, SA: true, TFP: true, set: {scoring.backend: {neighbours: 3}}}
 - {backbone: hubert, WS: true, SA: true, TFP: true, set: {scoring.backend: {whiten: 0.5}}}
 """
-BEFORE_A_KILL = range(2, 12)  # so many stages are done, of 24
+BEFORE_A_KILL = range(2, 12)  # so many stages are done, of some twenty
 STAGES = {"model": "tfp", "detector": "enroll", "scores": "score", "metrics": "evaluate"}
 
 
@@ -140,12 +140,12 @@ def test_lost_on_the_way_it_ends_with_the_same_tables(
             sweeping.killed(done, draw.uniform(0, 2))
             assert sweeping.attempts().items() >= finished.items()
             finished = sweeping.attempts()
+            assert len(finished) >= done
         told = sweeping.ended()
         assert told["failed"] == [], told["failed"]
         requests, faults = proxy.statistics()
         kinds = proxy.faults()
     assert sweeping.attempts().items() > finished.items()
-    assert len(finished) >= min(BEFORE_A_KILL) * bool(KILLS)
     assert (told["cpus"], told["nodes"]) == (0, 3), "it began with a head alone"
     assert set(kinds) == set(fault_proxy.KINDS)
     assert kinds.total() > RATE * requests / 2
