@@ -50,6 +50,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((number for number, path in enumerate(longest) if item.path.is_relative_to(path)), len(longest))
 
     items.sort(key=place)
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu and not _has_gpu():
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="no GPU"))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 @pytest.fixture(scope="session")
@@ -142,6 +152,7 @@ def ray_session(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         ray.init(
             "local",
             num_cpus=2,
+            num_gpus=1,  # Ray takes our word for it: what it does with GPUs needs none
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,

@@ -1,19 +1,20 @@
 """Archive scoring from end to end: against a script that one would write instead, as archives grow, and with workers.
 
     python -m ray_asd.benchmarks.archive compare
+    python -m ray_asd.benchmarks.archive compare --gpu --size base --clips 4000 --seconds 10
     python -m ray_asd.benchmarks.archive scaling
 
-Short recordings and a tiny random backbone, so that what is measured is everything but the model. Every run has a
-process and a Ray of its own; what it made before (ingest, the model, the bank) comes before the clock.
+By default short recordings and a tiny random backbone, so that what is measured is everything but the model. Every run
+has a process and a Ray of its own; what it made before (ingest, the model, the bank) comes before the clock.
 """
 
 import json
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import faiss
@@ -24,7 +25,7 @@ from ray_asd import build, config, store
 from ray_asd.benchmarks import measure
 from ray_asd.benchmarks.own_process import last_line
 from ray_asd.build import Output, steps
-from ray_asd.config import Recipe
+from ray_asd.config import RANDOM_SIZES, Recipe
 from ray_asd.data import audio
 from ray_asd.data.source import Source
 from ray_asd.engine import connection
@@ -39,6 +40,7 @@ from ray_asd.tables import Folder
 
 RATE = 16_000  # Hz
 HEALTHY = 64  # clips to compare with
+ON_GPU = ("resources.embed.gpus=1", "inference.precision=bf16")
 SETTINGS = ("training=null", "augmentation=null", "transformer_pooling=null", "scoring.backend=paper")
 _MIB = 1 << 20
 
@@ -64,15 +66,18 @@ def main() -> None:
 )
 @click.option("--seconds", default=0.5, show_default=True, help="Of each clip.")
 @click.option("--pack/--no-pack", default=True, show_default=True, help="Whether the recordings are packed.")
-def compare(sizes: tuple[int, ...], seconds: float, pack: bool) -> None:
+@click.option("--size", "backbone", type=click.Choice(list(RANDOM_SIZES)), default="tiny", show_default=True)
+@click.option("--gpu/--no-gpu", default=False, show_default=True, help="Whether to embed on one, in bf16.")
+def compare(sizes: tuple[int, ...], seconds: float, pack: bool, backbone: str, gpu: bool) -> None:
     """Time archives of growing size, and the same clips in a single-process script."""
+    settings = (f"backbone.source=random:{backbone}", *(ON_GPU if gpu else ()))
     click.echo(measure.hardware("ray", "transformers", "faiss-gpu"))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for size in sizes:
             write(Path(folder, f"archive{size}"), size, seconds)
-            measured = _run(folder, size, pack=pack)
-            script = _run(folder, size, script=True)
+            measured = _run(folder, size, settings, pack=pack)
+            script = _run(folder, size, settings, script=True)
             rows.append(
                 [
                     f"{size:,}",
@@ -96,7 +101,7 @@ def scaling(clips: int, seconds: float, counts: tuple[int, ...]) -> None:
     click.echo(measure.hardware("ray", "transformers", "faiss-gpu"))
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder, f"archive{clips}"), clips, seconds)
-        found = [_run(folder, clips, workers=count) for count in counts]
+        found = [_run(folder, clips, (f"resources.embed_workers={count}",)) for count in counts]
     rows = [
         [str(count), f"{one.seconds:.1f}", f"{clips / one.seconds:.0f}", f"{found[0].seconds / one.seconds:.2f}"]
         for count, one in zip(counts, found, strict=True)
@@ -116,29 +121,30 @@ def write(folder: Path, clips: int, seconds: float) -> None:
             place.write_bytes(audio.encode_wav(noise, RATE))
 
 
-def _run(folder: str, clips: int, pack: bool = True, workers: int | None = None, script: bool = False) -> Measured:
-    settings = {"folder": folder, "clips": clips, "pack": pack, "workers": workers, "script": script}
-    return Measured(**json.loads(last_line(__spec__.name, "run", json.dumps(settings))))
+def _run(folder: str, clips: int, settings: Sequence[str], pack: bool = True, script: bool = False) -> Measured:
+    given = {"folder": folder, "clips": clips, "settings": settings, "pack": pack, "script": script}
+    return Measured(**json.loads(last_line(__spec__.name, "run", json.dumps(given))))
 
 
 @main.command(hidden=True)
-@click.argument("settings")
-def run(settings: str) -> None:
+@click.argument("given")
+def run(given: str) -> None:
     """One scoring in a process of its own."""
-    given: dict[str, Any] = json.loads(settings)
-    folder, clips = given["folder"], given["clips"]
+    _measure(**json.loads(given))
+
+
+def _measure(folder: str, clips: int, settings: Sequence[str], pack: bool, script: bool) -> None:
     root = store.join(folder, f"root{clips}")
-    overrides = SETTINGS if given["workers"] is None else (*SETTINGS, f"resources.embed_workers={given['workers']}")
-    recipe = config.load("tiny", overrides)
+    recipe = config.load("tiny", (*SETTINGS, *settings))
     source = Source(store.join(folder, f"archive{clips}"), layout="flat", machine_type="fan")
     with connection.connected():
-        step = ingest.step(source, recipe.resources.embed, silent, ingest.Options(pack=given["pack"]))
+        step = ingest.step(source, recipe.resources.ingest, silent, ingest.Options(pack=pack))
         recordings = steps.ensure(step, root)
         model = steps.ensure(systems.system(recipe, recordings, silent), root)
         detector = steps.ensure(enroll.step([planned(model, recipe, recordings)], recordings, silent), root)
         scoring = score.step(detector, recordings, recipe.resources, silent)
         begun = time.monotonic()
-        if given["script"]:
+        if script:
             digest = _script(model, recordings, recipe)
         else:
             store.remove(scoring.key(root).folder(root))  # of another number of workers
@@ -153,6 +159,8 @@ def run(settings: str) -> None:
 def _script(model: Output, recordings: Output, recipe: Recipe) -> str:
     """What one would write: read a file, embed it by transformers' own forward pass, ask FAISS; clip by clip."""
     system = model_folder.load(model.fetch(CARD), model.fetch(WEIGHTS)).system
+    if recipe.resources.embed.gpus:
+        system.cuda()
     clips = recordings.table(Folder.CLIPS).to_pylist()
 
     def embed(split: str) -> np.ndarray:

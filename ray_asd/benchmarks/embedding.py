@@ -3,7 +3,7 @@
     python -m ray_asd.benchmarks.embedding
 
 All compute the mean over time of the weighted sum of hidden states, from the same random weights. The others run at the
-batch size that is best for them. ONNX Runtime takes part where ``onnxruntime`` and ``onnx`` are installed.
+batch size that is best for them. ONNX Runtime takes part on a CPU where ``onnxruntime`` and ``onnx`` are installed.
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ from ray_asd.models.backbones import SpeechBackbone
 from ray_asd.models.checkpoints import FAMILIES
 from ray_asd.models.embedder import WeightedSum
 from ray_asd.models.packed import pack
-from ray_asd.models.products import has_bf16
+from ray_asd.models.products import has_bf16, keep_float32
 
 BATCH_SIZES = (1, 4, 16)
 RATE = 16_000  # Hz
@@ -58,6 +58,7 @@ class _Pooled(nn.Module):
 def main(families: tuple[str, ...], size: str, windows: int, seconds: float, repetitions: int, threads: int) -> None:
     """Time the embedding of windows by each backbone."""
     torch.set_num_threads(threads)
+    keep_float32()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     waveform = torch.randn(windows, round(seconds * RATE), generator=torch.Generator().manual_seed(0)).to(device)
     click.echo(measure.hardware("transformers", "onnxruntime"))
@@ -116,7 +117,8 @@ def _others(backbone: SpeechBackbone, folder: str) -> dict[str, Embed]:
             return pooled(waveform).cpu()  # type: ignore[no-any-return]
 
     others: dict[str, Embed] = {"plain float32": lambda waveform: pooled(waveform).cpu(), "bf16 autocast": autocast}
-    if importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
+    on_cpu = next(pooled.parameters()).device.type == "cpu"
+    if on_cpu and importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
         others["ONNX Runtime float32"] = _onnx(pooled, folder)
     return others
 

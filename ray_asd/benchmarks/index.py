@@ -2,8 +2,10 @@
 
     python -m ray_asd.benchmarks.index
     python -m ray_asd.benchmarks.index --bank 1000000 --repetitions 3    # 12 GB of memory
+    python -m ray_asd.benchmarks.index --gpu
 
-FAISS answers with what float32 inner products say; the actor's answers are those of float64, and name the clips.
+FAISS answers with what float32 inner products say; the actor's answers are those of float64, and name the clips. With
+a GPU both search there.
 """
 
 import tempfile
@@ -38,7 +40,8 @@ _BLOCK = 10_000  # vectors drawn at once
 @click.option("--dim", default=768, show_default=True)
 @click.option("--queries", default=1024, show_default=True)
 @click.option("--repetitions", default=5, show_default=True)
-def main(sizes: tuple[int, ...], dim: int, queries: int, repetitions: int) -> None:
+@click.option("--gpu/--no-gpu", default=False, show_default=True, help="Whether the banks are searched on one.")
+def main(sizes: tuple[int, ...], dim: int, queries: int, repetitions: int, gpu: bool) -> None:
     """Time the search of one batch of queries in banks of random vectors."""
     threads = torch.get_num_threads()
     faiss.omp_set_num_threads(threads)
@@ -50,8 +53,10 @@ def main(sizes: tuple[int, ...], dim: int, queries: int, repetitions: int) -> No
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder, connection.connected(threads):
             bank = _detector(folder, size, dim)
-            flat = _flat(bank, dim)
-            with Pool(bank, detector.read(bank), Resources(index=Worker(cpus=threads))) as pool:
+            flat: Any = _flat(bank, dim)
+            if gpu:
+                flat = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, flat)
+            with Pool(bank, detector.read(bank), Resources(index=Worker(cpus=threads, gpus=int(gpu)))) as pool:
                 variants: dict[str, measure.Work] = {
                     "through the actor": partial(pool.compare, batch, 0, np.zeros(queries, np.int64), names),
                     "FAISS": partial(_search, flat, batch, NEIGHBOURS),
@@ -60,7 +65,7 @@ def main(sizes: tuple[int, ...], dim: int, queries: int, repetitions: int) -> No
         click.echo(measure.rates(f"bank of {size:,}", "queries", queries, times) + "\n")
 
 
-def _search(flat: faiss.IndexFlatIP, queries: Vectors, neighbours: int) -> object:
+def _search(flat: Any, queries: Vectors, neighbours: int) -> object:
     return flat.search(_units(queries), neighbours)
 
 

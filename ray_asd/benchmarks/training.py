@@ -28,7 +28,7 @@ from ray_asd.data.sampling import Draw, Sampler
 from ray_asd.engine.stepping import Stepper
 from ray_asd.models import checkpoints
 from ray_asd.models.checkpoints import FAMILIES
-from ray_asd.models.products import has_bf16
+from ray_asd.models.products import has_bf16, keep_float32
 from ray_asd.stages.training.objectives import FineTuning, PreparedFineTuning
 
 CLIPS, CLIP_SECONDS = 64, 10.0
@@ -49,6 +49,7 @@ def main(
 ) -> None:
     """Time a step of fine-tuning."""
     torch.set_num_threads(threads)
+    keep_float32()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     click.echo(measure.hardware("transformers", "accelerate"))
     click.echo(f"batch of {batch} crops of {seconds:g} s, AdamW, {repetitions} turns of {steps} steps\n")
@@ -103,7 +104,8 @@ class _Ours:
         taken = []
         for _ in range(steps):
             begun = time.perf_counter()
-            self.stepper.step(self.step, self.sampler.draws(self.step, 0, 1))
+            draws, following = (self.sampler.draws(step, 0, 1) for step in (self.step, self.step + 1))
+            self.stepper.step(self.step, draws, following)
             _wait(self.stepper.device)
             taken.append(time.perf_counter() - begun)
             self.step += 1

@@ -201,7 +201,7 @@ def _mapped(blocks: list[pa.Table], work: _ShardWorker, worker: Worker, workers:
     if not worker.gpus:
         return shards.map_batches(_in_task, fn_args=(work,), compute=ray.data.TaskPoolStrategy(workers), **whole)
     actors = ray.data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2)
-    return shards.map_batches(
+    return shards.map_batches_internal(  # map_batches wants a number of rows of who asks for GPUs, and would cut by it
         _ShardWorker, fn_constructor_args=(work.run, work.make, work.attempt), compute=actors, **whole
     )
 

@@ -71,6 +71,7 @@ def _met(rank: int, world_size: int) -> Iterator[None]:
     device = ray.train.torch.get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        torch.backends.cudnn.allow_tf32 = False  # who asks for float32 gets it, in convolutions too
     if world_size == 1:
         yield
         return

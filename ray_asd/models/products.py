@@ -15,6 +15,11 @@ def has_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def keep_float32() -> None:
+    """In this process, convolutions of float32 on a GPU: cuDNN would make them TF32, which is 50 times less exact."""
+    torch.backends.cudnn.allow_tf32 = False
+
+
 def uses_onednn(weight: Tensor) -> bool:
     """Whether products with this weight are left to oneDNN."""
     onednn: bool = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]

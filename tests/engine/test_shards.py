@@ -39,10 +39,12 @@ class Squares:
         return Done([file], {"rows": len(values), f"shards of {len(values)}": 1})
 
 
-def squares(place: str, before: Callable[[int], None] | None = None, workers: int | None = None) -> Done:
+def squares(
+    place: str, before: Callable[[int], None] | None = None, workers: int | None = None, worker: Worker = Worker()
+) -> Done:
     make = Squares if before is None else lambda: Squares(before)
     return shards.run(
-        "square", make, cutting.rows(ROWS, 3), Attempt(place), worker=Worker(), workers=workers, progress=silent
+        "square", make, cutting.rows(ROWS, 3), Attempt(place), worker=worker, workers=workers, progress=silent
     )
 
 
@@ -51,9 +53,13 @@ def written(place: str) -> dict[str, bytes]:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
-    places = [str(tmp_path / name) for name in ("one", "two")]
-    one, two = (squares(place, workers=workers) for workers, place in enumerate(places, start=1))
+def test_the_workers_change_nothing(tmp_path: Path) -> None:
+    places = [str(tmp_path / name) for name in ("one", "two", "GPU")]
+    one, two = (squares(place, workers=workers) for workers, place in enumerate(places[:2], start=1))
+    on_gpu = squares(places[2], worker=Worker(gpus=0.5))
+    assert on_gpu.held.gpus == 1
+    assert (on_gpu.files, on_gpu.counts) == (one.files, one.counts)
+    assert written(places[0]) == written(places[2])
     assert one.counts == two.counts == {"rows": 20, "shards of 3": 6, "shards of 2": 1}
     assert sorted(one.files, key=lambda file: file.path) == sorted(two.files, key=lambda file: file.path)
     assert written(places[0]) == written(places[1])
@@ -216,7 +222,7 @@ def test_what_ray_data_says_is_one_line(tmp_path: Path) -> None:
     ("worker", "message"),
     [
         (Worker(cpus=3), r"^square needs 1 x \(3 CPU\); the cluster has 1 node of 2 CPU$"),
-        (Worker(gpus=1), r"^square needs 1 x \(1 CPU, 1 GPU\); the cluster has 1 node of 2 CPU, 0 GPU$"),
+        (Worker(gpus=2), r"^square needs 1 x \(1 CPU, 2 GPU\); the cluster has 1 node of 2 CPU, 1 GPU$"),
         (
             Worker(memory_gb=10_000),
             r"^square needs 1 x \(1 CPU, 10000\.0 GiB memory\); the cluster has 1 node of 2 C",

@@ -130,8 +130,8 @@ def test_a_cluster_that_is_too_small_is_refused_at_once(clips: Output, attempt: 
     many = recipe(training=TRAINING | {"workers": 8})
     with pytest.raises(UserError, match=r"train needs 8 x \(1 CPU\); the cluster has 1 node of 2 CPU"):
         fit(fine_tuning(clips, many), attempt)
-    with pytest.raises(UserError, match=r"train needs 1 x \(1 CPU, 1 GPU\); the cluster has 1 node of 2 CPU, 0 GPU"):
-        worker_group.fit("train", fine_tuning(clips, recipe()), Worker(gpus=1), attempt, silent)
+    with pytest.raises(UserError, match=r"train needs 1 x \(1 CPU, 2 GPU\); the cluster has 1 node of 2 CPU, 1 GPU"):
+        worker_group.fit("train", fine_tuning(clips, recipe()), Worker(gpus=2), attempt, silent)
     assert not store.exists(store.parent(attempt.uri))
 
 

@@ -12,7 +12,7 @@ from ray_asd.models import embedder
 from ray_asd.models.backbones import SpeechBackbone
 from ray_asd.models.checkpoints import resolve
 from ray_asd.models.packed import Packed, pack
-from ray_asd.models.products import has_bf16
+from ray_asd.models.products import has_bf16, keep_float32
 from small_models import ARCHITECTURES, TINY, make_recipe, noise, reference_model, states_of
 
 CPU = torch.device("cpu")
@@ -49,6 +49,21 @@ def errors(found: list[Tensor], expected: list[Tensor]) -> list[float]:
 def test_every_state_equals_transformers_own(architecture: str, shape: tuple[int, int]) -> None:
     waveform = torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 0.3
     assert max(errors(states(packed(architecture), waveform), reference_states(architecture, waveform))) < 1e-5
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("precision", "allowed"), [("float32", 1e-5), ("bf16", 0.03)])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_states_on_a_gpu(architecture: str, precision: str, allowed: float) -> None:
+    keep_float32()
+    waveform = torch.randn(3, 16_000, generator=torch.Generator().manual_seed(0)) + 0.3
+    plain = backbone(reference_model(architecture), ARCHITECTURES[architecture][0]).cuda()
+    made = pack(plain, precision)
+    assert isinstance(made, Packed)
+    expected = reference_states(architecture, waveform)
+    for model, bound in ((plain, 1e-5), (made, allowed)):
+        found = [state.cpu() for state in states(model, waveform.cuda())]
+        assert max(errors(found, expected)) < bound
 
 
 @needs_bf16

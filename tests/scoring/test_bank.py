@@ -1,3 +1,4 @@
+import faiss
 import numpy as np
 import pytest
 from banks import BANKS, assert_equal, brute_force, integer_bank, make_bank, misleading_bank, nearly_tied_bank
@@ -123,6 +124,17 @@ def test_asking_for_an_absent_gpu_changes_nothing():
     group_of = some_groups(40)
     one = Bank(bank, GROUPS).search(queries, group_of, 2)
     assert_equal(Bank(bank, GROUPS, device=0).search(queries, group_of, 2), (one.distances, one.rows))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("make", BANKS)
+def test_candidates_from_a_gpu_end_in_the_same_neighbours(make):
+    assert faiss.get_num_gpus()
+    bank, queries = make_bank(make, 6)
+    on_cpu, on_gpu = Bank(bank, GROUPS), Bank(bank, GROUPS, device=0)
+    for batch, own in ((queries, None), (bank[:40], np.arange(40))):
+        one = on_cpu.search(batch, some_groups(40), 3, own)
+        assert_equal(on_gpu.search(batch, some_groups(40), 3, own), (one.distances, one.rows))
 
 
 @pytest.mark.parametrize("make", BANKS)

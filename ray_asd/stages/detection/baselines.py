@@ -11,7 +11,7 @@ from ray_asd.config import Scoring
 from ray_asd.data import layouts
 from ray_asd.data.features import log_mel
 from ray_asd.errors import UserError
-from ray_asd.models import autoencoder, mobilenet
+from ray_asd.models import autoencoder, mobilenet, products
 from ray_asd.models.card import ModelCard
 from ray_asd.models.saved import fitting, load_tensors
 from ray_asd.stages.training.baseline_objectives import PatchModel, ResidualModel, long_enough
@@ -28,6 +28,7 @@ class NeverTrained(UserError):
 def load(used: Used) -> "Reconstructions | Patches":
     """The scorer of a worker, on the device that its settings ask for."""
     torch.set_num_threads(used.usage.inference.threads)
+    products.keep_float32()
     card_file, weights = used.files()
     card, tensors = load_tensors(card_file, weights)
     device = "cuda" if used.usage.resources.embed.gpus else "cpu"

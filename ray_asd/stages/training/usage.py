@@ -223,10 +223,11 @@ def load(used: Used) -> Any:
     """The fine-tuned backbone of a worker, packed for inference."""
     import torch
 
-    from ray_asd.models import model_folder
+    from ray_asd.models import model_folder, products
 
     inference = used.usage.inference
     torch.set_num_threads(inference.threads)
+    products.keep_float32()
     saved = model_folder.load(*used.files())
     saved.system.recipe = saved.system.recipe.model_copy(update={"inference": inference})
     system = saved.system.to("cuda" if used.usage.resources.embed.gpus else "cpu")
