@@ -2,10 +2,11 @@
 
 import click
 
-from ray_asd import report, store
+from ray_asd import store
 from ray_asd.cli import morning, nights
 from ray_asd.cli.app import command, json_option, resources, set_option
 from ray_asd.cli.console import Progress, Result, summary
+from ray_asd.cli.pages import Pages
 
 
 @command("demo --out ray_asd_demo")
@@ -26,8 +27,7 @@ def demo(root: str, nightly: bool, seed: int, overrides: tuple[str, ...], as_jso
             return
         outputs = stage.run(root, seed, overrides, Progress())
         metrics, place = [outputs["metrics"]], store.join(root, "report")
-        pages = report.pages(report.runs(metrics, []), place, report.Options(), Progress())
-        written = report.write(metrics, None, [], place, pages)
+        written = Pages(metrics, place).publish(root)
         result.outputs = {
             "recordings": stage.place(root, seed),
             **{name: output.uri for name, output in outputs.items()},

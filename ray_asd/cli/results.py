@@ -6,6 +6,7 @@ from ray_asd import build, report, store
 from ray_asd.build import archive
 from ray_asd.cli.app import command, dry_run_option, existing, json_option, out_option
 from ray_asd.cli.console import Progress, bring, summary
+from ray_asd.cli.pages import Pages
 from ray_asd.errors import UserError
 from ray_asd.scoring.protocols import CHOICES as PROTOCOLS
 from ray_asd.stages.training.usage import FEATURES, Features
@@ -85,6 +86,6 @@ def report_command(root: str, out: str, count: int, no_audio: bool, as_json: boo
         place, options = store.absolute(out), report.Options(count, not no_audio)
         store.check_writable(place)
         store.tag_outputs(place)
-        pages = report.pages(report.runs(metrics, scores), place, options, Progress())
-        written = report.write(metrics, compared[-1] if compared else None, [], place, pages)
-        result.outputs, result.counts = written.files, {"pages": len(pages)}
+        pages = Pages(metrics, place, scores, compared[-1] if compared else None, options=options)
+        written = pages.publish(store.absolute(root))
+        result.outputs, result.counts = written.files, {"pages": written.pages}

@@ -7,6 +7,7 @@ from ray_asd import grid as grids
 from ray_asd.cli import live
 from ray_asd.cli.app import clips_option, command, dry_run_option, json_option, out_option, set_option
 from ray_asd.cli.console import Progress, bring, summary
+from ray_asd.cli.pages import Pages
 from ray_asd.errors import Retryable, StageError, UserError
 
 
@@ -67,8 +68,7 @@ def sweep(
         compared = planned.compared()
         failures = [report.Failure(row.cell.system, row.cell.recipe.seed, error) for row, error in planned.failed]
         store.tag_outputs(place)
-        pages = report.pages(report.runs(planned.metrics, []), place, report.Options(), Progress())
-        written = report.write(planned.metrics, compared, failures, place, pages)
+        written = Pages(planned.metrics, place, comparison=compared, failures=failures).publish(root)
         result.outputs = written.files | ({"comparison": compared.uri} if compared else {})
         result.counts, result.reused = planned.counts, planned.reused
         click.echo(written.table, err=as_json)

@@ -1,8 +1,15 @@
-"""Where a step is done: on the cluster, on a Ray of this command's own, or in its process; told without Ray."""
+"""Where work is done: on the cluster, on a Ray of this command's own, or in its process; told without Ray."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from ray_asd.build.steps import Step
+from ray_asd.config import Worker
 from ray_asd.engine.address import cluster
-from ray_asd.engine.progress import Progress
+from ray_asd.engine.progress import Progress, silent
+
+_Made = TypeVar("_Made")
 
 
 def on_ray(step: Step) -> bool:
@@ -17,3 +24,18 @@ def placed(step: Step, progress: Progress) -> Step:
     from ray_asd.engine.apart import apart
 
     return apart(step, progress)
+
+
+def done(what: str, worker: Worker, work: Callable[[Progress], _Made], progress: Progress) -> _Made:
+    """What ``work`` returns, which needs no cluster: on one it is a task of ``worker``, and tells no progress.
+
+    Raises:
+        UserError, StageError: as the work raised them, or there is no Ray to be had.
+    """
+    if not cluster():
+        return work(progress)
+    from ray_asd.engine import connection
+    from ray_asd.engine.apart import call
+
+    with connection.connected():
+        return call(what, worker, partial(work, silent), progress)[0]

@@ -36,10 +36,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Written:
-    """URIs of the report's files by what they are, and its first table as Markdown."""
+    """URIs of the report's files by what they are, its first table as Markdown, and how many runs have a page."""
 
     files: dict[str, str]
     table: str
+    pages: int
 
 
 def overview_of(outputs: Sequence[Output]) -> str:
@@ -77,7 +78,7 @@ def write(
     files["report.html"] = _page([*listed, *found], figure)
     for name, content in files.items():
         store.write(store.join(out, name), content)
-    return Written({_KINDS[name]: store.join(out, name) for name in files}, markdown([*found, *listed][0]))
+    return Written({_KINDS[name]: store.join(out, name) for name in files}, markdown([*found, *listed][0]), len(pages))
 
 
 _KINDS = {

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ from pathlib import Path
 import click
 import huggingface_hub.constants
 import pytest
+import ray
 
 from commands import Run, run
 from ray_asd import __version__, build, cli, report, store
 from ray_asd.build import archive
+from ray_asd.cli import pages
 from ray_asd.errors import StageError
 from ray_asd.stages.recordings import ingest
 
@@ -86,6 +89,21 @@ def flow(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Flow:
     call("show", made.uri("scores"))
     call("gc", root, "--dry-run")
     return made
+
+
+def test_a_report_on_a_cluster_is_the_same(flow: Flow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pages are a task where all nodes see them; elsewhere only this process could write them."""
+    here, shared = tmp_path / "report", Path(flow.root, "report")
+    done("report", "--runs", flow.root, "--out", str(here))
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+    monkeypatch.setattr(pages.Pages, "__call__", lambda *given: pytest.fail("done by the driver"))
+    done("report", "--runs", flow.root, "--out", str(shared))
+    contents = [
+        {str(file.relative_to(place)): file.read_bytes() for file in place.rglob("*.*")} for place in (here, shared)
+    ]
+    assert contents[0] == contents[1]
+    assert contents[0]["report.md"]
+    shutil.rmtree(shared)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

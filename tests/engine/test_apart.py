@@ -13,7 +13,7 @@ import ray
 from ray_asd.build import Attempt, Outcome, Output, steps
 from ray_asd.build.steps import Step
 from ray_asd.config import Worker
-from ray_asd.engine import patience
+from ray_asd.engine import patience, where
 from ray_asd.engine.apart import apart
 from ray_asd.engine.graph import Engine
 from ray_asd.engine.progress import silent
@@ -120,3 +120,4 @@ def test_where_there_is_a_cluster_nothing_is_done_in_the_driver(
             pids = {int(output.read("pid")), output.marker.counts["below"]}
             assert (pids == {os.getpid()}) is here
             assert (os.getpid() in pids) is here
+        assert (where.done("made", Worker(), lambda progress: os.getpid(), silent) == os.getpid()) is here
