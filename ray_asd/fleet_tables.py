@@ -42,10 +42,12 @@ NIGHTS = pa.schema(
         pa.field("night", pa.date32(), nullable=False),
         pa.field("clips", pa.int64(), nullable=False),
         *(pa.field(name, pa.float64(), nullable=False) for name in ("mean", "deviations")),
+        pa.field("nearest", pa.list_(pa.string())),
     ]
 )
 """One row per machine, domain and night: how many clips a detector scored, the mean of their scores, and the sum of
-the squared deviations from it. That is all of a night that later ones are compared with."""
+the squared deviations from it; ``nearest`` is, for each of them that was compared with a bank, the healthy recording
+nearest to it, by the first letters of its content_hash. That is all of a night that later ones are compared with."""
 
 DECISIONS = pa.schema(
     [
@@ -91,10 +93,12 @@ SOUNDS = pa.schema(
         *(pa.field(name, pa.int64(), nullable=False) for name in ("clips", "unscored", "repeated")),
         pa.field("sample_rate", pa.int32()),
         *(pa.field(name, pa.float64()) for name in ("seconds", "level", "clipped")),
+        pa.field("contents", pa.string()),
     ]
 )
 """One row per machine and night: what its recordings are like, whatever a detector says of them. ``repeated`` of them
-have the content of another one, ``unscored`` could not be scored. ``sample_rate`` is the commonest one in Hz;
+have the content of another one, ``unscored`` could not be scored. ``contents`` is the same for two nights whose
+recordings have the same contents. ``sample_rate`` is the commonest one in Hz;
 ``seconds`` and ``level`` (RMS, dB of full scale) are medians, ``clipped`` the mean share of samples at full scale."""
 
 DRIFT = pa.schema(

@@ -44,9 +44,10 @@ DRIFTED = {
     "length": "recordings are longer or shorter than on earlier nights",
     "level": "recordings are louder or quieter than on earlier nights",
     "clipped": "more samples are at full scale than on earlier nights: the recorder cannot hold what it hears",
-    "repeated": "recordings have the content of other ones of the same night",
+    "repeated": "recordings have the content of other ones of the same night, or all of them that of an earlier one",
     "unscored": "more recordings could not be scored than on earlier nights",
     "rejected": "more files were no recordings that are taken than on earlier nights",
     "scores": "scores are higher or lower than on earlier nights, of machines that do not alarm",
+    "embeddings": "recordings are nearest to other healthy ones than on earlier nights, of machines that do not alarm",
     "calibration": "scores are not what those of the healthy clips were that thresholds were made of",
 }

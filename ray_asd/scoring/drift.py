@@ -8,9 +8,9 @@ week of nights, until the new is part of what is usual.
 What moves the median machine as far as one would have to move is of the fleet: one notice without machine, and none for
 machines that moved the same way. Alarms of such a night are ``held_back``.
 
-A fault raises scores, and enrolling again would teach it to the detector. So nothing is said of the scores of machines
-that alarm or have an alert. What their recordings are like is told all the same, for a microphone that was moved sounds
-like a fault; but the notice says that it may be the machine.
+A fault raises scores, and enrolling again would teach it to the detector. So nothing is said of the scores and
+embeddings of machines that alarm or have an alert. What their recordings are like is told all the same, for a
+microphone that was moved sounds like a fault; but the notice says that it may be the machine.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from ray_asd.fleet_tables import DRIFT, MACHINE
-from ray_asd.scoring import figures, shifts
+from ray_asd.scoring import figures, neighbourhoods, shifts
 from ray_asd.scoring.alerts import Machine
 from ray_asd.scoring.figures import Figure, Series
 from ray_asd.scoring.shifts import MIN_FLEET, Shift
@@ -64,7 +64,8 @@ def drift(
     """
     known = figures.series(pa.concat_tables([past_sounds, tonight]), nights, calibration, night)
     alarms = np.array([machine in alarming for machine in known.machines], bool)
-    found = [*_by_test(known, alarms), *_by_sight(known), *_rejected(known, rejected or {})]
+    embeddings = neighbourhoods.shift(nights, known.machines, night, figures.EMBEDDINGS.recent)
+    found = [*_by_test(known, embeddings, alarms), *_by_sight(known), *_rejected(known, rejected or {})]
     found.sort(key=lambda row: ("machine_type" in row, [str(row.get(name)) for name in MACHINE]))
     return pa.Table.from_pylist([{"night": night} | row for row in found], DRIFT)
 
@@ -85,7 +86,7 @@ class _Compared:
 
     @property
     def is_of_scores(self) -> bool:
-        return self.figure in (figures.SCORES, figures.CALIBRATION)
+        return self.figure in (figures.SCORES, figures.CALIBRATION, figures.EMBEDDINGS)
 
     def row(self, before: float, now: float, p_value: float, detail: str, advice: str) -> Row:
         """Of two values in the figure's scale; ``detail`` has a place for the text of each."""
@@ -95,7 +96,7 @@ class _Compared:
         return {"what": self.figure.what, **figures_, "detail": told, "advice": advice}
 
 
-def _by_test(known: Series, alarms: Bools) -> Iterator[Row]:
+def _by_test(known: Series, embeddings: Shift, alarms: Bools) -> Iterator[Row]:
     compared = []
     for figure in (*figures.OF_SOUNDS, figures.SCORES):
         values = known.values[figure.what]
@@ -104,6 +105,7 @@ def _by_test(known: Series, alarms: Bools) -> Iterator[Row]:
     scores = known.values["scores"]
     own, fleet = (shifts.from_zero(values, figures.CALIBRATION.recent) for values in (scores, shifts.median(scores)))
     compared.append(_Compared(figures.CALIBRATION, own, fleet))
+    compared.append(_Compared(figures.EMBEDDINGS, embeddings, neighbourhoods.of_fleet(embeddings)))
     real = _significant([one.own.p_value for one in compared])
     real_of_fleet = _significant([one.fleet.p_value for one in compared])
     told = np.zeros(len(alarms), bool)  # of whose scores something has been said
@@ -146,7 +148,10 @@ def _by_sight(known: Series) -> Iterator[Row]:
     yield from _all(known, "sample_rate", changed, usual, rates, "{:.0f} Hz".format, _RECORDER)
     before = np.array([_commonest(shares[:-1]) for shares in known.values["repeated"]])
     copies = np.nan_to_num(repeated * known.values["clips"][:, -1])
-    stuck = (np.nan_to_num(repeated) >= STUCK) & (copies >= 2)
+    contents = known.values["contents"]
+    seen = (contents[:, :-1] == contents[:, -1:]).any(axis=1)  # unknown ones are equal to none
+    stuck = seen | ((np.nan_to_num(repeated) >= STUCK) & (copies >= 2))
+    repeated = np.where(seen, 1.0, repeated)
     yield from _all(known, "repeated", stuck, before, repeated, "{:.0%} repeated".format, _STUCK)
 
 

@@ -3,6 +3,7 @@
 Shapes: M machines, N nights in order, R rows of a table, C calibration clips; NaN where a machine has no such night.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -47,6 +48,9 @@ SCORES = Figure("scores", "score", 1.0, 0.2, _ENROL, "{:+.1f} standard deviation
 CALIBRATION = Figure("calibration", "score", 2.0, 0.0, _ENROL, "{:+.1f} standard deviations".format, recent=14)
 REJECTED = Figure(
     "rejected", "files rejected", 0.1, 0.03, "see REJECTS for why", "{:.0%}".format, only_more=True, recent=1
+)
+EMBEDDINGS = Figure(
+    "embeddings", "drift of embeddings (PSI)", 0.5, 0.0, _ENROL, "{:.2f}".format, only_more=True, recent=7
 )
 OF_SOUNDS = (
     Figure(
@@ -103,6 +107,8 @@ def series(sounds: pa.Table, nights: pa.Table, calibration: pa.Table, night: dat
     taken = {name: _floats(sounds[name]) for name in ("clips", "unscored", "repeated", "sample_rate", "level")}
     taken["length"] = np.log(np.maximum(_floats(sounds["seconds"]), 1e-3))
     taken["clipped"] = np.log10(_floats(sounds["clipped"]) + _LEAST_SHARE)
+    (contents,) = standards.coded([sounds], ["contents"])
+    taken["contents"] = np.where(pc.is_null(sounds["contents"]).to_numpy(), np.nan, contents)
     taken["unscored"], taken["repeated"] = (taken[name] / taken["clips"] for name in ("unscored", "repeated"))
     values = {name: spread(figure) for name, figure in taken.items()}
     places = np.searchsorted(codes, of_nights), _places(nights, days)
@@ -178,9 +184,15 @@ def sounds(clips: pa.Table, unscored: pa.Table, night: date) -> pa.Table:
             | {"night": night, "clips": len(own), "unscored": int(lost[own].sum())}
             | {"repeated": len(own) - len(set(hashes[own])), "sample_rate": int(values[np.argmax(counts)])}
             | {"seconds": float(np.median(seconds[own]))}
+            | {"contents": _digest(hashes[own])}
             | {"level": _known(np.median, level[own]), "clipped": _known(np.mean, clipped[own])}
         )
     return pa.Table.from_pylist(rows, SOUNDS).sort_by([(name, "ascending") for name in MACHINE])
+
+
+def _digest(hashes: np.ndarray) -> str:
+    """Of the contents of a night, however often each of them is there."""
+    return hashlib.sha256(" ".join(sorted(set(hashes.tolist()))).encode()).hexdigest()[:16]
 
 
 def _measured(clips: pa.Table, name: str) -> Floats:

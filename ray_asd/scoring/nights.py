@@ -35,6 +35,7 @@ from ray_asd.scoring.standards import Bools, Floats, Ints
 from ray_asd.scoring.verdicts import adjusted
 
 BY_NIGHTS, BY_CLIPS = "nights", "clips"
+_LETTERS = 12  # of a content_hash, that tell one recording of a bank from the others
 _UNIT = (*MACHINE, "domain", "model_digest")  # what nights are standardised within
 
 
@@ -54,13 +55,24 @@ class _Judged:
 def summary(scores: pa.Table, night: date) -> pa.Table:
     """NIGHTS of the SCORES of one night, a date."""
     keys = list(_UNIT)
-    grouped = scores.select([*keys, "score"]).group_by(keys, use_threads=False)
-    found = grouped.aggregate([("score", "count"), ("score", "mean"), ("score", "variance")])
+    grouped = (
+        scores.select([*keys, "score"]).append_column("nearest", _nearest(scores)).group_by(keys, use_threads=False)
+    )
+    found = grouped.aggregate([("score", "count"), ("score", "mean"), ("score", "variance"), ("nearest", "list")])
     columns = {name: found[name] for name in keys}
     columns["night"] = pa.array([night] * len(found), pa.date32())
     columns |= {"clips": found["score_count"], "mean": found["score_mean"]}
     columns["deviations"] = pc.multiply(found["score_variance"], pc.cast(found["score_count"], pa.float64()))
+    columns["nearest"] = pa.array([[name for name in names if name] for names in found["nearest_list"].to_pylist()])
     return pa.table([columns[name] for name in NIGHTS.names], names=NIGHTS.names).cast(NIGHTS)
+
+
+def _nearest(scores: pa.Table) -> pa.Array:
+    """What begins the content_hash of each clip's first neighbour; empty where it has none."""
+    if "neighbour_hashes" not in scores.column_names:
+        return pa.repeat("", len(scores))
+    first = pc.list_slice(scores["neighbour_hashes"].combine_chunks(), 0, 1, return_fixed_size_list=False)
+    return pc.utf8_slice_codeunits(pc.binary_join(first, ""), 0, _LETTERS)
 
 
 def decide(

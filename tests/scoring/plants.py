@@ -35,6 +35,7 @@ class Plant:
         dates = [START + timedelta(days=day) for day in range(days)] * self.machines
         columns = self._columns(days) | {"night": pa.array(dates, pa.date32()), "clips": [self.clips] * len(values)}
         columns |= {"mean": values.mean(axis=1), "deviations": values.var(axis=1) * self.clips}
+        columns["nearest"] = pa.nulls(len(values))
         return pa.table([columns[name] for name in NIGHTS.names], names=NIGHTS.names).cast(NIGHTS)
 
     def tonight(self, **worse):

@@ -5,6 +5,7 @@ from datetime import date, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
+import scipy
 
 from ray_asd import reasons, tables
 from ray_asd.fleet_tables import DECISIONS, DRIFT, NIGHTS, SOUNDS
@@ -39,6 +40,11 @@ class Fleet:
         night = self.rng.normal(size=shape) + 0.3 * weather
         clips = self.rng.normal(size=(*shape, CLIPS))
         self.scores = np.sqrt(0.5) * (night[..., None] + clips)  # in standard deviations of a clip
+        own = np.random.default_rng([seed, 2]).normal(size=(machines, nights, 1 + CLIPS))
+        self.lies = np.sqrt(0.5) * (own[..., :1] + own[..., 1:])  # recordings among the healthy ones
+        self.contents = np.array(
+            [[f"{machine} {night}" for night in range(nights)] for machine in range(machines)], object
+        )
         self.alarming = set()
 
     def machine(self, number):
@@ -49,6 +55,7 @@ class Fleet:
             SOUNDS,
             *[("clips", np.full(self.level.shape, CLIPS)), ("unscored", self.unscored), ("repeated", self.repeated)],
             *[("sample_rate", self.rate), ("seconds", self.seconds), ("level", self.level), ("clipped", self.clipped)],
+            ("contents", self.contents),
         )
 
     def nights(self):
@@ -58,6 +65,7 @@ class Fleet:
             NIGHTS,
             *[("clips", np.full(self.level.shape, CLIPS)), ("mean", 7 + scale * mean)],
             *[("deviations", scale**2 * deviations), ("model_digest", np.full(self.level.shape, "d"))],
+            nearest=np.floor(40 * scipy.stats.norm.cdf(self.lies)).astype(int).astype(str).reshape(-1, CLIPS).tolist(),
         )
 
     def calibration(self, clips=40):
@@ -71,11 +79,11 @@ class Fleet:
         ]
         return pa.Table.from_pylist(rows, tables.CALIBRATION)
 
-    def _table(self, schema, *columns):
+    def _table(self, schema, *columns, **lists):
         machines, nights = self.level.shape
         found = {"machine_type": ["fan"] * machines * nights, "section": np.repeat(self.names, nights)}
         found["night"] = [day(number) for number in range(nights)] * machines
-        found |= {name: np.asarray(values).ravel() for name, values in columns}
+        found |= lists | {name: np.asarray(values).ravel() for name, values in columns}
         found |= {name: pa.nulls(machines * nights) for name in schema.names if name not in found}
         return pa.table({name: found[name] for name in schema.names}).cast(schema)
 
@@ -173,6 +181,27 @@ def test_recordings_that_are_lost_or_repeated():
     assert (row["what"], row["machine_type"]) == ("rejected", None)
     assert row["detail"] == "30% of files rejected, 2% in 23 earlier nights"
     assert fleet.told(rejected={day(number): 0.02 for number in range(31)}) == []
+
+
+def test_a_recorder_that_sends_the_same_night_again():
+    fleet = Fleet()
+    fleet.contents[CHANGED, -1] = fleet.contents[CHANGED, -3]
+    (row,) = of(fleet.told(), fleet, CHANGED).values()
+    assert (row["what"], row["now"]) == ("repeated", 1)
+    assert row["detail"] == "100% repeated, 0% repeated before"
+    fleet.contents[CHANGED, -3:] = None
+    assert fleet.told() == [], "of nights that an earlier version told of nothing is known"
+
+
+def test_recordings_that_lie_elsewhere_although_none_is_odd():
+    fleet = Fleet()
+    fleet.lies[CHANGED, -8:] = 0.3 * fleet.lies[CHANGED, -8:] + 2.5
+    (row,) = of(fleet.told(), fleet, CHANGED).values()
+    assert (row["what"], row["before"]) == ("embeddings", 0)
+    assert row["now"] > 1
+    assert row["detail"] == f"drift of embeddings (PSI) {row['now']:.2f} in its last 7 nights, 0.00 in 17 earlier ones"
+    fleet.alarming = {fleet.machine(CHANGED)}
+    assert fleet.told() == [], "its condition has changed, which must not be enrolled"
 
 
 @pytest.mark.parametrize("step", [2.5, -2.5])
@@ -292,14 +321,20 @@ def test_what_the_recordings_of_a_night_are_like():
     ]
     names = [tables.CLIPS.field(name) for name in clips[0]]
     unscored = pa.Table.from_pylist([{"clip_id": "a/3"}], pa.schema([tables.UNSCORED.field("clip_id")]))
-    found = figures.sounds(pa.Table.from_pylist(clips, pa.schema(names)), unscored, day(0))
+    table = pa.Table.from_pylist(clips, pa.schema(names))
+    found = figures.sounds(table, unscored, day(0))
+
+    def contents(*hashes):
+        own = table.filter(pa.compute.is_in(table["content_hash"], pa.array(hashes))).slice(0, len(hashes) + 1)
+        return figures.sounds(own, unscored, day(1))["contents"][0].as_py()
+
     assert found.schema == SOUNDS
     same = {"machine_type": "fan", "section": "00", "night": day(0)}
     first = same | {"machine_id": "a", "clips": 3, "unscored": 1, "repeated": 1, "sample_rate": 16_000}
     other = same | {"machine_id": None, "clips": 1, "unscored": 0, "repeated": 0, "sample_rate": 8_000}
     assert found.to_pylist() == [
-        first | {"seconds": 10.0, "level": -20.0, "clipped": pytest.approx(0.1)},
-        other | {"seconds": 1.0, "level": None, "clipped": None},
+        first | {"seconds": 10.0, "level": -20.0, "clipped": pytest.approx(0.1), "contents": contents("x", "y")},
+        other | {"seconds": 1.0, "level": None, "clipped": None, "contents": contents("x")},
     ]
     older = pa.Table.from_pylist(clips, pa.schema(names[:-2]))
     assert figures.sounds(older, unscored, day(0))["level"].to_pylist() == [None, None]

@@ -262,8 +262,13 @@ def test_a_night_in_short():
     found = {row["machine_type"]: row for row in nights.summary(table, START).to_pylist()}
     assert found["a"] | {"deviations": 0} == dict(zip(MACHINE, ("a", "00", None), strict=True)) | {
         "domain": "source", "model_digest": "d", "night": START, "clips": 3, "mean": 3.0, "deviations": 0,
+        "nearest": [],
     }  # fmt: skip
     assert found["a"]["deviations"] == pytest.approx(14)
+    hashes = [[64 * "a", 64 * "b"], [], [64 * "c"], [64 * "d"]]  # a baseline has no neighbours
+    table = table.append_column("neighbour_hashes", pa.array(hashes))
+    nearest = {row["machine_type"]: row["nearest"] for row in nights.summary(table, START).to_pylist()}
+    assert nearest == {"a": [12 * "a", 12 * "c"], "b": [12 * "d"]}
     assert (found["b"]["domain"], found["b"]["deviations"]) == (None, 0)
 
 

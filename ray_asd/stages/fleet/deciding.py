@@ -51,11 +51,12 @@ class Past:
 
 
 def joined(outputs: Sequence[Output], folder: str, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
-    """That table of all ``outputs``, one after the other; of tables of few rows many are read at once."""
+    """That table of all ``outputs``, one after the other; of tables of few rows many are read at once. A column that an
+    earlier version did not write is null."""
     with ThreadPoolExecutor(_READERS) as pool:
         found = list(pool.map(lambda output: output.table(folder, schema, columns), outputs))
     empty = schema.empty_table()
-    return pa.concat_tables([empty.select(list(columns)) if columns else empty, *found])
+    return pa.concat_tables([empty.select(list(columns)) if columns else empty, *found], promote_options="default")
 
 
 def decisions(output: Output) -> pa.Table:

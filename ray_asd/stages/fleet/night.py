@@ -26,7 +26,7 @@ CODE_VERSION = 1
 _RECORDINGS, _SCORES, _DETECTOR = "recordings_", "scores_", "detector"  # (first parts of) the names of inputs
 _GB_PER_CLIP = 6e-6  # of memory
 _HEARD = (*MACHINE, "clip_id", "content_hash", "recorded_at", "sample_rate", "num_samples", "level", "clipped")
-SCORED = (*MACHINE, "domain", "model_digest", "score")
+SCORED = (*MACHINE, "domain", "model_digest", "score", "neighbour_hashes")
 
 
 def step(
