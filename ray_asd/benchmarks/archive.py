@@ -9,7 +9,6 @@ has a process and a Ray of its own; what it made before (ingest, the model, the 
 """
 
 import json
-import resource
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ import soundfile
 
 from ray_asd import build, config, store
 from ray_asd.benchmarks import measure
-from ray_asd.benchmarks.own_process import last_line
+from ray_asd.benchmarks.own_process import last_line, peak_mib
 from ray_asd.build import Output, steps
 from ray_asd.config import RANDOM_SIZES, Recipe
 from ray_asd.data import audio
@@ -42,7 +41,6 @@ RATE = 16_000  # Hz
 HEALTHY = 64  # clips to compare with
 ON_GPU = ("resources.embed.gpus=1", "inference.precision=bf16")
 SETTINGS = ("training=null", "augmentation=null", "transformer_pooling=null", "scoring.backend=paper")
-_MIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -152,8 +150,7 @@ def _measure(folder: str, clips: int, settings: Sequence[str], pack: bool, scrip
             scores = steps.ensure(scoring, root)
             digest = build.digest_of(scores.table(Folder.SCORES).select(["clip_id", "score"]).to_pylist())
         taken = time.monotonic() - begun
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / _MIB
-    click.echo(json.dumps(asdict(Measured(clips, taken, memory, digest))))
+    click.echo(json.dumps(asdict(Measured(clips, taken, peak_mib(), digest))))
 
 
 def _script(model: Output, recordings: Output, recipe: Recipe) -> str:

@@ -12,13 +12,15 @@ Shapes: M machines, N nights of one machine in order, K healthy recordings that 
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 import scipy
 
+from ray_asd.scoring import shifts
 from ray_asd.scoring.alerts import Machine
-from ray_asd.scoring.shifts import BETWEEN, MIN_EARLIER, MIN_FLEET, Shift
+from ray_asd.scoring.shifts import MIN_EARLIER, MIN_FLEET, Shift
 from ray_asd.scoring.standards import Bools, Floats
 
 _EXCHANGES = 499
@@ -30,8 +32,7 @@ Nights = dict[date, Counter[str]]
 
 
 def shift(nights: pa.Table, machines: Sequence[Machine], night: date, recent: int) -> Shift:
-    """How far the last ``recent`` nights of each of ``machines`` [M], ``night`` the last, lie from its earlier ones, of
-    which the last are left out as ``shifts.of_machines`` does.
+    """How far the last ``recent`` nights of each of ``machines`` [M], ``night`` the last, lie from its earlier ones.
 
     Args:
         nights: NIGHTS of it and of nights before it; those that another detector scored tell nothing.
@@ -66,8 +67,7 @@ def _known(nights: pa.Table, night: date) -> dict[Machine, Nights]:
 
 def _index(nights: Nights, night: date, recent: int) -> tuple[float, float, float]:
     """How many nights a machine's last ones are compared with, the index and its p-value; NaN where it has too few."""
-    left_out = min(max(len(nights) - recent - MIN_EARLIER, 0), BETWEEN)
-    earlier = max(len(nights) - recent - left_out, 0)
+    earlier = max(int(shifts.earlier(np.array(len(nights)), recent)), 0)
     if night not in nights or earlier < MIN_EARLIER:
         return earlier, np.nan, np.nan
     days = sorted(nights)
@@ -75,14 +75,20 @@ def _index(nights: Nights, night: date, recent: int) -> tuple[float, float, floa
     parts = sorted(set().union(*compared))
     heard = np.array([[own[part] for part in parts] for own in compared], float)
     is_late = np.arange(len(heard)) >= earlier
-    exchanged = np.random.default_rng(0).permuted(np.tile(is_late, (_EXCHANGES, 1)), axis=1)
-    by_chance, (index,) = _psi(heard, exchanged), _psi(heard, is_late[None])
+    by_chance, (index,) = _psi(heard, _exchanged(earlier, recent)), _psi(heard, is_late[None])
     logarithms = np.log(by_chance + _LEAST)
     spread = logarithms.std()
     if not spread > 0:
         return earlier, 0.0, 1.0
     away = (np.log(index + _LEAST) - logarithms.mean()) / spread
     return earlier, float(index - by_chance.mean()), float(scipy.stats.norm.sf(away))
+
+
+@lru_cache(maxsize=32)  # most machines have as many nights
+def _exchanged(earlier: int, recent: int) -> Bools:
+    """Choices [X, N] of as many nights as are ``recent``, drawn."""
+    is_late = np.arange(earlier + recent) >= earlier
+    return np.random.default_rng(0).permuted(np.tile(is_late, (_EXCHANGES, 1)), axis=1)
 
 
 def _psi(heard: Floats, is_late: Bools) -> Floats:

@@ -38,16 +38,24 @@ class Shift:
             return np.asarray((np.abs(step) >= least) & (tonight * np.sign(step) >= least / 2))
 
 
+def earlier(nights: Ints, recent: int, between: int = BETWEEN) -> Ints:
+    """With how many of so many nights, the first ones, the ``recent`` last ones are compared; none: 0 or less.
+
+    Up to ``between`` of the nights before the recent ones are left out, as long as enough remain: they may be what
+    these are already.
+    """
+    return np.asarray(nights - recent - np.clip(nights - recent - MIN_EARLIER, 0, between))
+
+
 def of_machines(values: Floats, floor: float, recent: int, between: int = BETWEEN) -> Shift:
     """The shift of values [M, N]; nights are taken to lie ``floor`` apart at least.
 
-    Up to ``between`` of the nights before the ``recent`` ones are left out, as long as enough remain: they may be what
-    these are already.
+    The ``recent`` ones are compared with what ``earlier`` says.
     """
     known = np.isfinite(values)
     since = np.cumsum(known[:, ::-1], axis=1)[:, ::-1]  # of the known ones, how many from here to the last
-    left_out = np.clip(since[:, 0] - recent - MIN_EARLIER, 0, between)[:, None]
-    late, early = known & (since <= recent), known & (since > recent + left_out)
+    others = earlier(since[:, 0], recent, between)
+    late, early = known & (since <= recent), known & (since > (since[:, 0] - others)[:, None])
     count = early.sum(axis=1)
     before, now = _mean(values, early), _mean(values, late)
     left = np.where(early, values - before[:, None], 0)
