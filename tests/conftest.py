@@ -2,19 +2,21 @@
 
 import logging
 import os
-import re
 import secrets
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
-# Two processes on two processors: one thread each. Where a test asks for more, threads that wait for the others of a
+from spare import SpareProcess, give_way
+
+# More processes than processors: one thread each. Where a test asks for more, threads that wait for the others of a
 # product would spin on processors that these are waiting for. Read when torch is imported, here and by Ray.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -22,6 +24,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("RAY_worker_niceness", "0")
 # Hundreds of processes load the package: where the environment forbids it, each of them would compile it anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Nobody here asks a node's agent for its figures, but for test_local, whose cluster has an environment of its own.
+os.environ.setdefault("RAY_enable_metrics_collection", "0")
 # Ray's log monitor looks for new files twice a second, of which a session has thousands; nobody here listens to it.
 os.environ.setdefault("LOG_NAME_UPDATE_INTERVAL_S", "10")
 
@@ -39,6 +43,16 @@ LONGEST = (
     "engine/test_nodes.py",
     "stages/test_end_to_end.py",
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The spare process of the session gives way to the others."""
+    give_way(config)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """How files are given to processes."""
+    return SpareProcess(config, log)
 
 
 @pytest.hookimpl(trylast=True)
@@ -79,15 +93,21 @@ def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A bucket of a moto server in a process of its own, which the AWS variables point to."""
-    log = tmp_path_factory.mktemp("moto") / "log"
-    with log.open("wb") as output, pytest.MonkeyPatch.context() as patch:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]  # 0: a port that is free
-        server = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    """A bucket of an object store in a process of its own, which the AWS variables point to."""
+    command = [sys.executable, str(Path(__file__).with_name("object_store.py"))]
+    log = tmp_path_factory.mktemp("object_store") / "log"
+    with (
+        log.open("w") as stderr,
+        pytest.MonkeyPatch.context() as patch,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as server,
+    ):
         try:
+            assert server.stdout
+            address = server.stdout.readline().strip()
+            assert address, log.read_text()
             for variable in [name for name in os.environ if name.startswith("AWS_")]:
                 patch.delenv(variable)
-            patch.setenv("AWS_ENDPOINT_URL", _address(server, log))
+            patch.setenv("AWS_ENDPOINT_URL", address)
             patch.setenv("AWS_ACCESS_KEY_ID", "tests")
             patch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
             patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -95,17 +115,6 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield f"s3://{BUCKET}"
         finally:
             server.terminate()
-            server.wait()
-
-
-def _address(server: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and server.poll() is None:
-        found = re.search(r"Running on (http://\S+)", log.read_text())
-        if found:
-            return found.group(1)
-        time.sleep(0.05)
-    raise RuntimeError(f"moto did not start: {log.read_text()}")
 
 
 @pytest.fixture
@@ -148,7 +157,6 @@ def ray_session(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
         patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
         patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # as of any local Ray of the program
-        patch.setenv("RAY_enable_metrics_collection", "0")
         ray.init(
             "local",
             num_cpus=2,

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
-from multiprocessing.queues import Queue
+from multiprocessing.queues import Queue, SimpleQueue
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def test_a_lost_lease_is_renewed_no_more(root: str, monkeypatch: pytest.MonkeyPa
         assert not held._thread.is_alive()
 
 
-def _work(folder: str, worker: int, rounds: int, log: "Queue[tuple[str, int]]") -> None:
+def _work(folder: str, worker: int, rounds: int, log: "SimpleQueue[tuple[str, int]]") -> None:
     for _ in range(rounds):
         with take(folder):
             log.put(("in", worker))
@@ -97,11 +97,11 @@ def _work(folder: str, worker: int, rounds: int, log: "Queue[tuple[str, int]]") 
 
 def test_of_several_processes_one_works_at_a_time(root: str) -> None:
     context, workers, rounds = multiprocessing.get_context("spawn"), 3, 3
-    log = context.Queue()
+    log = context.SimpleQueue()  # what is put is there when put returns, unlike in a Queue, and so in order
     processes = [context.Process(target=_work, args=(root, worker, rounds, log)) for worker in range(workers)]
     for process in processes:
         process.start()
-    events = [log.get(timeout=120) for _ in range(2 * workers * rounds)]
+    events = [log.get() for _ in range(2 * workers * rounds)]
     for process in processes:
         process.join()
     assert [kind for kind, _ in events] == ["in", "out"] * (workers * rounds)
