@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -28,6 +29,8 @@ HOST = "127.0.0.1"
 RAY = str(Path(sys.executable).with_name("ray"))
 LONGEST_START_SECONDS = 120
 LONGEST_END_SECONDS = 5
+STARTS = 3  # of a node which Ray gives up after 30 s, as it does on a busy machine
+GIVEN_UP = "timed out during startup"
 # Workers of three nodes would draw the same ports from Ray's fixed range; 0 lets the system choose.
 ANY_PORT = {"min-worker-port": "0", "max-worker-port": "0"}
 
@@ -60,14 +63,15 @@ def local(workers: int, cpus: int, port: int, dashboard_port: int) -> None:
         head |= {"ray-client-server-port": str(_free_port())}
         nodes: list[Node] = []
         stack.callback(_end, nodes)
-        nodes.append(_node("head", ["--head"], head, folder, environment))
-        _wait(nodes, lambda: not _is_free(port))
         token = Path(environment["RAY_AUTH_TOKEN_PATH"]).read_text()
-        for number in range(1, workers + 1):  # one after another: a node that takes 30 s to start gives up
-            worker = {"address": f"{HOST}:{port}", "num-cpus": str(cpus)}
-            _wait(nodes, lambda: _seen(dashboard, token) == len(nodes))
-            nodes.append(_node(f"worker-{number}", [], worker, folder, environment))
-        _wait(nodes, lambda: _seen(dashboard, token) == len(nodes))
+
+        def are_up() -> bool:
+            return _alive(dashboard, token) == len(nodes)
+
+        _add(nodes, partial(_node, "head", ["--head"], head, folder, environment), are_up)
+        worker = {"address": f"{HOST}:{port}", "num-cpus": str(cpus)}
+        for number in range(1, workers + 1):  # one after another, which is quicker for each
+            _add(nodes, partial(_node, f"worker-{number}", [], worker, folder, environment), are_up)
         click.echo(f"export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={environment['RAY_AUTH_TOKEN_PATH']}")
         click.echo(f"export RAY_API_SERVER_ADDRESS={dashboard}  # for jobs/submit.py and `ray job`")
         click.echo(f"# Prometheus reads {' '.join(f'http://{node.metrics}/metrics' for node in nodes)}")
@@ -133,13 +137,31 @@ def _wait(nodes: list[Node], condition: Callable[[], bool], seconds: float = LON
         time.sleep(0.2)
 
 
-def _seen(dashboard: str, token: str) -> int:
-    """How many nodes the dashboard knows of; 0 while it does not answer."""
+def _add(nodes: list[Node], start: Callable[[], Node], are_up: Callable[[], bool]) -> None:
+    """Add a node, and wait until all are up.
+
+    Raises:
+        ClickException: one of them has ended, or the time is up.
+    """
+    for left in reversed(range(STARTS)):
+        nodes.append(start())
+        try:
+            _wait(nodes, are_up)
+        except click.ClickException as error:
+            if not left or GIVEN_UP not in error.message:
+                raise
+            _end([nodes.pop()])
+        else:
+            return
+
+
+def _alive(dashboard: str, token: str) -> int:
+    """How many nodes the dashboard knows to be up; 0 while it does not answer."""
     try:
         url, headers = f"{dashboard}/api/v0/nodes", {"Authorization": f"Bearer {token}"}
         answer = requests.get(url, headers=headers, timeout=10)
         answer.raise_for_status()
-        return int(answer.json()["data"]["result"]["total"])
+        return sum(node["state"] == "ALIVE" for node in answer.json()["data"]["result"]["result"])
     except requests.RequestException:
         return 0
 

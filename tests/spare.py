@@ -17,7 +17,7 @@ LIGHT = tuple(f"tests/{room}/" for room in ("build", "data", "models", "report",
 def give_way(config: pytest.Config) -> None:
     """Lower the priority of this process if it is the spare one."""
     if getattr(config, "workerinput", {}).get("workerid") == SPARE:
-        os.nice(10)
+        os.nice(19)
 
 
 class SpareProcess(LoadFileScheduling):

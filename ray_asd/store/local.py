@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ALLOWED = "a folder that is there or can be made, and may be written"
 _DRAFT_CHARACTERS = 40  # of a file's name that its draft begins with, which must not be too long itself
-_AGAIN = (0.01, 0.03, 0.1, 0.3, 1.0)  # seconds between tries to remove what others remove or write into as well
+_AGAIN = (0.01, 0.03, 0.1, 0.3, 1.0)  # seconds between tries to write into or remove what others remove or write into
 _LONGEST_NAME = 255  # bytes of a file's name
 
 Found = tuple[str, int, str]
@@ -122,8 +122,7 @@ def _opened(path: str) -> _Steady:
 @repeated
 def write(path: str, data: bytes) -> None:
     """Put ``data`` at ``path``, over what may be there."""
-    with _draft(path, _writing(data)) as draft, _writable(path):
-        os.replace(draft, path)
+    _put(path, _writing(data), os.replace)
 
 
 @repeated
@@ -133,15 +132,13 @@ def create(path: str, data: bytes) -> None:
     Raises:
         FileExistsError: something is there, which may be ours: a link whose answer was lost is made again.
     """
-    with _draft(path, _writing(data)) as draft:
-        os.link(draft, path)
+    _put(path, _writing(data), os.link)
 
 
 @repeated
 def copy(path: str, source: Path) -> None:
     """Put the content of ``source`` at ``path``, over what may be there."""
-    with _draft(path, lambda draft: shutil.copyfile(source, draft)) as draft, _writable(path):
-        os.replace(draft, path)
+    _put(path, lambda draft: shutil.copyfile(source, draft), os.replace)
 
 
 def _writing(data: bytes) -> Callable[[str], None]:
@@ -154,13 +151,26 @@ def _writing(data: bytes) -> Callable[[str], None]:
     return fill
 
 
+def _put(path: str, fill: Callable[[str], object], place: Callable[[str, str], None]) -> None:
+    """Have ``place`` move a filled draft to ``path``; anew where others remove the folder of both meanwhile."""
+    for wait in (*_AGAIN, None):
+        try:
+            with _draft(path, fill) as draft, _writable(path, FileNotFoundError, FileExistsError):
+                place(draft, path)
+            return
+        except FileNotFoundError as error:
+            if wait is None:
+                raise _unwritable(path, error) from error
+        time.sleep(wait)
+
+
 @contextmanager
 def _draft(path: str, fill: Callable[[str], object]) -> Iterator[str]:
     """A hidden file beside ``path``, filled, for the block; gone after it."""
     folder, last = os.path.split(path)
     draft = os.path.join(folder, f".{last[:_DRAFT_CHARACTERS]}.{uuid.uuid4().hex}")
     try:
-        with _writable(path):
+        with _writable(path, FileNotFoundError):
             os.makedirs(folder, exist_ok=True)
             fill(draft)
         yield draft
@@ -170,18 +180,24 @@ def _draft(path: str, fill: Callable[[str], object]) -> Iterator[str]:
 
 
 @contextmanager
-def _writable(path: str) -> Iterator[None]:
+def _writable(path: str, *passed_on: type[OSError]) -> Iterator[None]:
     """
     Raises:
         UserError: nothing can be written at ``path``, for a reason that will not pass by.
     """
     try:
         yield
+    except passed_on:
+        raise
     except OSError as error:
         if is_to_blame(error):
             raise
-        code = errno.errorcode.get(error.errno or 0, error.errno)
-        raise UserError(f"{path}: cannot be written: {error} ({code}); allowed: {ALLOWED}") from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: str, error: OSError) -> UserError:
+    code = errno.errorcode.get(error.errno or 0, error.errno)
+    return UserError(f"{path}: cannot be written: {error} ({code}); allowed: {ALLOWED}")
 
 
 def check_writable(path: str) -> None:

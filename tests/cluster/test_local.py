@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 import processes
-from commands import run
+from commands import module_at, run
 from ray_asd import build
 from ray_asd.build import Output
 from ray_asd.data import simulate
@@ -210,6 +211,32 @@ def scraped(endpoints: list[str], job: "Future[dict[str, Any]]") -> dict[tuple[s
                     seen.update({(name, sample.labels.get("stage")): sample.value for sample in family.samples})
     job.result()
     return seen
+
+
+@pytest.mark.parametrize(("said", "starts"), [("Exception: The current node timed out during startup.", 3), ("no", 1)])
+def test_a_node_that_was_too_slow_is_started_anew(tmp_path: Path, said: str, starts: int) -> None:
+    """Twice; what is wrong in another way is told at once. Its end leaves the nodes before it as they are."""
+    local = module_at(ROOT / "cluster/local.py")
+    begun: list[Any] = []
+
+    def node(command: str) -> Any:
+        log = tmp_path / str(len(begun))
+        with log.open("wb") as output:
+            process = subprocess.Popen(["sh", "-c", command], stdout=output, start_new_session=True)
+        begun.append(local.Node(f"node-{len(begun)}", process, log, ""))
+        return begun[-1]
+
+    nodes: list[Any] = []
+    local._add(nodes, lambda: node("sleep 600"), lambda: True)
+    try:
+        with pytest.raises(click.ClickException, match=f"^node-{starts} has ended with 7: {said}$"):
+            local._add(nodes, lambda: node(f"echo '{said}'; exit 7"), lambda: False)
+        assert len(begun) == 1 + starts
+        assert nodes == [begun[0], begun[-1]]
+        assert begun[0].process.poll() is None
+    finally:
+        local._end(nodes)
+    assert begun[0].process.poll() is not None
 
 
 def test_a_port_that_is_taken_is_one_line() -> None:

@@ -107,6 +107,27 @@ def test_what_stays_is_one_line_and_leaves_no_draft(tmp_path: Path, name: str) -
     assert os.listdir(tmp_path) == []
 
 
+def test_a_folder_that_others_remove_meanwhile_is_made_again(tmp_path: Path) -> None:
+    place = str(tmp_path / "folder" / "a")
+    for event, use in (
+        ("open", store.create),
+        ("os.link", store.create),
+        ("open", store.write),
+        ("os.rename", store.write),
+    ):
+        store.remove(place)
+        with failing(event, ".a.", errno.ENOENT) as fault:
+            use(place, event.encode())
+        assert fault.times == 0
+        assert store.read(place) == event.encode()
+    with (
+        failing("os.rename", ".a.", errno.ENOENT, 100),
+        pytest.raises(UserError, match=r"/a: cannot be written: .*ENOENT"),
+    ):
+        store.write(place, b"1")
+    assert os.listdir(tmp_path / "folder") == ["a"]
+
+
 @pytest.mark.usefixtures("impatient")
 def test_a_folder_below_that_fails_is_never_left_out(tmp_path: Path) -> None:
     store.write(str(tmp_path / "fan" / "a"), b"1")
