@@ -20,6 +20,10 @@ class StageError(Exception):
     """Work that was started and could not be finished. Exit code 1."""
 
 
+class Futile(StageError):
+    """Work that would end in the same way if it was tried again. Exit code 1."""
+
+
 STOPPED = "stopped by SIGTERM; the same command goes on where it was"
 
 
@@ -51,6 +55,19 @@ def unknown(what: str, value: object, allowed: object) -> UserError:
     """The error for a name that is not one of a known set, e.g. ``unknown("layout", "dcase1999", LAYOUTS)``."""
     names = ", ".join(str(name) for name in allowed)  # type: ignore[attr-defined]
     return UserError(f"unknown {what} {str(value)!r}; allowed: {names}")
+
+
+def decoded(what: str, data: bytes) -> str:
+    """The text of ``what`` a user wrote, with or without a byte order mark.
+
+    Raises:
+        UserError: it is not UTF-8.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{what}: line {line} is not UTF-8; allowed: text in UTF-8") from error
 
 
 def redacted(text: str) -> str:

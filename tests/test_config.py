@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from ray_asd import config
+from ray_asd.config import loading
 from ray_asd.errors import UserError
 
 # What the paper states (section 3 and its table; the learning rate is printed "Se-4").
@@ -219,6 +220,15 @@ def test_files_that_are_no_recipe(tmp_path: Path, text: str, message: str) -> No
     path = tmp_path / "x.yaml"
     path.write_text(text)
     assert re.fullmatch(f"recipe {path}: {message}", mistake(str(path)))
+
+
+def test_a_recipe_is_text_in_utf_8_with_or_without_a_mark(tmp_path: Path) -> None:
+    path, text = tmp_path / "x.yaml", "# größer\n" + loading.text_of("recipe", "tiny")
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_text(text, encoding)
+        assert config.load(str(path)) == config.load("tiny")
+    path.write_text(text, "latin-1")
+    assert mistake(str(path)) == f"recipe {path}: line 1 is not UTF-8; allowed: text in UTF-8"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """From models to scores: embeddings, detectors, and what these say of clips."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pyarrow.compute as pc
@@ -22,8 +22,11 @@ from ray_asd.cli.app import (
 )
 from ray_asd.cli.console import Progress, Result, bring, summary
 from ray_asd.config import Resources
-from ray_asd.errors import UserError
+from ray_asd.errors import UserError, decoded
 from ray_asd.tables import Folder
+
+if TYPE_CHECKING:
+    from ray_asd.stages.training.usage import Used
 
 _SCORES = "a detector says how it scores"
 models_option = click.option(
@@ -110,7 +113,7 @@ def _extended(
         raise UserError(
             "--detector says which models it has and how they are used; leave --model, --clips and --recipe"
         )
-    withdrawn = store.read(store.absolute(withdraw)).decode().split("\n") if withdraw else []
+    withdrawn = decoded(withdraw, store.read(store.absolute(withdraw))).split("\n") if withdraw else []
     return stage.extension(
         registry.detector(detector),
         build.resolve(add, "ingest", "feedback") if add else None,
@@ -122,17 +125,17 @@ def _extended(
 
 def _tell(detector: Output) -> None:
     """Which machines a new detector cannot decide on, which clips count once, and which embeddings say nothing."""
-    found = detector.marker.summary
-    _tell_twins(detector)
-    for group, why in sorted(found["learning"].items()):
+    _tell_of_bank(detector)
+    for group, why in sorted(detector.marker.summary["learning"].items()):
         click.echo(f"learning: {group}: {why}", err=True)
+
+
+def _tell_of_bank(detector: Output) -> None:
+    found = detector.marker.summary
+    for group, count in found["twins"].items():
+        click.echo(f"twins: {group}: {count} clips are the content of another one and count once with it", err=True)
     for group in found["collapsed"]:
         click.echo(f"warning: the embeddings of {group} are all but equal: its scores are mostly rounding", err=True)
-
-
-def _tell_twins(detector: Output) -> None:
-    for group, count in detector.marker.summary["twins"].items():
-        click.echo(f"twins: {group}: {count} clips are the content of another one and count once with it", err=True)
 
 
 @command("score --detector runs/enroll/spectral-0123456789ab --clips URI --out runs")
@@ -178,7 +181,7 @@ def score(
             return
         result.outputs["detector"] = output.marker.inputs["detector"].uri
         if not detector:
-            _tell_twins(build.resolve(result.outputs["detector"], "enroll"))
+            _tell_of_bank(build.resolve(result.outputs["detector"], "enroll"))
         if enrolled := output.marker.counts.get("enrolled"):
             told = "clips are in the bank themselves; each was compared with the others there"
             click.echo(f"twins: {enrolled} {told}", err=True)
@@ -206,9 +209,22 @@ def _first_enrolled(
     if not models:
         raise UserError("--detector or --model is needed: an output of enroll, or of train, or spectral or log-mel")
     members = usage.use_together(models, recipe, overrides)
-    known = next((member.trained_on for member in members if member.trained_on), queries)
-    healthy = build.resolve(bank, "ingest") if bank else known
+    healthy = build.resolve(bank, "ingest") if bank else _trained_on(members) or queries
     return stage.step(members, healthy, Progress()), usage.leading(members).usage.resources
+
+
+def _trained_on(members: Sequence["Used"]) -> Output | None:
+    """The clips that the first trained one of these models knows; None where none was trained.
+
+    Raises:
+        UserError: they are gone.
+    """
+    known = next((member.trained_on for member in members if member.trained_on), None)
+    trained = next((member.name for member in members if member.recipe and member.recipe.is_trained), None)
+    if trained and known is None:
+        why = f"the clips that {trained} was trained on are gone"
+        raise UserError(f"--bank is needed: {why}; allowed: an output of ingest")
+    return known
 
 
 def most_unscored(text: str | None, total: int) -> int | None:
@@ -217,7 +233,7 @@ def most_unscored(text: str | None, total: int) -> int | None:
         return None
     try:
         most = int(total * float(text[:-1]) / 100) if text.endswith("%") else int(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # of "inf%"
         most = -1
     if most < 0:
         raise UserError(f"--max-unscored {text!r}; allowed: a number of clips such as 0, or a share such as 1%")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from ray_asd.config.section import Section
 from ray_asd.config.sections import Audio, Recipe, Usage
-from ray_asd.errors import UserError, unknown
+from ray_asd.errors import UserError, decoded, unknown
 
 
 def packaged(kind: str) -> list[str]:
@@ -22,16 +22,16 @@ def text_of(kind: str, name: str) -> str:
     """The text of the packaged file of that name, or of the file at a path.
 
     Raises:
-        UserError: there is no such file.
+        UserError: there is no such file, or it is not UTF-8.
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
             raise UserError(f"no {kind} file {name!r}")
-        return path.read_text()
+        return decoded(f"{kind} {name}", path.read_bytes())
     if name not in packaged(kind):
         raise unknown(kind, name, [*packaged(kind), "a path ending in .yaml"])
-    return (package.files("ray_asd") / f"{kind}s" / f"{name}.yaml").read_text()
+    return (package.files("ray_asd") / f"{kind}s" / f"{name}.yaml").read_text("utf-8")
 
 
 def packaged_recipes() -> list[str]:

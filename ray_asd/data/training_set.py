@@ -78,7 +78,8 @@ class TrainingSet:
             rows = rows.filter(pc.equal(rows["machine_type"], machine_type))
         rows = rows.filter(pc.invert(pc.is_in(rows["content_hash"], pa.array(held_out, pa.string()))))
         if not rows.num_rows:
-            raise UserError(f"no clips to train on: {len(held_out)} held out of {len(origin)}")
+            of = f" of {machine_type}" if machine_type is not None else ""
+            raise UserError(f"no clips{of} to train on: {len(held_out)} held out of {len(origin)}")
         check_conditions(rows)
         self.rows = _once(rows)
         self._outputs = outputs

@@ -18,7 +18,7 @@ from ray_asd import build, store
 from ray_asd.build import Output, events, records, steps
 from ray_asd.build.steps import Planned, Step
 from ray_asd.engine import patience, where
-from ray_asd.errors import STOPPED, Retryable, StageError, Unplaced, UserError
+from ray_asd.errors import STOPPED, Futile, Retryable, StageError, Unplaced, UserError
 
 TRIES = 2  # of a step that fails without getting further; one that is refused would be refused again
 PATIENCE = 5  # tries of a step that the environment broke off
@@ -230,6 +230,6 @@ class Engine:
 
 
 def _most_tries(error: Exception) -> int:
-    if isinstance(error, Unplaced):
+    if isinstance(error, (Unplaced, Futile)):
         return 1
     return PATIENCE if isinstance(error, Retryable) else TRIES if isinstance(error, (StageError, OSError)) else 1

@@ -177,9 +177,8 @@ def run(
         with waiting.place(1, most, beside) as grant, service or nullcontext():
             while service and not service.is_up(_LOOK_SECONDS):
                 waiting.look()
-            at_once = most if workers else grant.workers
             work = _ShardWorker(uuid4().hex, make, attempt)
-            for row in _rows(lambda: _mapped(blocks, work, worker, at_once)):
+            for row in _rows(lambda: _mapped(blocks, work, worker, grant.workers)):
                 if row or waiting.is_over or work.has_begun():
                     waiting.begin()
                 else:

@@ -18,7 +18,7 @@ from ray_asd.engine.one_line import told
 from ray_asd.engine.progress import Progress
 from ray_asd.engine.trainer import Devices, Trainer
 from ray_asd.engine.waiting import Waiting
-from ray_asd.errors import Retryable, StageError, UserError
+from ray_asd.errors import Futile, Retryable, StageError, UserError
 from ray_asd.store.lease import Fence
 
 MAX_FAILURES = 3  # of workers without a further checkpoint, before the stage fails
@@ -80,7 +80,7 @@ class _Groups:
                     return None
         reason = self._board.given_up()
         if reason:
-            raise StageError(f"{self._what}: {reason}")
+            raise Futile(f"{self._what}: {reason}")
         return self._board.ended()
 
     def _try(self, run: str, waiting: Waiting) -> UserError | StageError | None:

@@ -21,12 +21,12 @@ from ray_asd.scoring.bank import Bank
 from ray_asd.scoring.cosine import Floats, Rows, Vectors
 from ray_asd.scoring.points import Points, Surroundings
 from ray_asd.scoring.whitening import Scatter
+from ray_asd.tables import DOMAINS
 
 FOLDS = 50  # of the bank, each left out in turn where leaving out a clip changes the whitening
 MAX_LEFT_OUT = 2000  # clips of a group that are left out in turn; of a larger group so many are drawn by their key
 COLLAPSED = 32 * float(np.finfo(np.float32).eps)  # cosine distances below are mostly rounding of float32 embeddings
 
-_DOMAINS = ("source", "target")
 _MAD = 1.4826  # times the median deviation is a normal distribution's standard deviation
 
 
@@ -119,7 +119,8 @@ def fit(
     """The back-end of a group: its ``needed`` healthy vectors or more (float32 [N, E]) and their domains [N].
 
     Args:
-        fleet: scatter within all groups, for whitening groups of fewer than ``whitening.MIN_CLIPS`` clips.
+        fleet: scatter within all groups, this one among them, for whitening groups of fewer than
+            ``whitening.MIN_CLIPS`` clips.
         device: GPU that proposes the candidates of plain cosines.
         split: whether each domain has a bank of its own; None: where ``is_split`` says so.
 
@@ -135,7 +136,8 @@ def fit(
         fitted.mean = whitening.centre(vectors)
         fitted.root = whitening.inverse_root(Scatter.of(vectors), fleet, settings.whiten)
     points = fitted._points(vectors)
-    parts = _parts(domains) if split or (split is None and is_split(domains, settings)) else [np.arange(len(domains))]
+    apart = is_split(domains, settings) if split is None else split
+    parts = _parts(domains) if apart else [np.arange(len(domains))]
     fitted.domains = [_domain(points, rows, settings) for rows in parts]
     if len(fitted.domains) > 1:
         fitted.domains = [_standardised(domain, settings.neighbours) for domain in fitted.domains]
@@ -178,12 +180,14 @@ def left_out(
     if settings.whiten is None:
         fitted = fitted or fit(vectors, domains, settings, fleet)
         return np.sort(chosen), fitted.search(vectors[np.sort(chosen)], np.sort(chosen)).scores
+    others = None if fleet is None or len(vectors) >= whitening.MIN_CLIPS else fleet - Scatter.of(vectors)
     folds = _folds(len(vectors))
     scores = np.full(len(vectors), np.nan)
     for fold in range(folds):
         apart = np.sort(chosen[fold::folds])
         rest = np.setdiff1d(np.arange(len(vectors)), apart)
-        without = fit(vectors[rest], [domains[row] for row in rest], settings, fleet, split=split)
+        without_it = None if others is None else others + Scatter.of(vectors[rest])
+        without = fit(vectors[rest], [domains[row] for row in rest], settings, without_it, split=split)
         scores[apart] = without.search(vectors[apart], np.full(len(apart), -1)).scores
     return np.sort(chosen), scores[np.sort(chosen)]
 
@@ -233,13 +237,13 @@ def is_split(domains: Sequence[str | None], settings: Backend) -> bool:
     if settings.banks == "pooled":
         return False
     largest = -(-min(len(domains), MAX_LEFT_OUT) // max(1, _folds(len(domains))))
-    return all(len(part) >= needed(settings) + largest for part in _parts(domains))
+    return all(list(domains).count(domain) >= needed(settings) + largest for domain in DOMAINS)
 
 
 def _parts(domains: Sequence[str | None]) -> list[Rows]:
-    """Rows of each domain."""
-    labels = np.array(["" if domain is None else domain for domain in domains])
-    return [np.flatnonzero(labels == domain) for domain in _DOMAINS]
+    """Rows of each domain; clips that may be of either, such as those of feedback, are healthy in both."""
+    labels = np.array([domain or "" for domain in domains])
+    return [np.flatnonzero((labels == domain) | (labels == "")) for domain in DOMAINS]
 
 
 def _domain(points: Floats, rows: Rows, settings: Backend) -> Domain:

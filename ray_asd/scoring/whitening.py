@@ -35,6 +35,9 @@ class Scatter:
     def __add__(self, other: "Scatter") -> "Scatter":
         return Scatter(self.products + other.products, self.count + other.count)
 
+    def __sub__(self, other: "Scatter") -> "Scatter":
+        return Scatter(self.products - other.products, self.count - other.count)
+
     @property
     def covariance(self) -> Floats:
         """[E, E], by the number of clips as maximum likelihood has it."""

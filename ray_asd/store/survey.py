@@ -26,10 +26,12 @@ def survey(uri: str) -> Iterator[Entry]:
         return
     outputs = None
     for path, size, version in remote_listing(uri):
+        if outputs and path.startswith(outputs):
+            continue
         folder, _, last = path.rpartition("/")
         if last in _TAGS and folder:
             outputs = f"{folder}/"  # what is in it comes after its tag, in order of the keys
-        if not is_hidden(path) and not (outputs and path.startswith(outputs)):
+        elif not is_hidden(path):
             yield Entry(path, size, version)
 
 

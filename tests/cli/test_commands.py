@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import huggingface_hub.constants
+import numpy as np
 import pytest
 import ray
 
@@ -19,6 +20,7 @@ from commands import Run, run
 from ray_asd import __version__, build, cli, report, store
 from ray_asd.build import archive
 from ray_asd.cli import pages
+from ray_asd.data import audio
 from ray_asd.errors import StageError
 from ray_asd.stages.recordings import ingest
 
@@ -356,6 +358,10 @@ REFUSED = {
     "detector's settings": ("{given} --set scoring.backend=paper", "says how it scores; allowed: resources.KEY=VALUE"),
     "detector and model": ("{given} --model spectral", "--detector has its models and its bank; leave --model"),
     "neither": ("score --clips {clips} --out {root}", "--detector or --model is needed: an output of enroll, or of"),
+    "unscored without end": (
+        "{given} --max-unscored inf%",
+        "--max-unscored 'inf%'; allowed: a number of clips such as",
+    ),
     "unscored": ("{given} --max-unscored many", "--max-unscored 'many'; allowed: a number of clips such as 0, or a s"),
     "nothing to enrol": ("enroll --model spectral --out {root}", "--model and --clips are needed, or --detector with"),
     "enrolled twice": ("enroll --model spectral --model spectral --clips {clips} --out {root}", "stands there twice"),
@@ -367,6 +373,14 @@ REFUSED = {
     "not enrolled": (
         "enroll --detector {detector} --withdraw {stranger} --out {root}",
         "holds no clip 'stranger'; allowed: clip_ids of its 20 healthy clips",
+    ),
+    "withdrawn in Latin-1": (
+        "enroll --detector {detector} --withdraw {latin} --out {root}",
+        "/latin.txt: line 2 is not UTF-8; allowed: text in UTF-8",
+    ),
+    "clips of the model are gone": (
+        "score --model {orphan} --clips {clips} --out {root}",
+        "--bank is needed: the clips that hubert",
     ),
     "scores as detector": ("score --detector {scores} --clips {clips} --out {root}", "'score'; allowed: enroll"),
     "bank": ("{score} --bank {scores}", "the output of 'score'; allowed: ingest"),
@@ -417,6 +431,12 @@ def test_a_mistake_is_one_line_that_names_it(
     names = {name: flow.uri(name) for name in ("clips", "model", "detector", "scores", "submission")}
     (tmp_path / "stranger").write_text("stranger\n")
     names["stranger"] = str(tmp_path / "stranger")
+    (tmp_path / "latin.txt").write_bytes("one\nGeräusch\n".encode("latin-1"))
+    orphan = tmp_path / "orphan"
+    shutil.copytree(names["model"], orphan)
+    marker = (orphan / "marker.json").read_text()
+    (orphan / "marker.json").write_text(marker.replace(names["clips"], f"{names['clips']}-gone"))
+    names |= {"latin": str(tmp_path / "latin.txt"), "orphan": str(orphan)}
     used = f"--clips {names['clips']} --out {root}"
     train = shlex.join([*TINY, "--clips", names["clips"], "--out", root])
     names |= {"train": f"train {train}", "score": f"score --model {names['model']} {used}"}
@@ -475,3 +495,21 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert finished.returncode == 2
     message = r"ray-asd: RAY_ADDRESS='127\.0\.0\.1:1': no Ray cluster answers there \(.*: Connection refused\)\n"
     assert re.fullmatch(message, finished.stderr)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_embeddings_that_say_nothing_are_warned_of_by_all_that_enrols(tmp_path: Path) -> None:
+    """Recordings of one and the same noise, which differ in their last bits alone."""
+    random = np.random.default_rng(0)
+    noise = random.uniform(-0.5, 0.5, 16_000)
+    for number in range(24):
+        split = "test" if number < 2 else "train"
+        place = tmp_path / "fleet" / "fan" / split / f"section_00_source_{split}_normal_{number:04d}_x_1.wav"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(audio.encode_wav(noise + 1e-5 * random.standard_normal(16_000), 16_000))
+    root = str(tmp_path / "runs")
+    clips = done("ingest", str(tmp_path / "fleet"), "--out", root).summary["outputs"]["clips"]
+    used = ["--model", "spectral", "--clips", clips, "--out", root]
+    warned = "warning: the embeddings of fan 00 are all but equal: its scores are mostly rounding"
+    assert warned in done("score", *used).err.splitlines()
+    assert warned in done("enroll", *used).err.splitlines()

@@ -221,6 +221,8 @@ def test_outputs_below_a_source_are_no_part_of_it(root: str) -> None:
     store.write(store.join(source, "site", "runs", "ingest", "c.wav"), b"c")
     store.write(store.join(source, "report", "runs", "d.wav"), b"d")
     store.tag_outputs(store.join(source, "report"))
+    store.tag_outputs(store.join(source, "site", "runs", "report"))  # in order of their paths, before some of the rest
+    store.write(store.join(source, "site", "runs", "score", "e.wav"), b"e")
     listing = read_listing(Source(source, **FLAT))
     assert list(told(listing)) == ["press/a.wav", "press/reports.wav", "press/site/b.wav"]
     assert (listing.version, list(listing.rejected.rows())) == (before.version, [])

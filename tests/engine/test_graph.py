@@ -17,7 +17,7 @@ from ray_asd.build.steps import Step
 from ray_asd.config import Worker
 from ray_asd.engine import connection, graph, patience
 from ray_asd.engine.graph import TRIES, Engine
-from ray_asd.errors import Retryable, StageError, Unplaced, UserError
+from ray_asd.errors import Futile, Retryable, StageError, Unplaced, UserError
 
 Make = Callable[[Attempt, Mapping[str, Output]], Outcome]
 
@@ -87,12 +87,13 @@ def test_a_failed_step_is_tried_again_and_takes_down_only_what_needs_it(tmp_path
     assert {node.error for node in engine.nodes.values() if node.state == "failed"} == {"the disk is on fire"}
 
 
-def test_what_is_refused_is_not_tried_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [UserError("no such thing; allowed: another"), Futile("the loss is nan at step 3")])
+def test_what_would_end_in_the_same_way_is_not_tried_again(tmp_path: Path, error: Exception) -> None:
     tries: list[None] = []
 
     def refuses(attempt: Attempt, inputs: Mapping[str, Output]) -> Outcome:
         tries.append(None)
-        raise UserError("no such thing; allowed: another")
+        raise error
 
     engine = Engine(str(tmp_path))
     engine.add(step("wrong", refuses))

@@ -126,6 +126,17 @@ def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
     assert {parameter.dtype for parameter in load(str(tmp_path), "wavlm").parameters()} == {torch.float32}
 
 
+def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    model = reference_model("hubert-group")
+    with torch.no_grad():
+        model.encoder.layer_norm.bias[1] = float("nan")
+    save(model, tmp_path, "safetensors")
+    with pytest.raises(
+        UserError, match=r"1 weights hold values that are not finite, the first one is encoder\.layer_norm"
+    ):
+        load(str(tmp_path), "hubert")
+
+
 def test_missing_and_misshapen_weights_are_counted_and_named(tmp_path: Path) -> None:
     model = reference_model("hubert-group")
     model.config.save_pretrained(tmp_path)

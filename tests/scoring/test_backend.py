@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from ray_asd.config import Backend
 from ray_asd.errors import StageError
 from ray_asd.scoring import backend
-from ray_asd.scoring.whitening import Scatter, inverse_root
+from ray_asd.scoring.whitening import MIN_CLIPS, Scatter, inverse_root
 
 SETTINGS = [
     Backend(neighbours=k, metric=metric, whiten=whiten, density=density, density_neighbours=K)
@@ -60,6 +60,10 @@ def reference(queries: np.ndarray, bank: np.ndarray, settings: Backend) -> np.nd
     return np.sort(found, axis=1)[:, : settings.neighbours].mean(axis=1)
 
 
+def keys(count: int) -> list[str]:
+    return [f"{number:02d}" for number in range(count)]
+
+
 def none(queries: np.ndarray) -> np.ndarray:
     return np.full(len(queries), -1)
 
@@ -105,7 +109,7 @@ def test_any_number_of_threads_fits_the_same_bits(count: int) -> None:
 @pytest.mark.parametrize("ties", [False, True])
 def test_left_out_is_as_if_it_had_never_been_there(settings: Backend, ties: bool) -> None:
     bank = drawn(24, 5, ties=ties)
-    rows, scores = backend.left_out(bank, [None] * 24, [f"{n:02d}" for n in range(24)], settings)
+    rows, scores = backend.left_out(bank, [None] * 24, keys(24), settings)
     assert rows.tolist() == list(range(24))
     for row in range(2 if ties else 0, 24):  # what stands in for no density is of the whole group
         without = np.delete(bank, row, axis=0)
@@ -116,9 +120,9 @@ def test_left_out_is_as_if_it_had_never_been_there(settings: Backend, ties: bool
 @pytest.mark.parametrize(("count", "folds"), [(30, 30), (130, 50)])
 def test_whitening_is_fitted_anew_for_each_fold(count: int, folds: int) -> None:
     bank, settings = drawn(count, 5), Backend()
-    keys = [f"{(7 * n) % count:03d}" for n in range(count)]
-    _, scores = backend.left_out(bank, [None] * count, keys, settings)
-    order = np.argsort(keys)
+    names = [f"{(7 * n) % count:03d}" for n in range(count)]
+    _, scores = backend.left_out(bank, [None] * count, names, settings)
+    order = np.argsort(names)
     for fold in range(folds):
         apart = np.sort(order[fold::folds])
         expected = reference(bank[apart], np.delete(bank, apart, axis=0), settings)
@@ -135,7 +139,7 @@ def test_the_smaller_of_two_standardised_domains_counts() -> None:
     pooled = Backend(whiten=None, density="none", neighbours=2)
     parts = []
     for part in (bank[:20], bank[20:]):
-        own = backend.left_out(part, [None] * len(part), [f"{n:02d}" for n in range(len(part))], pooled)[1]
+        own = backend.left_out(part, [None] * len(part), keys(len(part)), pooled)[1]
         centre, spread = backend.standard(own)
         parts.append((reference(queries, part, pooled) - centre) / spread)
     np.testing.assert_allclose(found.scores, np.minimum(*parts), rtol=1e-10)
@@ -153,6 +157,45 @@ def test_small_groups_are_whitened_by_the_fleet() -> None:
     np.testing.assert_allclose(ours.root, fractional_matrix_power(covariance, -0.5), rtol=1e-10)
     alike = backend.fit(np.ones((6, 5), np.float32), [None] * 6, Backend())
     assert np.isfinite(alike.search(few, none(few)).scores).all()
+
+
+@pytest.mark.parametrize("count", [6, 19])
+def test_what_is_left_out_of_a_small_group_is_left_out_of_the_fleet_too(count: int) -> None:
+    few, others, settings = drawn(count, 5, seed=4), Scatter.of(drawn(200, 5)), Backend(density="none")
+    _, scores = backend.left_out(few, [None] * count, keys(count), settings, others + Scatter.of(few))
+    for row in range(count):
+        rest = np.delete(few, row, axis=0).astype(np.float64)
+        products = others.products + (len(rest) * np.cov(rest.T, bias=True))
+        covariance = shrunk_covariance(products / (200 + len(rest)), shrinkage=0.5)
+        root = fractional_matrix_power(covariance, -0.5)
+        found = distances(
+            (few[row : row + 1] - rest.mean(axis=0)) @ root, (rest - rest.mean(axis=0)) @ root, "euclidean"
+        )
+        np.testing.assert_allclose(scores[row], np.sort(found)[0, : settings.neighbours].mean(), rtol=1e-10)
+
+
+def test_a_group_that_is_just_large_enough_is_judged_by_its_own_covariance() -> None:
+    """Though without one of its clips it would be too small for that."""
+    bank, fleet = drawn(MIN_CLIPS, 5), Scatter.of(drawn(200, 5, seed=9))
+    alone, beside = (
+        backend.left_out(bank, [None] * MIN_CLIPS, keys(MIN_CLIPS), Backend(), scatter)[1]
+        for scatter in (None, fleet + Scatter.of(bank))
+    )
+    np.testing.assert_array_equal(alone, beside)
+
+
+def test_clips_of_no_domain_are_healthy_in_both() -> None:
+    bank, settings = drawn(50, 4), Backend(whiten=None, density="none", neighbours=1, banks="by_domain")
+    domains = ["source"] * 20 + ["target"] * 10 + [None] * 20
+    fitted = backend.fit(bank, domains, settings)
+    found = fitted.search(bank[30:], none(bank[30:]))
+    assert found.rows[:, 0].tolist() == list(range(30, 50))
+    assert found.values.max() < 1e-6
+    _, apart = backend.left_out(bank, domains, keys(50), settings, fitted=fitted)
+    for row in (0, 25, 40):
+        own = fitted.search(bank[row : row + 1], np.array([row]))
+        assert own.scores[0] == apart[row]
+        assert row not in own.rows
 
 
 def test_a_large_group_is_searched_exactly() -> None:
@@ -182,9 +225,9 @@ def test_a_collapsed_embedding_is_seen() -> None:
 
 
 def test_of_a_large_group_so_many_are_drawn_whatever_their_names() -> None:
-    keys = [f"{'target' if n >= 2000 else 'source'}_{n:04d}" for n in range(2500)]
+    names = [f"{'target' if n >= 2000 else 'source'}_{n:04d}" for n in range(2500)]
     bank, settings = drawn(2500, 2), Backend(whiten=None, density="none")
-    rows, scores = backend.left_out(bank, [None] * 2500, keys, settings)
+    rows, scores = backend.left_out(bank, [None] * 2500, names, settings)
     assert len(rows) == len(scores) == backend.MAX_LEFT_OUT
     share = np.mean(rows >= 2000)
     assert 0.15 < share < 0.25, "a fifth of the clips are target clips"
@@ -196,8 +239,7 @@ def test_a_domain_that_a_fold_could_empty_shares_its_bank() -> None:
     assert not backend.is_split(few, settings)
     assert backend.is_split([*few, "target"], settings)
     bank = drawn(len(few) + 1, 3)
-    keys = [f"{n:02d}" for n in range(len(bank))]
-    _, scores = backend.left_out(bank, [*few, "target"], keys, settings)
+    _, scores = backend.left_out(bank, [*few, "target"], keys(len(bank)), settings)
     for row in range(len(bank)):
         rest = [n for n in range(len(bank)) if n != row]
         domains = [[*few, "target"][n] for n in rest]

@@ -9,7 +9,7 @@ import pyarrow as pa
 from ray_asd.build import Attempt, Outcome, Output
 from ray_asd.build.steps import Step
 from ray_asd.stages.comparison.evaluate import LEVEL, RESAMPLES, worker
-from ray_asd.tables import Folder
+from ray_asd.tables import SCORES, Folder
 
 CODE_VERSION = 2
 
@@ -44,11 +44,11 @@ def step(name: str, systems: Sequence[Scored]) -> Step:
 
 
 def _work(attempt: Attempt, systems: Sequence[Scored]) -> Outcome:
-    from ray_asd.scoring import comparison
+    from ray_asd.scoring import comparison, metrics
 
     found: Mapping[str, dict[int | None, pa.Table]] = defaultdict(dict)
     for scored in systems:
-        found[scored.system][scored.seed] = scored.scores.table(Folder.SCORES)
+        found[scored.system][scored.seed] = scored.scores.table(Folder.SCORES, SCORES, metrics.READ)
     compared = comparison.compare(found, RESAMPLES, level=LEVEL)
     files = [
         attempt.put_table(f"{Folder.CELLS}/00000.parquet", compared.cells),

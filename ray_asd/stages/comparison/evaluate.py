@@ -161,7 +161,7 @@ def _tables(inputs: Mapping[str, Output], variant: str) -> list[_System]:
             raise UserError(
                 f"two of the SCORES are of {key[0]} with seed {key[1]}; one METRICS table takes one of each"
             )
-        systems[key] = _System(*key, output.table(Folder.SCORES), name.startswith(_BASELINE))
+        systems[key] = _System(*key, output.table(Folder.SCORES, SCORES, metrics.READ), name.startswith(_BASELINE))
     return list(systems.values())
 
 

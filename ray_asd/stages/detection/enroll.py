@@ -17,7 +17,7 @@ from ray_asd.stages.recordings import refusals
 from ray_asd.stages.training.usage import Used, leading
 from ray_asd.tables import Folder
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 _CLIP_GB = 20e-6  # of memory, for its embedding and what it is compared with
 
 

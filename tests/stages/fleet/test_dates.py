@@ -51,6 +51,8 @@ def test_nights_from_to() -> None:
         (lambda: dates.span("45"), "'45' is no length of time; allowed: a number and s, m, h or d, such as 45m"),
         (lambda: dates.time_of_day("6:00"), "'6:00' is no time of day; allowed: HH:MM in UTC, such as 06:00"),
         (lambda: dates.night("25.11.2026"), "night '25.11.2026'; allowed: a date such as 2026-11-25"),
+        (lambda: dates.night("9999-12-31"), "night '9999-12-31'; allowed: a date from 1970 to 9998"),
+        (lambda: dates.night("0001-01-01"), "night '0001-01-01'; allowed: a date from 1970 to 9998"),
         (lambda: dates.nights("2026-11-25..2026-11-24"), "end before they begin; allowed: FROM..TO such as"),
         (lambda: Arrivals(Source("s3://b/{date}/x")), r"unknown words in braces; allowed: {night:%Y-%m-%d}"),
         (lambda: Arrivals(Source("s3://b/{night:%m-%Y}")), "nights share a place; allowed: year, month and day"),

@@ -1,4 +1,4 @@
-"""``ray-asd demo --nightly``, of a plant that is smaller still."""
+"""``ray-asd demo`` and ``demo --nightly``, of a fleet and a plant that are smaller still."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,9 +6,32 @@ from pathlib import Path
 import pytest
 
 from commands import run
-from ray_asd import store
-from ray_asd.stages import demo_nights
+from ray_asd import build, store
+from ray_asd.data.simulate import Fleet
+from ray_asd.stages import demo, demo_nights
 from ray_asd.stages.fleet import manifests
+from ray_asd.tables import Folder
+
+SMALLER = ("training={steps: 2, batch_size: 4, workers: 1}", "augmentation=null", "transformer_pooling=null")
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_all_systems_stand_in_one_table_beside_the_baseline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Fleet(("fan",), train_source=22, train_target=3, test=3, seconds=1.0)
+    monkeypatch.setattr(demo, "fleet", lambda seed: replace(small, seed=seed))
+    command = ["demo", "--out", str(tmp_path / "demo"), "--seed", "1", "--json"]
+    command += [part for setting in (*SMALLER, "resources.embed_workers=1") for part in ("--set", setting)]
+    first = run(*command)
+    assert first.code == 0, first.err
+    outputs = first.summary["outputs"]
+    metrics = build.resolve(outputs["metrics"], "evaluate").table(Folder.METRICS)
+    tuned = "hubert+WS (random:tiny)"
+    systems = dict.fromkeys(metrics["system"].to_pylist())
+    assert list(systems) == [tuned, f"spectral & {tuned}", "spectral", "log-mel"]
+    assert all(system in first.err for system in systems)
+    assert store.exists(outputs["report"])
+    again = run(*command)
+    assert (again.code, again.summary["reused"], again.summary["outputs"]) == (0, True, outputs)
 
 
 @pytest.mark.usefixtures("ray_session")
