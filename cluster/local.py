@@ -85,6 +85,7 @@ def _environment(folder: Path) -> dict[str, str]:
     token.write_text(secrets.token_hex(32))
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_A")}
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_JOB_STOP_WAIT_TIME_S": "60"}
+    own["PYTHONUNBUFFERED"] = "1"  # then a log ends with why its node has ended
     return clean | own
 
 
@@ -143,16 +144,19 @@ def _add(nodes: list[Node], start: Callable[[], Node], are_up: Callable[[], bool
     Raises:
         ClickException: one of them has ended, or the time is up.
     """
-    for left in reversed(range(STARTS)):
+    for start_number in range(1, STARTS + 1):
         nodes.append(start())
         try:
-            _wait(nodes, are_up)
-        except click.ClickException as error:
-            if not left or GIVEN_UP not in error.message:
+            return _wait(nodes, are_up)
+        except click.ClickException:
+            if start_number == STARTS or not _was_given_up(nodes[-1]):
                 raise
             _end([nodes.pop()])
-        else:
-            return
+    return None
+
+
+def _was_given_up(node: Node) -> bool:
+    return node.process.poll() is not None and GIVEN_UP in node.log.read_text(errors="replace")
 
 
 def _alive(dashboard: str, token: str) -> int:

@@ -66,7 +66,7 @@ def decoded(what: str, data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = error.object.count(b"\n", 0, error.start) + 1  # which has no mark
         raise UserError(f"{what}: line {line} is not UTF-8; allowed: text in UTF-8") from error
 
 

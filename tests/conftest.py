@@ -50,9 +50,9 @@ def pytest_configure(config: pytest.Config) -> None:
     give_way(config)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
-    """How files are given to processes."""
-    return SpareProcess(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """How files are given to processes, unless another way is asked for."""
+    return SpareProcess(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(trylast=True)

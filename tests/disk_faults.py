@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ class Fault:
     part: str
     number: int
     times: int
+    first: Callable[[], object]
 
 
 _faults: list[Fault] = []
@@ -25,6 +26,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     for fault in _faults:
         if event == fault.event and fault.times and fault.part in str(arguments[0]):
             fault.times -= 1
+            fault.first()
             raise OSError(fault.number, os.strerror(fault.number), arguments[0])
 
 
@@ -32,9 +34,12 @@ sys.addaudithook(_hook)
 
 
 @contextmanager
-def failing(event: str, part: object, number: int, times: int = 1) -> Iterator[Fault]:
-    """The kernel seems to answer with error ``number`` where ``event`` meets a path that holds ``part``."""
-    fault = Fault(event, str(part), number, times)
+def failing(
+    event: str, part: object, number: int, times: int = 1, first: Callable[[], object] = lambda: None
+) -> Iterator[Fault]:
+    """The kernel seems to answer with error ``number`` where ``event`` meets a path that holds ``part``; which
+    ``first`` happens to."""
+    fault = Fault(event, str(part), number, times, first)
     _faults.append(fault)
     try:
         yield fault

@@ -1,7 +1,8 @@
-"""The object store of the tests: moto's S3, whose conditional writes are one act, as those of S3 are.
+"""The object store of the tests: moto's S3, of whose conditional puts one wins, as in S3.
 
 Run as a program it serves on a free port of loopback, whose URL is the first line that it says. moto by itself looks
-whether an object is there and then writes it: of eight writers at once, two win in one of five hundred times.
+whether an object is there and then writes it, so that now and then two of several writers win. Other conditional
+requests are as moto has them.
 """
 
 import threading

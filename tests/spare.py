@@ -1,7 +1,7 @@
 """A third test process for two processors: it takes what the two others, which often wait for Ray, leave of them.
 
-It starves nobody, for its priority is low and it only has the tests of the rooms below ``engine``: beside a third
-process that starts Ray too, a node does not always start within the time that Ray gives it.
+It starves nobody, for its priority is low and it only has tests that start no Ray: beside a third process that starts
+Ray too, a node does not always start within the time that Ray gives it.
 """
 
 import os

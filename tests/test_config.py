@@ -229,6 +229,8 @@ def test_a_recipe_is_text_in_utf_8_with_or_without_a_mark(tmp_path: Path) -> Non
         assert config.load(str(path)) == config.load("tiny")
     path.write_text(text, "latin-1")
     assert mistake(str(path)) == f"recipe {path}: line 1 is not UTF-8; allowed: text in UTF-8"
+    path.write_bytes(b"\xef\xbb\xbfa\n\xe4")
+    assert mistake(str(path)) == f"recipe {path}: line 2 is not UTF-8; allowed: text in UTF-8"
 
 
 @pytest.mark.parametrize(

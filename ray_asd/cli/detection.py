@@ -1,5 +1,6 @@
 """From models to scores: embeddings, detectors, and what these say of clips."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -219,12 +220,12 @@ def _trained_on(members: Sequence["Used"]) -> Output | None:
     Raises:
         UserError: they are gone.
     """
-    known = next((member.trained_on for member in members if member.trained_on), None)
-    trained = next((member.name for member in members if member.recipe and member.recipe.is_trained), None)
-    if trained and known is None:
-        why = f"the clips that {trained} was trained on are gone"
+    trained = [member for member in members if member.recipe and member.recipe.is_trained]
+    known = [member.trained_on for member in trained if member.trained_on]
+    if trained and not known:
+        why = f"the clips that {trained[0].name} was trained on are gone"
         raise UserError(f"--bank is needed: {why}; allowed: an output of ingest")
-    return known
+    return known[0] if known else None
 
 
 def most_unscored(text: str | None, total: int) -> int | None:
@@ -232,12 +233,12 @@ def most_unscored(text: str | None, total: int) -> int | None:
     if text is None:
         return None
     try:
-        most = int(total * float(text[:-1]) / 100) if text.endswith("%") else int(text)
-    except (ValueError, OverflowError):  # of "inf%"
+        most = total * float(text[:-1]) / 100 if text.endswith("%") else int(text)
+    except ValueError:
         most = -1
-    if most < 0:
+    if not 0 <= most < math.inf:
         raise UserError(f"--max-unscored {text!r}; allowed: a number of clips such as 0, or a share such as 1%")
-    return most
+    return int(most)
 
 
 def _gate(scores: Output, allowed: int | None) -> str | None:

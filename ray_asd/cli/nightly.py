@@ -41,20 +41,8 @@ _LOOKED_AT = 10  # nights before one that is missing
 @click.option("--compare", metavar="VERSION", help="Only print what the nights with this shadow say beside it.")
 @click.option("--rescore", metavar="FROM..TO", help="Only score these nights anew, of the recordings that they have.")
 @click.option("--check", is_flag=True, help="Only say whether the night was scored and its machines were heard.")
-@click.option(
-    "--rate",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    default=0.1,
-    show_default=True,
-    help="Share of false ones among alarms.",
-)
-@click.option(
-    "--min-nights",
-    type=click.IntRange(2),
-    default=10,
-    show_default=True,
-    help="A machine's own before they are its standard.",
-)
+@click.option("--rate", default=0.1, show_default=True, help="Share of false ones among alarms.")
+@click.option("--min-nights", default=10, show_default=True, help="A machine's own before they are its standard.")
 @click.option("--persistence", default="2/3", show_default=True, metavar="M/N", help="Alarms in nights for an alert.")
 @click.option("--webhook", metavar="URL", envvar=WEBHOOK_VARIABLE, help="Tell what becomes of alerts by HTTP POST.")
 @click.option("--max-unscored", metavar="N|P%", help="End with exit code 3 when more clips could not be scored.")

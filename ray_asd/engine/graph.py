@@ -20,7 +20,7 @@ from ray_asd.build.steps import Planned, Step
 from ray_asd.engine import patience, where
 from ray_asd.errors import STOPPED, Futile, Retryable, StageError, Unplaced, UserError
 
-TRIES = 2  # of a step that fails without getting further; one that is refused would be refused again
+TRIES = 2  # of a step that fails without getting further; not of one that would fail or be refused in the same way
 PATIENCE = 5  # tries of a step that the environment broke off
 _SHOWN_SECONDS = 0.5  # between looks of whoever watches
 

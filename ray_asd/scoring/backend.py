@@ -172,8 +172,9 @@ def left_out(
     """Rows of a group, and the score that each would get if it were not in the bank.
 
     Without whitening each clip is left out exactly. Whitening is fitted anew for each of ``FOLDS`` parts of the clips,
-    which are left out together (as many parts as clips where these are fewer than twice as many). Parts go by the rank
-    of ``keys`` [N]; of a group of more than ``MAX_LEFT_OUT`` clips so many are drawn, by a hash of their keys.
+    which are left out together (as many parts as clips where these are fewer than twice as many); where a whole group
+    takes the scatter of the ``fleet``, which it is part of, they are left out of that as well. Parts go by the rank of
+    ``keys`` [N]; of a group of more than ``MAX_LEFT_OUT`` clips so many are drawn, by a hash of their keys.
     """
     chosen = _drawn(keys)
     split = is_split(domains, settings)
@@ -186,8 +187,8 @@ def left_out(
     for fold in range(folds):
         apart = np.sort(chosen[fold::folds])
         rest = np.setdiff1d(np.arange(len(vectors)), apart)
-        without_it = None if others is None else others + Scatter.of(vectors[rest])
-        without = fit(vectors[rest], [domains[row] for row in rest], settings, without_it, split=split)
+        scatter = None if others is None else others + Scatter.of(vectors[rest])
+        without = fit(vectors[rest], [domains[row] for row in rest], settings, scatter, split=split)
         scores[apart] = without.search(vectors[apart], np.full(len(apart), -1)).scores
     return np.sort(chosen), scores[np.sort(chosen)]
 
@@ -237,13 +238,12 @@ def is_split(domains: Sequence[str | None], settings: Backend) -> bool:
     if settings.banks == "pooled":
         return False
     largest = -(-min(len(domains), MAX_LEFT_OUT) // max(1, _folds(len(domains))))
-    return all(list(domains).count(domain) >= needed(settings) + largest for domain in DOMAINS)
+    return all(domains.count(domain) >= needed(settings) + largest for domain in DOMAINS)
 
 
 def _parts(domains: Sequence[str | None]) -> list[Rows]:
     """Rows of each domain; clips that may be of either, such as those of feedback, are healthy in both."""
-    labels = np.array([domain or "" for domain in domains])
-    return [np.flatnonzero((labels == domain) | (labels == "")) for domain in DOMAINS]
+    return [np.flatnonzero([found in (domain, None) for found in domains]) for domain in DOMAINS]
 
 
 def _domain(points: Floats, rows: Rows, settings: Backend) -> Domain:

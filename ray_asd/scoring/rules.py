@@ -18,6 +18,6 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < 1:
-            raise UserError(f"rate {self.rate}: no share of false alarms; allowed: between 0 and 1")
+            raise UserError(f"--rate {self.rate}: no share of false alarms; allowed: between 0 and 1")
         if self.min_nights < 2:
-            raise UserError(f"min_nights {self.min_nights}: too few to tell how nights differ; allowed: 2 or more")
+            raise UserError(f"--min-nights {self.min_nights}: too few to tell how nights differ; allowed: 2 or more")

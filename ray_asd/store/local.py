@@ -12,7 +12,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from stat import S_IFBLK, S_IFCHR, S_IFIFO, S_IFMT, S_IFSOCK, S_ISDIR, S_ISREG
 from typing import IO, TYPE_CHECKING
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ALLOWED = "a folder that is there or can be made, and may be written"
 _DRAFT_CHARACTERS = 40  # of a file's name that its draft begins with, which must not be too long itself
-_AGAIN = (0.01, 0.03, 0.1, 0.3, 1.0)  # seconds between tries to write into or remove what others remove or write into
+_AGAIN = (0.01, 0.03, 0.1, 0.3, 1.0)  # seconds between tries to write into what others remove, and the other way round
 _LONGEST_NAME = 255  # bytes of a file's name
 
 Found = tuple[str, int, str]
@@ -152,52 +152,40 @@ def _writing(data: bytes) -> Callable[[str], None]:
 
 
 def _put(path: str, fill: Callable[[str], object], place: Callable[[str, str], None]) -> None:
-    """Have ``place`` move a filled draft to ``path``; anew where others remove the folder of both meanwhile."""
+    """Fill a hidden file beside ``path`` and ``place`` it there, anew while others remove the folder of both.
+
+    Raises:
+        UserError: nothing can be written at ``path``, for a reason that will not pass by.
+        FileExistsError: by ``place``.
+    """
+    folder, last = os.path.split(path)
+    draft = os.path.join(folder, f".{last[:_DRAFT_CHARACTERS]}.{uuid.uuid4().hex}")
     for wait in (*_AGAIN, None):
         try:
-            with _draft(path, fill) as draft, _writable(path, FileNotFoundError, FileExistsError):
-                place(draft, path)
+            _make(folder)
+            fill(draft)
+            place(draft, path)
             return
-        except FileNotFoundError as error:
-            if wait is None:
-                raise _unwritable(path, error) from error
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if is_to_blame(error):
+                raise
+            if wait is None or error.errno != errno.ENOENT:
+                code = errno.errorcode.get(error.errno or 0, error.errno)
+                raise UserError(f"{path}: cannot be written: {error} ({code}); allowed: {ALLOWED}") from error
+        finally:
+            with suppress(OSError):
+                os.unlink(draft)
         time.sleep(wait)
 
 
-@contextmanager
-def _draft(path: str, fill: Callable[[str], object]) -> Iterator[str]:
-    """A hidden file beside ``path``, filled, for the block; gone after it."""
-    folder, last = os.path.split(path)
-    draft = os.path.join(folder, f".{last[:_DRAFT_CHARACTERS]}.{uuid.uuid4().hex}")
+def _make(folder: str) -> None:
     try:
-        with _writable(path, FileNotFoundError):
-            os.makedirs(folder, exist_ok=True)
-            fill(draft)
-        yield draft
-    finally:
-        with suppress(OSError):
-            os.unlink(draft)
-
-
-@contextmanager
-def _writable(path: str, *passed_on: type[OSError]) -> Iterator[None]:
-    """
-    Raises:
-        UserError: nothing can be written at ``path``, for a reason that will not pass by.
-    """
-    try:
-        yield
-    except passed_on:
-        raise
-    except OSError as error:
-        if is_to_blame(error):
-            raise
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: str, error: OSError) -> UserError:
-    code = errno.errorcode.get(error.errno or 0, error.errno)
-    return UserError(f"{path}: cannot be written: {error} ({code}); allowed: {ALLOWED}")
+        os.makedirs(folder, exist_ok=True)
+    except FileExistsError as error:  # by a file of its name, or it was removed a moment after it was found there
+        code = errno.ENOTDIR if os.path.lexists(folder) else errno.ENOENT
+        raise OSError(code, os.strerror(code), folder) from error
 
 
 def check_writable(path: str) -> None:

@@ -358,6 +358,10 @@ REFUSED = {
     "detector's settings": ("{given} --set scoring.backend=paper", "says how it scores; allowed: resources.KEY=VALUE"),
     "detector and model": ("{given} --model spectral", "--detector has its models and its bank; leave --model"),
     "neither": ("score --clips {clips} --out {root}", "--detector or --model is needed: an output of enroll, or of"),
+    "unscored below nothing": (
+        "{given} --max-unscored -1%",
+        "--max-unscored '-1%'; allowed: a number of clips",
+    ),
     "unscored without end": (
         "{given} --max-unscored inf%",
         "--max-unscored 'inf%'; allowed: a number of clips such as",
@@ -377,10 +381,6 @@ REFUSED = {
     "withdrawn in Latin-1": (
         "enroll --detector {detector} --withdraw {latin} --out {root}",
         "/latin.txt: line 2 is not UTF-8; allowed: text in UTF-8",
-    ),
-    "clips of the model are gone": (
-        "score --model {orphan} --clips {clips} --out {root}",
-        "--bank is needed: the clips that hubert",
     ),
     "scores as detector": ("score --detector {scores} --clips {clips} --out {root}", "'score'; allowed: enroll"),
     "bank": ("{score} --bank {scores}", "the output of 'score'; allowed: ingest"),
@@ -432,11 +432,7 @@ def test_a_mistake_is_one_line_that_names_it(
     (tmp_path / "stranger").write_text("stranger\n")
     names["stranger"] = str(tmp_path / "stranger")
     (tmp_path / "latin.txt").write_bytes("one\nGeräusch\n".encode("latin-1"))
-    orphan = tmp_path / "orphan"
-    shutil.copytree(names["model"], orphan)
-    marker = (orphan / "marker.json").read_text()
-    (orphan / "marker.json").write_text(marker.replace(names["clips"], f"{names['clips']}-gone"))
-    names |= {"latin": str(tmp_path / "latin.txt"), "orphan": str(orphan)}
+    names["latin"] = str(tmp_path / "latin.txt")
     used = f"--clips {names['clips']} --out {root}"
     train = shlex.join([*TINY, "--clips", names["clips"], "--out", root])
     names |= {"train": f"train {train}", "score": f"score --model {names['model']} {used}"}
@@ -449,6 +445,17 @@ def test_a_mistake_is_one_line_that_names_it(
     assert "Traceback" not in refused.err
     assert refused.complaint
     assert store.files(f"{root}/status") == []
+
+
+def test_a_model_whose_clips_are_gone_needs_a_bank(flow: Flow, tmp_path: Path) -> None:
+    model, clips = flow.uri("model"), flow.uri("clips")
+    shutil.copytree(model, tmp_path / "model")
+    marker = tmp_path / "model" / "marker.json"
+    marker.write_text(marker.read_text().replace(clips, f"{clips}-gone"))
+    refused = run("score", "--model", str(tmp_path / "model"), "--clips", clips, "--out", str(tmp_path / "runs"))
+    why = "the clips that hubert-WS-SA-seed0 was trained on are gone"
+    assert refused.complaint == f"ray-asd: --bank is needed: {why}; allowed: an output of ingest"
+    assert refused.code == 2
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -6,7 +6,9 @@ Errors come from the kernel where a test can have them, else from an audit hook 
 import errno
 import os
 import resource
+import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from disk_faults import failing
 from ray_asd import store
 from ray_asd.errors import Retryable, UserError
-from ray_asd.store import environment
+from ray_asd.store import environment, local
 
 
 @pytest.fixture
@@ -107,25 +109,24 @@ def test_what_stays_is_one_line_and_leaves_no_draft(tmp_path: Path, name: str) -
     assert os.listdir(tmp_path) == []
 
 
-def test_a_folder_that_others_remove_meanwhile_is_made_again(tmp_path: Path) -> None:
-    place = str(tmp_path / "folder" / "a")
-    for event, use in (
-        ("open", store.create),
-        ("os.link", store.create),
-        ("open", store.write),
-        ("os.rename", store.write),
-    ):
-        store.remove(place)
-        with failing(event, ".a.", errno.ENOENT) as fault:
-            use(place, event.encode())
-        assert fault.times == 0
-        assert store.read(place) == event.encode()
+@pytest.mark.parametrize(
+    ("event", "use"),
+    [("open", store.create), ("os.link", store.create), ("open", store.write), ("os.rename", store.write)],
+)
+def test_a_folder_that_others_remove_meanwhile_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, event: str, use: Callable[[str, bytes], object]
+) -> None:
+    monkeypatch.setattr(local, "_AGAIN", (0.0, 0.0))
+    folder = tmp_path / "folder"
+    with failing(event, ".a.", errno.ENOENT, 2, lambda: shutil.rmtree(folder)) as fault:
+        use(str(folder / "a"), b"1")
+    assert fault.times == 0
+    assert store.read(str(folder / "a")) == b"1"
     with (
-        failing("os.rename", ".a.", errno.ENOENT, 100),
-        pytest.raises(UserError, match=r"/a: cannot be written: .*ENOENT"),
+        failing(event, ".b.", errno.ENOENT, 3, lambda: shutil.rmtree(folder)),
+        pytest.raises(UserError, match=r"/b: cannot be written: .*ENOENT"),
     ):
-        store.write(place, b"1")
-    assert os.listdir(tmp_path / "folder") == ["a"]
+        use(str(folder / "b"), b"1")
 
 
 @pytest.mark.usefixtures("impatient")
@@ -159,7 +160,7 @@ def test_a_place_that_cannot_be_written_is_the_mistake_of_who_named_it(tmp_path:
     (tmp_path / "file").touch()
     (tmp_path / "folder" / "in it").mkdir(parents=True)
     source = tmp_path / "file"
-    places = {"file/a": "EEXIST", "folder": "EISDIR", "n" * 256: "ENAMETOOLONG", f"{'n' * 256}/a": "ENAMETOOLONG"}
+    places = {"file/a": "ENOTDIR", "folder": "EISDIR", "n" * 256: "ENAMETOOLONG", f"{'n' * 256}/a": "ENAMETOOLONG"}
     for place, code in places.items():
         wanted = str(tmp_path / place)
         for put in (lambda uri: store.write(uri, b"1"), lambda uri: store.upload(source, uri)):

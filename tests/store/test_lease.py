@@ -101,9 +101,12 @@ def test_of_several_processes_one_works_at_a_time(root: str) -> None:
     processes = [context.Process(target=_work, args=(root, worker, rounds, log)) for worker in range(workers)]
     for process in processes:
         process.start()
-    events = [log.get() for _ in range(2 * workers * rounds)]
     for process in processes:
-        process.join()
+        process.join(120)
+    events = []
+    while not log.empty():
+        events.append(log.get())
+    assert len(events) == 2 * workers * rounds
     assert [kind for kind, _ in events] == ["in", "out"] * (workers * rounds)
     assert all(entered[1] == left[1] for entered, left in zip(events[::2], events[1::2], strict=True))
     assert len(store.files(root)) == workers * rounds

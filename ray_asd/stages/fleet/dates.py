@@ -57,7 +57,7 @@ def night(text: str) -> date:
         found = date.fromisoformat(text)
     except ValueError as error:
         raise UserError(f"night {text!r}; allowed: a date such as 2026-11-25") from error
-    if not 1970 <= found.year < 9999:  # nights before and after it are dates too
+    if not 1970 <= found.year < 9999:  # with room for the nights before and after it
         raise UserError(f"night {text!r}; allowed: a date from 1970 to 9998")
     return found
 
