@@ -1,6 +1,7 @@
 """How files are given to three processes: on a test session of its own, whose tests say where they ran."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,15 +24,7 @@ def pytest_xdist_make_scheduler(config, log):
 """
 
 
-@pytest.mark.parametrize(
-    ("heavy", "light"),
-    [
-        (6, 3),
-        (3, 0),
-        (1, 1),
-    ],
-    ids=["both", "heavy alone", "one of each"],
-)
+@pytest.mark.parametrize(("heavy", "light"), [(6, 3), (3, 0), (1, 1)])
 def test_the_spare_process_has_light_files_alone(tmp_path: Path, heavy: int, light: int) -> None:
     rooms = {"stages": heavy, "data": light}
     for room, count in rooms.items():
@@ -49,10 +42,9 @@ def test_the_spare_process_has_light_files_alone(tmp_path: Path, heavy: int, lig
     assert done.returncode == 0, done.stdout + done.stderr
     ran = [json.loads(line) for line in told.read_text().splitlines()]
     assert len(ran) == heavy + light
-    own = min(line["nice"] for line in ran)
-    for line in ran:
-        is_spare = heavy + light > 2 and line["process"] == "gw2"
-        assert not (is_spare and line["file"].startswith("stages/")), ran
-        assert (line["nice"] > own) == is_spare or heavy == 0, ran
-    if heavy >= 3 and light:
-        assert any(line["process"] == "gw2" for line in ran), ran
+    if heavy + light > 2:  # else two of the processes are enough, whichever they are
+        spare = [line for line in ran if line["process"] == "gw2"]
+        assert [line["file"] for line in spare if line["file"].startswith("stages/")] == []
+        assert bool(spare) == bool(light), ran
+        assert {line["nice"] for line in spare} <= {19}
+        assert {line["nice"] for line in ran if line not in spare} == {os.nice(0)}

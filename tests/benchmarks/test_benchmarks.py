@@ -85,16 +85,15 @@ def test_ingest_of_a_source_that_has_grown() -> None:
     assert result.output.splitlines()[-1] == "CLIPS of the grown source equal those of the full run"
 
 
-SIZES = os.environ.get("PLANNED_CLIPS", "200,600").split(",")
+SIZES = os.environ.get("PLANNED_CLIPS", "").split(",")
 MOST_BYTES = {"listed": 500, "ingested": 1_200}  # of the driver's memory, for a clip more
 
 
+@pytest.mark.skipif("PLANNED_CLIPS" not in os.environ, reason="archives of PLANNED_CLIPS clips, such as 15000,60000")
 @pytest.mark.usefixtures("ray_session")
 def test_a_driver_hardly_grows_with_its_archive(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whole tables in memory take 600 bytes a clip to list an archive, and 1,600 to ingest it.
-
-    What allocators keep of freed memory differs by 40 MiB from run to run: ``PLANNED_CLIPS`` (environment, default
-    200,600) has to be 15000,60000 or more to tell that apart.
+    """Whole tables in memory take 600 bytes a clip to list an archive, and 1,600 to ingest it. What allocators keep of
+    freed memory differs by 40 MiB from run to run, which smaller archives would not tell from that.
     """
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
     options = [f"--clips={size}" for size in SIZES]
@@ -103,5 +102,4 @@ def test_a_driver_hardly_grows_with_its_archive(monkeypatch: pytest.MonkeyPatch)
     assert rows(result.output, "clips").keys() == {f"{int(size):,}" for size in SIZES}
     grown = dict(re.findall(r"(\w+): \S+ times the memory, (-?[\d.]+) bytes a clip", result.output))
     assert grown.keys() == MOST_BYTES.keys()
-    if "PLANNED_CLIPS" in os.environ:
-        assert all(float(per_clip) < MOST_BYTES[phase] for phase, per_clip in grown.items()), result.output
+    assert all(float(per_clip) < MOST_BYTES[phase] for phase, per_clip in grown.items()), result.output

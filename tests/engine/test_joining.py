@@ -71,8 +71,10 @@ def test_a_cluster_that_does_not_take_the_token_says_so(tmp_path: Path) -> None:
 def test_a_folder_that_ray_cannot_use_is_named_by_its_variable(tmp_path: Path, variable: str) -> None:
     deep = tmp_path / ("a" * 30) / ("b" * 30) / ("c" * 30)
     deep.mkdir(parents=True)
-    for own in ("", "local", " "):  # ways to say that no cluster is to be joined
-        (line,) = said([own], tmp_path, **{variable: str(deep)})
+    own = ["", "local", " "]  # ways to say that no cluster is to be joined
+    lines = said(own, tmp_path, **{variable: str(deep)})
+    assert len(lines) == len(own)
+    for line in lines:
         assert line.startswith(
             f"UserError: {variable}={str(deep)!r} is too long for the sockets of Ray; allowed: RAY_TMPDIR"
         )

@@ -275,9 +275,9 @@ def test_a_night_in_short():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rate": 0}, r"^rate 0: no share of false alarms; allowed: between 0 and 1$"),
-        ({"rate": 1.5}, r"^rate 1.5: no share"),
-        ({"min_nights": 1}, r"^min_nights 1: too few to tell how nights differ; allowed: 2 or more$"),
+        ({"rate": 0}, r"^--rate 0: no share of false alarms; allowed: between 0 and 1$"),
+        ({"rate": 1.5}, r"^--rate 1.5: no share"),
+        ({"min_nights": 1}, r"^--min-nights 1: too few to tell how nights differ; allowed: 2 or more$"),
     ],
 )
 def test_settings_that_make_no_sense(settings, message):
