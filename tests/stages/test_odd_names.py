@@ -27,6 +27,9 @@ MACHINES = 15
 ODD_FILES = (b"not \xff UTF-8.wav", b"ends.wav ", b"ends.wav.", b"no sound", b"%2e%2e%2fx.wav", b"x" * 251 + b".wav")
 
 
+PLACES = ["disk", *["s3"] * ("CLUSTER_JOBS" in os.environ)]  # on disk a name could lead out of its folder
+
+
 def run(*arguments: str, codes: tuple[int, ...] = (0,)) -> dict[str, Any]:
     """What a command said last, as it must on one line; its exit code is one of ``codes``."""
     out, err = io.StringIO(), io.StringIO()
@@ -112,6 +115,7 @@ class Tags(HTMLParser):
         self.found.add(tag)
 
 
+@pytest.mark.parametrize("root", PLACES, indirect=True)
 def test_each_clip_is_accounted_for_and_nothing_lies_elsewhere(
     ray_session: None, root: str, plant: tuple[str, list[dict[str, str]]]
 ) -> None:
