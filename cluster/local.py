@@ -144,15 +144,15 @@ def _add(nodes: list[Node], start: Callable[[], Node], are_up: Callable[[], bool
     Raises:
         ClickException: one of them has ended, or the time is up.
     """
-    for start_number in range(1, STARTS + 1):
+    for left in reversed(range(STARTS)):
         nodes.append(start())
         try:
-            return _wait(nodes, are_up)
+            _wait(nodes, are_up)
+            break
         except click.ClickException:
-            if start_number == STARTS or not _was_given_up(nodes[-1]):
+            if not left or not _was_given_up(nodes[-1]):
                 raise
             _end([nodes.pop()])
-    return None
 
 
 def _was_given_up(node: Node) -> bool:

@@ -41,7 +41,6 @@ LONGEST = (
     "test_jobs.py",
     "cluster/test_local.py",
     "engine/test_nodes.py",
-    "stages/test_end_to_end.py",
 )
 
 

@@ -25,8 +25,6 @@ from ray_asd.tables import Folder
 TRAIN, TEST = 4, 2  # clips of a machine
 MACHINES = 15
 ODD_FILES = (b"not \xff UTF-8.wav", b"ends.wav ", b"ends.wav.", b"no sound", b"%2e%2e%2fx.wav", b"x" * 251 + b".wav")
-
-
 PLACES = ["disk", *["s3"] * ("CLUSTER_JOBS" in os.environ)]  # on disk a name could lead out of its folder
 
 
